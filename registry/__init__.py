@@ -1,0 +1,1 @@
+"""What a release is, where it lives, and which one is live."""

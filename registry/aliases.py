@@ -1,0 +1,162 @@
+"""Which release is live: champion, previous, challenger, and who changed it, when and why.
+
+One JSON file per model beside the store, replaced as a whole under a lock: a reader sees the state
+before a change or after it, with its history, never between. Champions form a line: `promote` adds to
+its end, `rollback` takes the end away.
+"""
+
+import getpass
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from registry import durable, gate, store
+from registry.errors import AliasError, ReleaseError
+from registry.release import NAME, Release
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A version together with its full digest: the same name with other bytes is refused."""
+
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the history. `accuracy` is that of `to_version` on its held-out rows."""
+
+    time_s: float
+    who: str
+    why: str
+    action: str
+    from_version: str | None
+    to_version: str
+    forced: tuple[str, ...]
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Aliases:
+    model: str
+    line: tuple[Pin, ...] = ()
+    challenger: Pin | None = None
+    history: tuple[Change, ...] = ()
+
+    @property
+    def champion(self) -> Pin | None:
+        return self.line[-1] if self.line else None
+
+    @property
+    def previous(self) -> Pin | None:
+        return self.line[-2] if len(self.line) > 1 else None
+
+    @property
+    def changed_s(self) -> float:
+        """Return the Unix time of the last change, 0 if there was none."""
+        return self.history[-1].time_s if self.history else 0.0
+
+
+def path(model: str) -> Path:
+    """Return the alias file of `model`."""
+    if not NAME.fullmatch(model):
+        raise AliasError(f"'{model}' is not a model name; `vigil models` lists them")
+    return store.home() / "aliases" / f"{model}.json"
+
+
+def read(model: str) -> Aliases:
+    """Return the aliases of `model`, empty if nothing was ever promoted."""
+    try:
+        said = json.loads(path(model).read_bytes())
+        challenger = Pin(**said["challenger"]) if said["challenger"] else None
+        history = tuple(Change(**c | {"forced": tuple(c["forced"])}) for c in said["history"])
+        return Aliases(model, tuple(Pin(**pin) for pin in said["line"]), challenger, history)
+    except FileNotFoundError:
+        return Aliases(model)
+    except (ValueError, TypeError, KeyError) as error:
+        raise AliasError(f"{path(model)}: cannot be read: {error}; restore it from a backup") from error
+
+
+def models() -> list[str]:
+    """Return the models that have a champion."""
+    return sorted(file.stem for file in (store.home() / "aliases").glob("*.json") if file.stem[0] != ".")
+
+
+def promote(tag: str, why: str, force: bool = False) -> Change:
+    """Make `tag` the champion of its model.
+
+    Every file is verified first, and `gate.objections` are heard: with any, AliasError, unless
+    `force`, which records them in the history. Raises ReleaseError for an unknown or altered tag.
+    """
+    release = store.open_release(tag)
+    with _changing(release.name):
+        old = read(release.name)
+        if old.champion and old.champion.version == release.version:
+            raise AliasError(f"{tag}: is the champion already")
+        against = _objections(release, old)
+        if against and not force:
+            raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded")
+        change = _change("promote", release, old, _reason(why), tuple(against))
+        line = (*old.line, Pin(release.version, release.digest))
+        _write(replace(old, line=line, history=(*old.history, change)))
+    return change
+
+
+def rollback(model: str, why: str) -> Change:
+    """Make the champion before this one the champion again; raises AliasError if there is none."""
+    with _changing(model):
+        old = read(model)
+        if old.previous is None:
+            raise AliasError(f"{model}: nothing to roll back to; {len(old.line)} version was ever promoted")
+        release = store.open_release(f"{model}:{old.previous.version}")
+        if release.digest != old.previous.digest:
+            raise AliasError(f"{release.tag}: is not the release that was promoted (its digest differs)")
+        change = _change("rollback", release, old, _reason(why), ())
+        _write(replace(old, line=old.line[:-1], history=(*old.history, change)))
+    return change
+
+
+def as_dict(aliases: Aliases) -> dict[str, Any]:
+    """Return plain values, as stored and as `--json` prints them."""
+    return asdict(aliases)
+
+
+def _objections(release: Release, old: Aliases) -> list[str]:
+    # A champion that broke must not stand in the way of its own replacement: it is an objection, not an error.
+    try:
+        champion = store.open_release(f"{old.model}:{old.champion.version}") if old.champion else None
+    except ReleaseError as error:
+        return [f"it cannot be compared with the champion: {error}"]
+    return gate.objections(release, champion)
+
+
+def _change(action: str, to: Release, old: Aliases, why: str, forced: tuple[str, ...]) -> Change:
+    before = old.champion.version if old.champion else None
+    accuracy = to.manifest.metrics.get("accuracy", {}).get("value")
+    return Change(time.time(), _who(), why, action, before, to.version, forced, accuracy)
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return f"uid {os.getuid()}"
+
+
+def _reason(why: str) -> str:
+    if not why.strip():
+        raise AliasError('--why "" says nothing; the next person on call needs a reason')
+    return why.strip()
+
+
+def _changing(model: str) -> Any:
+    return durable.locked(store.home() / "aliases" / f".{model}.lock")
+
+
+def _write(aliases: Aliases) -> None:
+    content = json.dumps(as_dict(aliases), indent=1).encode()
+    durable.write_atomically(path(aliases.model), content)

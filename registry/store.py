@@ -1,0 +1,134 @@
+"""The BentoML model store, made safe: a version is visible when it is whole, or not at all.
+
+Plain `bentoml models list|get|export|import|delete` see the same releases.
+"""
+
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry import durable, release
+from registry.errors import ReleaseError
+from registry.release import Draft, Release
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # read when bentoml is first imported
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One version as `vigil models` shows it; `problem` says why it cannot be used."""
+
+    tag: str
+    created: str
+    size_bytes: int
+    accuracy: float | None
+    problem: str | None
+
+
+def bentoml_home() -> Path:
+    """Return the folder BentoML keeps its store in: `$BENTOML_HOME`, else `~/bentoml`."""
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml")
+
+
+def home() -> Path:
+    """Return Vigil's own folder beside the store: aliases, locks and the prediction log."""
+    return bentoml_home() / "vigil"
+
+
+def models() -> Path:
+    """Return the folder of the store: `<name>/<version>/`."""
+    return bentoml_home() / "models"
+
+
+def publish(draft: Draft, folder: Path) -> Release:
+    """Put the files in `folder` into the store as a new version of `draft.name`.
+
+    Either the whole version is visible afterwards, verified and on disk, or none of it,
+    also when the process is killed. Raises ReleaseError; `folder` is left as it was.
+    """
+    if not release.NAME.fullmatch(draft.name):
+        raise ReleaseError(f"model name '{draft.name}': accepted are a-z, 0-9, '-' and '_', at most 63")
+    with durable.locked(home() / "store.lock"):
+        staging = home() / "staging"
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed publisher left
+        workshop = staging / uuid.uuid4().hex
+        workshop.mkdir(parents=True)
+        try:
+            return _publish(draft, folder, workshop)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+
+
+def open_release(tag: str) -> Release:
+    """Return the release `tag` ("name:version", exact) with every file verified.
+
+    Raises ReleaseError if it is absent, incomplete or altered.
+    """
+    name, _, version = tag.partition(":")
+    if not release.NAME.fullmatch(name) or not release.VERSION.fullmatch(version):
+        raise ReleaseError(f"'{tag}' is not a tag; accepted is name:version, as `vigil models` prints it")
+    folder = models() / name / version
+    if not folder.is_dir():
+        raise ReleaseError(f"{tag}: not in the store {models()}; `vigil models` lists what is")
+    opened = release.load(folder, tag)
+    opened.verify()
+    return opened
+
+
+def releases(name: str | None = None) -> list[Listing]:
+    """Return every version of `name`, or of all models, newest last; broken ones carry a problem."""
+    folders = sorted(models().glob(f"{name or '*'}/*"))
+    return [_listing(folder) for folder in folders if folder.is_dir()]
+
+
+def _publish(draft: Draft, folder: Path, workshop: Path) -> Release:
+    import bentoml.models  # 1 s: only a publisher pays for it
+    from bentoml._internal.models import ModelStore
+
+    files = workshop / "files"
+    shutil.copytree(folder, files)
+    _, version = release.seal(draft, files)
+    tag = f"{draft.name}:{version}"
+    accuracy = draft.metrics.get("accuracy", {}).get("value")
+    labels = {"project": "vigil", "task": draft.task}
+    (workshop / "models").mkdir()
+    store = ModelStore(workshop / "models")
+    with bentoml.models.create(tag, labels=labels, metadata={"accuracy": accuracy}, _model_store=store) as model:
+        shutil.copytree(files, model.path, dirs_exist_ok=True)
+    made = workshop / "models" / draft.name / version
+    release.load(made, tag).verify()
+    durable.sync_tree(made)
+    return _reveal(made, tag)
+
+
+def _reveal(made: Path, tag: str) -> Release:
+    final = models() / made.parent.name / made.name
+    if final.exists():
+        raise ReleaseError(f"{tag}: is in the store already")
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(made, final)
+    durable.sync_folder(final.parent)
+    durable.write_atomically(final.parent / "latest", made.name.encode())
+    return release.load(final, tag)
+
+
+def _listing(folder: Path) -> Listing:
+    tag = f"{folder.parent.name}:{folder.name}"
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    try:
+        opened = release.load(folder, tag)
+        sizes = {file: (folder / file).stat().st_size for file in opened.manifest.files}
+    except (ReleaseError, OSError) as error:
+        return Listing(tag, "", size, None, str(error))
+    wrong = [f for f, entry in opened.manifest.files.items() if sizes[f] != entry.size_bytes]
+    accuracy = opened.manifest.metrics.get("accuracy", {}).get("value")
+    problem = f"{tag}: {wrong[0]} has the wrong size" if wrong else None
+    return Listing(tag, opened.manifest.created, size, accuracy, problem)
+
+
+def as_json(listings: list[Listing]) -> str:
+    """Return the listings as one JSON array."""
+    return json.dumps([vars(listing) for listing in listings])
