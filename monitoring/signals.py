@@ -1,0 +1,163 @@
+"""Rows and outputs -> a few numbers per row (signals) -> counts per bin.
+
+A signal is a number whose distribution says something about the traffic: a feature, the brightness of
+an image, the confidence of the answer. Bins are fixed by the reference, so counts add up over replicas
+and restarts. Counting costs one table lookup and one `bincount` for a whole batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from registry.release import InputSpec
+
+BINS = 16
+CELLS = 4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
+MOST_COLUMNS = 96
+IMAGE = (
+    "brightness", "contrast", "sharpness", "edge_x", "edge_y",
+    "centre_x", "centre_y", "spread_x", "spread_y", "above_mean",
+)  # fmt: skip
+TENSOR = ("mean", "std", "min", "max")
+OUTPUTS = ("confidence", "margin", "entropy", "predicted_class")
+
+
+def names(spec: InputSpec) -> tuple[str, ...]:
+    """Return the signals of a model, in the order of the columns of `compute`."""
+    return (*_input_names(spec), *OUTPUTS)
+
+
+def compute(spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return the signals of each row, float32 (n, signals).
+
+    inputs: (n, *spec.shape) raw rows, all finite. probabilities: (n, classes).
+    """
+    rows = inputs.astype(np.float32, copy=False)
+    if spec.columns:
+        measured = _tabular(rows)
+    elif len(spec.shape) >= 2:
+        measured = _image(_grey(rows))
+    else:
+        measured = _tensor(rows.reshape(len(rows), -1))
+    return np.concatenate([measured, _outputs(probabilities)], axis=1, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """The bins of one signal: cells of width (high - low) / CELLS; bin k starts at cell `cuts[k - 1]`.
+
+    Values outside [low, high) belong to the first or the last bin.
+    """
+
+    name: str
+    low: float
+    high: float
+    cuts: tuple[int, ...]
+
+
+class Binner:
+    """Count rows into the bins of every signal."""
+
+    def __init__(self, bins: Sequence[Bins]) -> None:
+        self.signals = tuple(b.name for b in bins)
+        self._low = np.array([b.low for b in bins], dtype=np.float32)
+        self._scale = np.array([CELLS / (b.high - b.low) for b in bins], dtype=np.float32)
+        self._offset = np.arange(len(bins)) * CELLS
+        starts = [np.searchsorted(b.cuts, np.arange(CELLS), side="right") + s * BINS for s, b in enumerate(bins)]
+        self._lookup = np.concatenate(starts)
+
+    def cells(self, values: np.ndarray) -> np.ndarray:
+        """Return the cell of each value, int64 (n, signals), for values (n, signals)."""
+        place = (values - self._low) * self._scale
+        return np.fmax(np.fmin(place, CELLS - 1), 0).astype(np.int64)
+
+    def count(self, values: np.ndarray) -> np.ndarray:
+        """Return how many rows fall into each bin, int64 (signals, BINS), for values (n, signals)."""
+        flat = self._lookup[self.cells(values) + self._offset]
+        return np.bincount(flat.ravel(), minlength=len(self.signals) * BINS).reshape(-1, BINS)
+
+
+class Tally:
+    """The running counts of one release; rows wait in a buffer so that one `bincount` serves many."""
+
+    def __init__(self, spec: InputSpec, binner: Binner, buffer_rows: int = 64) -> None:
+        self._spec = spec
+        self._binner = binner
+        self._buffer_rows = buffer_rows
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._rows = 0
+        self._counts = np.zeros((len(binner.signals), BINS), dtype=np.int64)
+
+    def add(self, inputs: np.ndarray, probabilities: np.ndarray) -> None:
+        """Remember a batch; counts it at once only when enough rows are waiting."""
+        self._waiting.append((inputs, probabilities))
+        self._rows += len(inputs)
+        if self._rows >= self._buffer_rows:
+            self._flush()
+
+    def counts(self) -> np.ndarray:
+        """Return the counts of all rows so far, int64 (signals, BINS)."""
+        if self._waiting:
+            self._flush()
+        return self._counts
+
+    def _flush(self) -> None:
+        inputs = np.concatenate([batch for batch, _ in self._waiting])
+        probabilities = np.concatenate([batch for _, batch in self._waiting])
+        self._waiting, self._rows = [], 0
+        self._counts += self._binner.count(compute(self._spec, inputs, probabilities))
+
+
+def _input_names(spec: InputSpec) -> tuple[str, ...]:
+    if spec.columns:
+        rest = ("other_columns_mean",) if len(spec.columns) > MOST_COLUMNS else ()
+        return (*spec.columns[:MOST_COLUMNS], *rest)
+    return IMAGE if len(spec.shape) >= 2 else TENSOR
+
+
+def _tabular(rows: np.ndarray) -> np.ndarray:
+    if rows.shape[1] <= MOST_COLUMNS:
+        return rows
+    return np.column_stack([rows[:, :MOST_COLUMNS], rows[:, MOST_COLUMNS:].mean(axis=1)])
+
+
+def _tensor(rows: np.ndarray) -> np.ndarray:
+    return np.column_stack([rows.mean(axis=1), rows.std(axis=1), rows.min(axis=1), rows.max(axis=1)])
+
+
+def _grey(rows: np.ndarray) -> np.ndarray:
+    # (n, height, width) from one grey, channels-first or channels-last image; channels are the short axis.
+    if rows.ndim == 3:
+        return rows
+    axis = 1 + int(np.argmin(rows.shape[1:]))
+    return rows.mean(axis=axis) if rows.ndim == 4 else rows.reshape(len(rows), rows.shape[1], -1)
+
+
+def _image(x: np.ndarray) -> np.ndarray:
+    # x: float32 (n, height, width); centre and spread are the first moments of the brightness, in pixels.
+    flat = x.reshape(len(x), -1)
+    mean = flat.mean(axis=1)
+    inner = x[:, 1:-1, 1:-1]
+    curvature = 4 * inner - x[:, :-2, 1:-1] - x[:, 2:, 1:-1] - x[:, 1:-1, :-2] - x[:, 1:-1, 2:]
+    edge_x = np.abs(np.diff(x, axis=2)).mean(axis=(1, 2))
+    edge_y = np.abs(np.diff(x, axis=1)).mean(axis=(1, 2))
+    (centre_x, spread_x), (centre_y, spread_y) = _moments(x.sum(axis=1)), _moments(x.sum(axis=2))
+    above = (flat > mean[:, None]).mean(axis=1)
+    columns = [mean, flat.std(axis=1), curvature.var(axis=(1, 2)), edge_x, edge_y]
+    return np.column_stack([*columns, centre_x, centre_y, spread_x, spread_y, above])
+
+
+def _moments(profile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    place = np.arange(profile.shape[1], dtype=np.float32)
+    mass = profile.sum(axis=1) + 1e-6  # a blank image has its centre at 0 and no spread
+    centre = (profile * place).sum(axis=1) / mass
+    spread = np.sqrt((profile * (place - centre[:, None]) ** 2).sum(axis=1).clip(0) / mass)
+    return centre, spread
+
+
+def _outputs(probabilities: np.ndarray) -> np.ndarray:
+    top = np.sort(probabilities, axis=1)
+    second = top[:, -2] if probabilities.shape[1] > 1 else 0.0
+    entropy = -(probabilities * np.log(probabilities.clip(1e-12))).sum(axis=1)
+    return np.column_stack([top[:, -1], top[:, -1] - second, entropy, probabilities.argmax(axis=1)])
