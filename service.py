@@ -1,0 +1,58 @@
+"""The BentoML entry point: `bentoml serve` here, `bentoml build` with bentofile.yaml.
+
+Without arguments the service follows the champion of the store. With `--arg model_tag=name:version`
+(what `vigil build` passes) the Bento carries that release and serves nothing else.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+# BentoML sets this for its own metrics, which are off: ours belong to one process and need no shared files.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+
+import bentoml  # noqa: E402
+from pydantic import BaseModel  # noqa: E402
+
+from serving import app, settings  # noqa: E402
+
+
+class Arguments(BaseModel):
+    """What `bentoml serve|build --arg` accepts."""
+
+    model_tag: str = ""
+
+
+arguments = bentoml.use_arguments(Arguments)
+running: list[app.Server] = []
+
+
+def start() -> app.Server:
+    """Return the server of this worker process, made from the environment."""
+    pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
+    running[:] = [app.Server(settings.from_environment(os.environ), pinned)]
+    return running[0]
+
+
+@bentoml.service(
+    name="vigil",
+    workers=1,
+    traffic={"timeout": 5},
+    metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ".*"},
+)
+class Vigil:
+    """Predictions of the live release. `/v1/predict` is the fast way in; this one is for BentoML clients."""
+
+    if arguments.model_tag:
+        release = bentoml.models.BentoModel(arguments.model_tag)
+
+    @bentoml.api(route="/predict")
+    async def predict(self, rows: list[Any]) -> dict[str, Any]:
+        """Return what `/v1/predict` returns."""
+        return await app.predict_rows(running[0], rows)
+
+
+Vigil.add_asgi_middleware(app.App, server=start)

@@ -1,0 +1,123 @@
+"""One ONNX Runtime session: verified bytes in, the provider that was asked for or an error, batches out."""
+
+import io
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+
+from registry.errors import ReleaseError
+from registry.release import HELDOUT, MODEL, Release
+from serving.settings import PROVIDERS
+
+log = logging.getLogger(__name__)
+
+GOLDEN_ROWS = 64
+GOLDEN_LIMIT = 1e-3  # providers differ in the last digits; a wrong model differs by far more
+TIMED_ROWS = 32
+
+
+class EngineError(ReleaseError):
+    """A release that cannot serve; `reason` is provider, load or golden."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Engine:
+    """A loaded release that has proved itself on its own held-out rows.
+
+    provider: the ONNX Runtime provider that runs the graph. threads: chosen at load.
+    """
+
+    def __init__(self, release: Release, providers: tuple[str, ...], threads: int) -> None:
+        """Load, warm up and check `release`; raises EngineError with the reason, ReleaseError if altered."""
+        self.requested = PROVIDERS[providers[0]]
+        self._release = release
+        self._model = release.read(MODEL)
+        self._providers = [PROVIDERS[name] for name in providers]
+        rows, expected = _golden(release)
+        self._session, self.threads = self._choose(threads, rows)
+        self.provider = self._session.get_providers()[0]
+        del self._model
+        self._check(rows, expected)
+        self._seconds = _seconds_per_row(self.run, rows)
+
+    def run(self, rows: np.ndarray) -> np.ndarray:
+        """Return the class probabilities, float32 (n, classes), of raw rows (n, *shape)."""
+        answers: list[np.ndarray] = self._session.run(["probabilities"], {"input": rows})
+        return answers[0]
+
+    def expected_s(self, rows: int) -> float:
+        """Return about how long a batch of `rows` takes, from what was measured at load."""
+        return self._seconds[0] + self._seconds[1] * rows
+
+    def _choose(self, threads: int, rows: np.ndarray) -> tuple[onnxruntime.InferenceSession, int]:
+        # More threads cost small models more than they give: measured for this model on this machine.
+        counts = [threads] if threads else sorted({1, os.cpu_count() or 1})
+        sessions = {count: self._open(count) for count in counts}
+        if len(sessions) == 1:
+            return sessions[counts[0]], counts[0]
+        batch = np.resize(rows, (TIMED_ROWS, *rows.shape[1:]))
+        took = {count: _median_s(lambda s=s: s.run(["probabilities"], {"input": batch})) for count, s in sessions.items()}
+        best = min(took, key=lambda count: took[count])
+        return sessions[best], best
+
+    def _open(self, threads: int) -> onnxruntime.InferenceSession:
+        if self.requested != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
+        present = onnxruntime.get_available_providers()
+        usable = [name for name in self._providers if name in present]
+        try:
+            session = onnxruntime.InferenceSession(self._model, options, providers=usable or None)
+        except Exception as error:  # ONNX Runtime raises many types for a graph it cannot load
+            raise EngineError(f"{self._release.tag}: ONNX Runtime cannot load it: {error}", "load") from error
+        if session.get_providers()[0] != self.requested:
+            raise EngineError(
+                f"{self._release.tag}: asked for {self.requested}, ONNX Runtime gave {session.get_providers()[0]} "
+                f"(present: {', '.join(present)}); install onnxruntime-gpu and its CUDA libraries, or ask for cpu",
+                "provider",
+            )
+        return session
+
+    def _check(self, rows: np.ndarray, expected: np.ndarray) -> None:
+        try:
+            got = self.run(rows)
+        except Exception as error:  # as above: the graph does not accept its own rows
+            raise EngineError(f"{self._release.tag}: cannot answer its held-out rows: {error}", "load") from error
+        worst = float(np.abs(got - expected).max()) if got.shape == expected.shape else float("inf")
+        if not worst <= GOLDEN_LIMIT:
+            raise EngineError(
+                f"{self._release.tag}: answers its held-out rows differently by {worst:.3g}, limit {GOLDEN_LIMIT:g}",
+                "golden",
+            )
+
+
+def _golden(release: Release) -> tuple[np.ndarray, np.ndarray]:
+    with np.load(io.BytesIO(release.read(HELDOUT)), allow_pickle=False) as heldout:
+        return heldout["x"][:GOLDEN_ROWS], heldout["probabilities"][:GOLDEN_ROWS]
+
+
+def _median_s(call: Callable[[], object], repeats: int = 7) -> float:
+    took = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        took.append(time.perf_counter() - start)
+    return sorted(took)[repeats // 2]
+
+
+def _seconds_per_row(run: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> tuple[float, float]:
+    # A line through the times of one row and of a batch.
+    batch = np.resize(rows, (TIMED_ROWS, *rows.shape[1:]))
+    one, many = _median_s(lambda: run(rows[:1])), _median_s(lambda: run(batch))
+    slope = max(0.0, (many - one) / (TIMED_ROWS - 1))
+    return max(0.0, one - slope), slope

@@ -1,0 +1,185 @@
+"""Which release answers: follow the alias, load beside the live one, swap between two batches.
+
+A release that fails to verify, load or repeat its own answers never goes live: the one before keeps
+serving, and the failure is a metric.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitoring import reference
+from monitoring.metrics import ServingMetrics, SignalState
+from monitoring.reference import Reference
+from monitoring.signals import Binner, Tally
+from registry import aliases, release, store
+from registry.aliases import Aliases, Pin
+from registry.errors import AliasError, ReleaseError, RequestError, UserError
+from registry.release import REFERENCE, Release
+from serving.batcher import Batcher
+from serving.engine import Engine, EngineError
+from serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Served:
+    """One loaded release with all that its requests need."""
+
+    release: Release
+    engine: Engine
+    batcher: Batcher
+    reference: Reference
+    tally: Tally
+
+
+class Host:
+    """The live release and the one before it, kept warm for a rollback."""
+
+    def __init__(self, settings: Settings, metrics: ServingMetrics, pinned: Path | None = None) -> None:
+        """pinned: the release folder of a Bento that carries its model; then no alias is followed."""
+        self._settings = settings
+        self._metrics = metrics
+        self._pinned = pinned
+        self._live: Served | None = None
+        self._previous: Served | None = None
+        self._refused: tuple[Pin, float] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.reason = "starting"
+
+    @property
+    def ready(self) -> bool:
+        return self._live is not None
+
+    def live(self) -> Served:
+        """Return what answers now; raises RequestError 503 with the reason when nothing does."""
+        if self._live is None:
+            raise RequestError(self.reason, reason="not_ready", status=503)
+        return self._live
+
+    def states(self) -> list[SignalState]:
+        """Return the signal counts of the loaded releases, for a scrape."""
+        loaded = [served for served in (self._live, self._previous) if served is not None]
+        return [_state(served) for served in loaded]
+
+    async def start(self) -> None:
+        """Load what should be live, if it can be, and go on watching the alias."""
+        self._metrics.ready.set(0)
+        if self._pinned is not None:
+            folder = self._pinned
+            await self._try(Pin(folder.name, ""), release.load(folder, f"{folder.parent.name}:{folder.name}"))
+            return
+        await self._follow()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching; requests under way finish."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        for served in (self._live, self._previous):
+            if served is not None:
+                served.batcher.close()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_s)
+            try:
+                await self._follow()
+            except Exception:  # the watcher must outlive whatever one look at the disk raises
+                log.exception("alias_watch_failed")
+
+    async def _follow(self) -> None:
+        try:
+            wanted = self._wanted()
+        except AliasError as error:
+            self.reason = str(error)
+            return
+        pin = wanted.champion
+        self._tell_target(wanted)
+        if pin is None or (self._live and self._live.release.digest == pin.digest):
+            return
+        if self._previous is not None and self._previous.release.digest == pin.digest:
+            self._swap(self._previous)
+        elif self._refused is None or self._refused[0] != pin or time.monotonic() - self._refused[1] > RETRY_S:
+            await self._try(pin, f"{wanted.model}:{pin.version}")
+
+    def _wanted(self) -> Aliases:
+        if self._settings.model:
+            model = self._settings.model
+        else:
+            present = aliases.models()
+            if len(present) > 1:
+                raise AliasError(f"{len(present)} models have a champion: {', '.join(present)}; set VIGIL_MODEL to one")
+            model = present[0] if present else ""
+        wanted = aliases.read(model) if model else Aliases("")
+        if wanted.champion is None:
+            raise AliasError(f'no champion{f" of {model}" if model else ""}; promote one: vigil promote TAG --why "..."')
+        return wanted
+
+    async def _try(self, pin: Pin, what: Release | str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            served = await loop.run_in_executor(None, self._load, what, pin.digest)
+        except UserError as error:
+            reason = error.reason if isinstance(error, EngineError) else "verify"
+            model = what.name if isinstance(what, Release) else what.split(":")[0]
+            self._metrics.load_failures.labels(model, reason).inc()
+            self._refused = (pin, time.monotonic())
+            self.reason = str(error) if self._live is None else self.reason
+            log.error("release_refused", extra={"release": str(what), "reason": reason, "error": str(error)})
+            return
+        self._refused = None
+        self._swap(served)
+
+    def _load(self, what: Release | str, digest: str) -> Served:
+        opened = store.open_release(what) if isinstance(what, str) else what
+        opened.verify()
+        if digest and opened.digest != digest:
+            raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
+        engine = Engine(opened, self._settings.providers, self._settings.threads)
+        normal = reference.parse(opened.read(REFERENCE))
+        rows = self._metrics.batch_rows.labels(opened.name, opened.version)
+        batcher = Batcher(engine, self._settings.max_batch_rows, rows.observe)
+        return Served(opened, engine, batcher, normal, Tally(opened.manifest.input, Binner(normal.bins)))
+
+    def _swap(self, served: Served) -> None:
+        if self._previous is not None and self._previous is not served:
+            self._previous.batcher.close()
+        self._live, self._previous = served, self._live
+        self.reason = "live"
+        self._metrics.ready.set(1)
+        self._tell_loaded()
+        log.info("release_live", extra={"release": served.release.tag, "threads": served.engine.threads})
+
+    def _tell_target(self, wanted: Aliases) -> None:
+        self._metrics.model_target.clear()
+        if wanted.champion is not None:
+            self._metrics.model_target.labels(wanted.model, wanted.champion.version).set(1)
+            self._metrics.promoted.labels(wanted.model).set(wanted.changed_s)
+
+    def _tell_loaded(self) -> None:
+        metrics = self._metrics
+        for gauge in (metrics.model_info, metrics.drift_z_threshold, metrics.drift_psi_threshold, metrics.drift_min_rows):
+            gauge.clear()
+        for stage, served in (("live", self._live), ("previous", self._previous)):
+            if served is None:
+                continue
+            place = (served.release.name, served.release.version)
+            metrics.model_info.labels(*place, stage, served.engine.provider, served.engine.requested).set(1)
+            metrics.drift_psi_threshold.labels(*place).set(served.reference.psi_floor)
+            metrics.drift_min_rows.labels(*place).set(served.reference.min_rows)
+            for window, limit in served.reference.z_thresholds.items():
+                metrics.drift_z_threshold.labels(*place, window).set(limit)
+
+
+def _state(served: Served) -> SignalState:
+    names = tuple(b.name for b in served.reference.bins)
+    shares, counts = served.reference.padded_shares(), served.tally.counts()
+    place = (served.release.name, served.release.version)
+    return SignalState(*place, names, counts, shares, served.reference.rows)

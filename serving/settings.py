@@ -1,0 +1,77 @@
+"""What the service is told from outside: `VIGIL_*` variables, read once into one frozen dataclass."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from registry import store
+from registry.errors import ConfigError
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+NOT_SETTINGS = {"VIGIL_RUNBOOK_BASE"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The variable of a field is `VIGIL_` and its name in capitals.
+
+    model: whose champion is served; empty means the only model that has one.
+    providers: where the model must run, in order of preference; the first one is a demand.
+    threads: of one run; 0 measures at load and keeps the fastest.
+    log: the prediction log; empty means `log.sqlite` beside the store.
+    """
+
+    model: str = ""
+    providers: tuple[str, ...] = ("cpu",)
+    threads: int = 0
+    log: str = ""
+    record: bool = True
+    poll_s: float = 0.25
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_batch_rows: int = 256
+    max_inflight_rows: int = 4096
+
+    @property
+    def log_path(self) -> Path:
+        return Path(self.log) if self.log else store.home() / "log.sqlite"
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Return the settings in `environment`; raises ConfigError that names variable and cure."""
+    known = {f"VIGIL_{f.name.upper()}": f for f in fields(Settings)}
+    values = {}
+    for variable, text in environment.items():
+        if not variable.startswith("VIGIL_") or variable in NOT_SETTINGS:
+            continue
+        if variable not in known:
+            close = difflib.get_close_matches(variable, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+            raise ConfigError(f"environment: unknown variable {variable}; {hint}")
+        values[known[variable].name] = _value(variable, text, getattr(Settings, known[variable].name))
+    return Settings(**values)
+
+
+def _value(variable: str, text: str, default: object) -> object:
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(default, int | float):
+            number = type(default)(text)
+            if number < 0:
+                raise ValueError(text)
+            return number
+    except (KeyError, ValueError):
+        wanted = "true or false" if isinstance(default, bool) else f"a {type(default).__name__}, 0 or more"
+        raise ConfigError(f"environment: {variable} must be {wanted}, got '{text}'") from None
+    if isinstance(default, tuple):
+        return _providers(variable, text)
+    return text
+
+
+def _providers(variable: str, text: str) -> tuple[str, ...]:
+    asked = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [provider for provider in asked if provider not in PROVIDERS]
+    if unknown or not asked:
+        raise ConfigError(f"environment: {variable} must list some of {', '.join(PROVIDERS)}, got '{text}'")
+    return asked
