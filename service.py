@@ -13,8 +13,10 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 import bentoml  # noqa: E402
+import prometheus_client  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
+from registry import logs  # noqa: E402
 from serving import app, settings  # noqa: E402
 
 
@@ -30,6 +32,8 @@ running: list[app.Server] = []
 
 def start() -> app.Server:
     """Return the server of this worker process, made from the environment."""
+    logs.set_up()
+    prometheus_client.disable_created_metrics()
     pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
     running[:] = [app.Server(settings.from_environment(os.environ), pinned)]
     return running[0]

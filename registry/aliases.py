@@ -86,6 +86,16 @@ def models() -> list[str]:
     return sorted(file.stem for file in (store.home() / "aliases").glob("*.json") if file.stem[0] != ".")
 
 
+def only_model() -> str:
+    """Return the one model that has a champion; raises AliasError if there are none or several."""
+    present = models()
+    if not present:
+        raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
+    if len(present) > 1:
+        raise AliasError(f"{len(present)} models have a champion: {', '.join(present)}; name one (--model, VIGIL_MODEL)")
+    return present[0]
+
+
 def promote(tag: str, why: str, force: bool = False) -> Change:
     """Make `tag` the champion of its model.
 

@@ -110,16 +110,10 @@ class Host:
             await self._try(pin, f"{wanted.model}:{pin.version}")
 
     def _wanted(self) -> Aliases:
-        if self._settings.model:
-            model = self._settings.model
-        else:
-            present = aliases.models()
-            if len(present) > 1:
-                raise AliasError(f"{len(present)} models have a champion: {', '.join(present)}; set VIGIL_MODEL to one")
-            model = present[0] if present else ""
-        wanted = aliases.read(model) if model else Aliases("")
+        model = self._settings.model or aliases.only_model()
+        wanted = aliases.read(model)
         if wanted.champion is None:
-            raise AliasError(f'no champion{f" of {model}" if model else ""}; promote one: vigil promote TAG --why "..."')
+            raise AliasError(f'{model}: has no champion; promote a release: vigil promote TAG --why "..."')
         return wanted
 
     async def _try(self, pin: Pin, what: Release | str) -> None:
@@ -172,6 +166,7 @@ class Host:
                 continue
             place = (served.release.name, served.release.version)
             metrics.model_info.labels(*place, stage, served.engine.provider, served.engine.requested).set(1)
+            metrics.inflight_rows_limit.labels(place[0]).set(self._settings.max_inflight_rows)
             metrics.drift_psi_threshold.labels(*place).set(served.reference.psi_floor)
             metrics.drift_min_rows.labels(*place).set(served.reference.min_rows)
             for window, limit in served.reference.z_thresholds.items():

@@ -1,0 +1,49 @@
+# make demo, make test: each works from a bare clone and sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KEEP ?=
+
+.PHONY: help setup programs demo test proof lint dashboards clean
+
+help:
+	@echo "make demo         set up, then run the whole house on real data (KEEP=1 leaves it running)"
+	@echo "make test         set up, then run the tests"
+	@echo "make proof        the slow proofs: long loops and benchmarks, results in benchmarks/results"
+	@echo "make lint         ruff, mypy, and whether the generated files are current"
+	@echo "make dashboards   write grafana/ dashboards, rules and tests anew"
+
+# The stamp is the lock file's: a changed pin sets up again.
+$(VENV)/.ready: constraints.txt pyproject.toml
+	@echo "setting up $(VENV) with the versions in constraints.txt"
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11-3.13 is needed, this is {v[0]}.{v[1]}; choose one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.ready programs
+
+programs:
+	@sh deploy/programs.sh
+
+demo: setup
+	$(BIN)/vigil demo $(if $(KEEP),--keep)
+
+test: setup
+	$(BIN)/python -m pytest
+
+proof: setup
+	$(BIN)/python -m pytest -m proof
+	$(BIN)/python -m benchmarks.run
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m grafana.build --check
+
+dashboards: setup
+	$(BIN)/python -m grafana.build
+
+clean:
+	rm -rf $(VENV) runs demo/out demo/report.html

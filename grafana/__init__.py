@@ -1,0 +1,1 @@
+"""Dashboards, rules, alerts and runbooks, generated from Python by `grafana.build`."""

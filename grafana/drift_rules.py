@@ -1,0 +1,126 @@
+"""Drift, computed by Prometheus from the bin counters of the live release.
+
+Two-sample chi-square of the window against the reference, made a z score by Wilson & Hilferty (1931),
+and the population stability index (PSI). `monitoring.reference.z_scores` computes the same z in numpy.
+Counts add up over replicas; the reference is the same on each, hence `max`.
+"""
+
+from grafana.profile import Profile, duration
+from grafana.statement import Alert, Statement, record
+
+RELEASE = "model, version"
+SIGNAL = "model, version, signal"
+BIN = "model, version, signal, bin"
+LIVE = f'(max by ({RELEASE}) (vigil_model_info{{stage="live"}}) == 1)'
+SHARE = "model_signal_bin:drift_share"
+REFERENCE = "model_signal_bin:reference_share"
+SMOOTHING = "1e-4"  # keeps the logarithm finite for a bin that is empty on one side
+MIN_ROWS = f"on ({RELEASE}) group_left () max by ({RELEASE}) (vigil_drift_min_rows)"
+
+
+def records(profile: Profile) -> list[Statement]:
+    """Return the recording rules, in the order they build on one another."""
+    return [*_reference(), *_rows(profile), *_scores(), _drifted()]
+
+
+def alerts(profile: Profile) -> list[Alert]:
+    """Return the alerts on the traffic of the live release."""
+    return [_data_drift(profile), _collapsed(profile)]
+
+
+def _reference() -> list[Statement]:
+    return [
+        record(REFERENCE, f"max by ({BIN}) (vigil_reference_share) and on ({RELEASE}) {LIVE}"),
+        record("model:reference_rows", f"max by ({RELEASE}) (vigil_reference_rows) and on ({RELEASE}) {LIVE}"),
+        record(
+            "model_signal_bin:reference_rows",
+            f"{REFERENCE} * on ({RELEASE}) group_left () model:reference_rows",
+        ),
+    ]
+
+
+def _rows(profile: Profile) -> list[Statement]:
+    windows = [
+        record(
+            "model_signal_bin:drift_rows",
+            f"sum by ({BIN}) (increase(vigil_signal_bin_total[{duration(seconds)}])) and on ({RELEASE}) {LIVE}",
+            window=window,
+        )
+        for window, seconds in profile.drift.items()
+    ]
+    rows = record("model_signal:drift_rows", f"sum by ({SIGNAL}, window) (model_signal_bin:drift_rows)")
+    share = record(
+        SHARE,
+        f"model_signal_bin:drift_rows / on ({SIGNAL}, window) group_left () (model_signal:drift_rows > 0)",
+    )
+    return [*windows, rows, share]
+
+
+def _scores() -> list[Statement]:
+    # p, q: shares of a bin in the window and in the reference; o, r: its rows; n, m: their sums.
+    # chi-square = nm/(n+m) sum (p-q)^2 / ((o+r)/(n+m)) = nm sum (p-q)^2 / (o+r), over bins with o + r > 0.
+    bin_rows = f"(model_signal_bin:drift_rows + on ({BIN}) group_left () model_signal_bin:reference_rows > 0)"
+    gap = f"({SHARE} - on ({BIN}) group_left () {REFERENCE})"
+    ratio = f"({SHARE} + {SMOOTHING}) / on ({BIN}) group_left () ({REFERENCE} + {SMOOTHING})"
+    spread = "(2 / (9 * model_signal:drift_df))"
+    return [
+        record("model_signal:drift_psi", f"sum by ({SIGNAL}, window) ({gap} * ln({ratio}))"),
+        record(
+            "model_signal:drift_chi2",
+            f"model_signal:drift_rows * on ({RELEASE}) group_left () model:reference_rows\n"
+            f"* sum by ({SIGNAL}, window) ({gap} ^ 2 / {bin_rows})",
+        ),
+        record("model_signal:drift_df", f"count by ({SIGNAL}, window) ({bin_rows}) - 1 > 0"),
+        record(
+            "model_signal:drift_z",
+            f"((model_signal:drift_chi2 / model_signal:drift_df) ^ (1 / 3) - (1 - {spread})) / sqrt({spread})",
+        ),
+    ]
+
+
+def _drifted() -> Statement:
+    limit = f"max by ({RELEASE}, window) (vigil_drift_z_threshold)"
+    floor = f"max by ({RELEASE}) (vigil_drift_psi_threshold)"
+    return record(
+        "model_signal:drifted_z",
+        f"model_signal:drift_z > on ({RELEASE}, window) group_left () {limit}\n"
+        f"and model_signal:drift_psi > on ({RELEASE}) group_left () {floor}\n"
+        f"and model_signal:drift_rows >= {MIN_ROWS}",
+    )
+
+
+def _data_drift(profile: Profile) -> Alert:
+    top = "topk(3, max by (signal) (model_signal:drifted_z{model=%q,version=%q}))"
+    return Alert(
+        name="VigilDataDrift",
+        severity="warning",
+        component="drift",
+        summary="The traffic of {{ $labels.model }} no longer looks like its reference.",
+        description=(
+            "{{ $value }} signals of {{ $labels.model }} {{ $labels.version }} moved, significantly and by much:"
+            f"{{{{ range query (printf `{top}` $labels.model $labels.version) }}}}"
+            ' {{ .Labels.signal }} (z {{ printf "%.1f" .Value }}){{ end }}.'
+        ),
+        expr=f"count by ({RELEASE}) (count by ({SIGNAL}) (model_signal:drifted_z))",
+        for_s=profile.patient_s,
+    )
+
+
+def _collapsed(profile: Profile) -> Alert:
+    chosen = 'signal="predicted_class"'
+    return Alert(
+        name="VigilPredictionsCollapsed",
+        severity="critical",
+        component="drift",
+        summary="{{ $labels.model }} gives nearly every row the same class.",
+        description=(
+            "One class gets {{ $value | humanizePercentage }} of the predictions of {{ $labels.model }} "
+            "{{ $labels.version }}; in the reference no class gets more than 80%."
+        ),
+        expr=(
+            f'max by ({RELEASE}) (model_signal_bin:drift_share{{{chosen},window="short"}}) > 0.95\n'
+            f"and on ({RELEASE}) max by ({RELEASE}) (model_signal_bin:reference_share{{{chosen}}}) < 0.8\n"
+            f'and on ({RELEASE}) model_signal:drift_rows{{{chosen},window="short"}} >= {MIN_ROWS}'
+        ),
+        for_s=profile.urgent_s,
+    )

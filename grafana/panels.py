@@ -1,0 +1,1 @@
+def oncall(profile): return {}

@@ -1,0 +1,91 @@
+"""Alerts on what the monitor measures, and on the monitor itself."""
+
+from grafana.profile import Profile, duration
+from grafana.statement import Alert, Statement, record
+
+MEASURED = "model, version, metric"
+LIVE = '(vigil_model_info{stage="live"} == 1)'
+
+
+def records(profile: Profile) -> list[Statement]:
+    """Return the ages that alerts and panels share."""
+    return [
+        record("job:monitor_age:seconds", "time() - max by (job) (vigil_monitor_last_success_timestamp_seconds)"),
+        record("model:labels_age:seconds", "time() - max by (model) (vigil_labels_latest_timestamp_seconds > 0)"),
+    ]
+
+
+def alerts(profile: Profile) -> list[Alert]:
+    """Return the alerts, the most urgent first."""
+    return [_under_floor(profile), _labels_late(profile), *_monitor(profile), _watchdog()]
+
+
+def _under_floor(profile: Profile) -> Alert:
+    upper, floor, rows = (f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows"))
+    return Alert(
+        name="VigilQualityUnderFloor",
+        severity="critical",
+        component="quality",
+        summary="The measured {{ $labels.metric }} of {{ $labels.model }} is under its floor.",
+        description=(
+            "Even the upper end of the 95 % interval of the {{ $labels.metric }} of {{ $labels.model }} "
+            '{{ $labels.version }}, {{ printf "%.3f" $value }}, is under the floor it was released with.'
+        ),
+        expr=(
+            f"{upper} < {floor}\n"
+            f"and on ({MEASURED}) {rows} >= on (model) group_left () max by (model) (vigil_quality_min_rows)\n"
+            f"and on (model, version) {LIVE}"
+        ),
+        for_s=profile.urgent_s,
+    )
+
+
+def _labels_late(profile: Profile) -> Alert:
+    # No label is late while nothing is asked: count only predictions made after the newest label could have come.
+    delay = "(max by (model) (vigil_label_delay_seconds) or 0 * model:labels_age:seconds)"
+    asked = f"sum by (model) (increase(vigil_predictions_total[{duration(profile.labels_late_s)}]))"
+    return Alert(
+        name="VigilLabelsLate",
+        severity="warning",
+        component="quality",
+        summary="Labels of {{ $labels.model }} stopped arriving.",
+        description="The newest label of {{ $labels.model }} is {{ $value | humanizeDuration }} old.",
+        expr=f"model:labels_age:seconds > {profile.labels_late_s} + 3 * {delay}\nand on (model) {asked} > 0",
+        for_s=profile.patient_s,
+    )
+
+
+def _monitor(profile: Profile) -> list[Alert]:
+    return [
+        Alert(
+            name="VigilMonitorStale",
+            severity="warning",
+            component="monitor",
+            summary="The monitor stopped finishing its runs.",
+            description="The last good run of {{ $labels.job }} was {{ $value | humanizeDuration }} ago.",
+            expr="job:monitor_age:seconds > on (job) 3 * max by (job) (vigil_monitor_interval_seconds)",
+            for_s=profile.patient_s,
+        ),
+        Alert(
+            name="VigilMonitorAbsent",
+            severity="warning",
+            component="monitor",
+            summary="Models are served, but nothing watches their quality.",
+            description="No monitor is being scraped: quality and label alerts cannot fire. Drift alerts still can.",
+            expr=(
+                "absent(max(vigil_monitor_last_success_timestamp_seconds))\nand on () count(vigil_model_info) > 0"
+            ),
+            for_s=profile.patient_s,
+        ),
+    ]
+
+
+def _watchdog() -> Alert:
+    return Alert(
+        name="Watchdog",
+        severity="none",
+        component="monitor",
+        summary="This alert always fires.",
+        description="It proves that alerts are delivered: page when it stops arriving.",
+        expr="vector(1)",
+    )

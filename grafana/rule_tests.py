@@ -1,0 +1,1 @@
+def test_files(profile, rule_files): return {}

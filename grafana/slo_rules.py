@@ -1,0 +1,88 @@
+"""Two objectives, availability and latency, and the alerts that fire when their error budget burns too fast."""
+
+from grafana.profile import Burn, Profile, duration
+from grafana.statement import Alert, Statement, record
+
+ROUTES = 'job="vigil",route=~"/v[12]/.*"'
+ENOUGH_BAD = 10  # fewer failures than this in the long window wake nobody, however few requests there were
+MEANING = {
+    "availability": "failed with a 5xx code",
+    "latency": "took longer than the latency objective allows",
+}
+
+
+def records(profile: Profile) -> list[Statement]:
+    """Return the objectives, and per burn tier and span the error ratio and the bad requests."""
+    rules: list[Statement] = []
+    for slo, objective in _objectives(profile).items():
+        rules.append(record("job:slo_objective:ratio", f"vector({objective})", slo=slo))
+        for burn in profile.burns:
+            for span, seconds in (("short", burn.short_s), ("long", burn.long_s)):
+                window = duration(seconds)
+                labels = {"slo": slo, "tier": burn.tier, "span": span}
+                rules.append(record("job:slo_errors:ratio", _ratio(profile, slo, window), **labels))
+            bad = f"{_bad(profile, slo, duration(burn.long_s))} * {burn.long_s}"
+            rules.append(record("job:slo_errors:count", bad, slo=slo, tier=burn.tier))
+    return rules
+
+
+def budget_records(profile: Profile) -> list[Statement]:
+    """Return the share of each error budget that is left; the window is long, so evaluate it slowly."""
+    return [
+        record(
+            "job:slo_budget_left:ratio",
+            f"1 - ({_ratio(profile, slo, duration(profile.budget_s))}) / (1 - {objective})",
+            slo=slo,
+        )
+        for slo, objective in _objectives(profile).items()
+    ]
+
+
+def alerts(profile: Profile) -> list[Alert]:
+    """Return one alert per objective and burn tier."""
+    return [_burn(profile, slo, burn) for slo in MEANING for burn in profile.burns]
+
+
+def _objectives(profile: Profile) -> dict[str, float]:
+    return {"availability": profile.availability, "latency": profile.latency}
+
+
+def _all(slo: str, window: str) -> str:
+    metric = "vigil_requests_total" if slo == "availability" else "vigil_request_seconds_count"
+    return f"sum by (job) (rate({metric}{{{ROUTES}}}[{window}]))"
+
+
+def _bad(profile: Profile, slo: str, window: str) -> str:
+    if slo == "availability":
+        return f'sum by (job) (rate(vigil_requests_total{{{ROUTES},code=~"5.."}}[{window}]))'
+    quick = f'vigil_request_seconds_bucket{{{ROUTES},le="{profile.latency_bound_s}"}}'
+    return f"({_all(slo, window)} - sum by (job) (rate({quick}[{window}])))"
+
+
+def _ratio(profile: Profile, slo: str, window: str) -> str:
+    # A service without a single failure has no 5xx series: that is a ratio of 0, not of nothing.
+    every = _all(slo, window)
+    return f"({_bad(profile, slo, window)} or 0 * {every})\n/ ({every} > 0)"
+
+
+def _burn(profile: Profile, slo: str, burn: Burn) -> Alert:
+    limit = f"{burn.factor:g} * (1 - {_objectives(profile)[slo]})"
+    chosen = f'slo="{slo}",tier="{burn.tier}"'
+    over = [
+        f'max by (job) (job:slo_errors:ratio{{{chosen},span="{span}"}}) > {limit}' for span in ("long", "short")
+    ]
+    enough = f"max by (job) (job:slo_errors:count{{{chosen}}}) >= {ENOUGH_BAD}"
+    return Alert(
+        name="VigilErrorBurn" if slo == "availability" else "VigilLatencyBurn",
+        severity=burn.severity,
+        component="serving",
+        summary=f"The {slo} budget burns more than {burn.factor:g} times too fast.",
+        description=(
+            f"{{{{ $value | humanizePercentage }}}} of the requests {MEANING[slo]} "
+            f"over the last {duration(burn.long_s)}."
+        ),
+        expr="\nand on (job) ".join([*over, enough]),
+        for_s=burn.for_s,
+        keep_s=profile.rate_s,
+        labels={"tier": burn.tier},
+    )

@@ -1,0 +1,242 @@
+"""One TOML file, read once into frozen dataclasses. Nothing else reads settings."""
+
+import difflib
+import math
+import tomllib
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from monitoring.reference import ReferenceSettings
+from registry.errors import ConfigError
+from registry.release import NAME
+
+
+def between(default: float, low: float, high: float) -> Any:
+    """Return a field with a default and the range it accepts, both ends included."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def one_of(default: str, *choices: str) -> Any:
+    """Return a text field that accepts only `choices`."""
+    return field(default=default, metadata={"choices": choices})
+
+
+@dataclass(frozen=True)
+class Data:
+    """source npz and csv read `path`, relative to the TOML file. first_rows: 0 takes all rows.
+
+    target, id, group: columns of a CSV; rows of one group stay in one split.
+    label_noise: share of the training labels that is replaced at random.
+    """
+
+    source: str = one_of("digits", "digits", "breast_cancer", "npz", "csv")
+    path: str = ""
+    target: str = ""
+    id: str = ""
+    group: str = ""
+    first_rows: int = between(0, 0, 2**40)
+    label_noise: float = between(0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Shares of the rows; they add up to 1. Another seed deals the rows out anew."""
+
+    train: float = between(0.6, 0.01, 0.98)
+    validation: float = between(0.15, 0.01, 0.98)
+    test: float = between(0.25, 0.01, 0.98)
+    seed: int = between(0, 0, 2**31)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Images: shift, rotate, noise, erase. Tables: noise, mask. 0 turns each off.
+
+    noise: standard deviation, in standard deviations of the data. mask_share: of the cells.
+    """
+
+    shift_pixels: float = between(0.0, 0.0, 64.0)
+    rotate_degrees: float = between(0.0, 0.0, 180.0)
+    noise: float = between(0.0, 0.0, 10.0)
+    erase_pixels: int = between(0, 0, 256)
+    mask_share: float = between(0.0, 0.0, 0.9)
+
+
+@dataclass(frozen=True)
+class Model:
+    """kind: "mlp", "cnn" or a function of your own as "module:function"; see `models.build`."""
+
+    kind: str = "mlp"
+    width: int = between(64, 1, 8192)
+    depth: int = between(2, 1, 32)
+    dropout: float = between(0.1, 0.0, 0.95)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW; weight decay applies to tensors with two dimensions or more."""
+
+    weight_decay: float = between(0.05, 0.0, 10.0)
+    beta1: float = between(0.9, 0.0, 0.9999)
+    beta2: float = between(0.99, 0.0, 0.99999)
+    label_smoothing: float = between(0.05, 0.0, 0.9)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate as a function of the optimizer step; see `schedule.rate`."""
+
+    kind: str = one_of("cosine", "cosine", "one_cycle")
+    peak: float = between(3e-3, 1e-9, 10.0)
+    warmup_steps: int = between(20, 0, 1_000_000)
+    floor: float = between(1e-5, 0.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """threads: of PyTorch on the CPU; another number may give other bits.
+
+    checkpoint_steps: 0 saves at the end of an epoch only. clip_norm: 0 turns clipping off.
+    """
+
+    epochs: int = between(20, 1, 100_000)
+    batch_rows: int = between(64, 2, 1_000_000)
+    clip_norm: float = between(1.0, 0.0, 1e6)
+    patience_epochs: int = between(8, 1, 100_000)
+    checkpoint_steps: int = between(0, 0, 1_000_000)
+    threads: int = between(1, 1, 256)
+    seed: int = between(0, 0, 2**31)
+
+
+@dataclass(frozen=True)
+class Export:
+    """limit: largest |PyTorch - ONNX Runtime| of a probability or a logit in a release."""
+
+    limit: float = between(1e-4, 1e-9, 1e-2)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """`promote` refuses a release worse than the champion by more than `margin` at `confidence`."""
+
+    margin: float = between(0.02, 0.0, 1.0)
+    confidence: float = between(0.95, 0.5, 0.9999)
+
+
+@dataclass(frozen=True)
+class Quality:
+    """floor_accuracy: below it someone is paged; 0 takes the lower end of the linear baseline."""
+
+    floor_accuracy: float = between(0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Config:
+    name: str
+    purpose: str = ""
+    data: Data = field(default_factory=Data)
+    split: Split = field(default_factory=Split)
+    augment: Augment = field(default_factory=Augment)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    loop: Loop = field(default_factory=Loop)
+    export: Export = field(default_factory=Export)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    gate: Gate = field(default_factory=Gate)
+    quality: Quality = field(default_factory=Quality)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as stored in checkpoint, manifest and card."""
+        return asdict(self)
+
+
+# The settings of monitoring carry no ranges of their own.
+_REFERENCE_RANGES = {
+    "bins": (2, 16), "false_alarms_30d": (1e-6, 0.99), "min_rows": (1, 10**9), "psi_floor": (0.0, 10.0),
+    "seed": (0, 2**31),
+}  # fmt: skip
+
+
+def load(path: Path) -> Config:
+    """Return the settings in `path`; keys that are left out keep their defaults.
+
+    Raises ConfigError naming the file, the key and the accepted values if the file is absent,
+    is not TOML, or holds an unknown key, a wrong type or a value out of range.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    config: Config = _build(Config, values, where=str(path), prefix="")
+    _check_across(config, str(path))
+    return config
+
+
+def _build(cls: type, values: dict[str, Any], where: str, prefix: str) -> Any:
+    known = {f.name: f for f in fields(cls)}
+    arguments = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean '{prefix}{close[0]}'?" if close else f"; known: {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown key '{name}'{hint}")
+        arguments[key] = _value(known[key], value, where, name)
+    for key, entry in known.items():
+        if key not in arguments and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ConfigError(f"{where}: '{prefix}{key}' is missing; add {prefix}{key} = \"...\"")
+    return cls(**arguments)
+
+
+def _value(entry: "Field[Any]", value: Any, where: str, name: str) -> Any:
+    want: Any = entry.type
+    if is_dataclass(want):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: '{name}' must be a table, got {value!r}; write [{name}]")
+        return _build(want, value, where, prefix=f"{name}.")  # type: ignore[arg-type]
+    if want is float and type(value) is int:
+        value = float(value)
+    if type(value) is not want:
+        raise ConfigError(f"{where}: '{name}' must be {want.__name__}, got {value!r}")
+    _check_range(entry, value, where, name)
+    return value
+
+
+def _check_range(entry: "Field[Any]", value: Any, where: str, name: str) -> None:
+    choices = entry.metadata.get("choices")
+    if choices and value not in choices:
+        close = difflib.get_close_matches(value, choices, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise ConfigError(f"{where}: '{name}' is {value!r}; accepted are {', '.join(choices)}{hint}")
+    low, high = entry.metadata.get("low"), entry.metadata.get("high")
+    if name.startswith("reference."):
+        low, high = _REFERENCE_RANGES.get(entry.name, (None, None))
+    if low is not None and not (math.isfinite(value) and low <= value <= high):
+        raise ConfigError(f"{where}: '{name}' is {value}; accepted is {low} to {high}; change it or leave it out")
+
+
+def _check_across(config: Config, where: str) -> None:
+    if not NAME.fullmatch(config.name):
+        raise ConfigError(
+            f"{where}: 'name' is {config.name!r}; accepted are 1 to 63 of a-z, 0-9, '-' and '_', "
+            "the first a letter or digit: it becomes the name of the release"
+        )
+    total = config.split.train + config.split.validation + config.split.test
+    if abs(total - 1) > 1e-6:
+        raise ConfigError(f"{where}: split.train + split.validation + split.test is {total:g}; accepted is 1")
+    if config.model.kind not in ("mlp", "cnn") and config.model.kind.count(":") != 1:
+        raise ConfigError(
+            f"{where}: 'model.kind' is {config.model.kind!r}; accepted are mlp, cnn or your own module:function"
+        )
+    if config.schedule.floor > config.schedule.peak:
+        raise ConfigError(
+            f"{where}: 'schedule.floor' is {config.schedule.floor:g}, above 'schedule.peak' "
+            f"{config.schedule.peak:g}; accepted is floor <= peak"
+        )
+    for key in ("path", "target") if config.data.source == "csv" else ("path",):
+        if config.data.source in ("npz", "csv") and not getattr(config.data, key):
+            raise ConfigError(f"{where}: 'data.{key}' is missing; a {config.data.source} source needs it")

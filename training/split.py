@@ -1,0 +1,65 @@
+"""Which row goes where, decided by the hash of the row: stable when rows are added, shuffled or copied."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from registry.errors import DataError
+from training import draw
+from training.config import Split
+from training.data import Table
+
+_SPLIT, _FOLD, _NOISE = 1, 2, 3  # streams of `draw`
+FEWEST_ROWS = {"train": 20, "validation": 10, "test": 20}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Row numbers of each part, int64, ascending; together they are all rows, none twice."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of rows in each part."""
+        return {name: len(rows) for name, rows in vars(self).items()}
+
+
+def deal(unit: np.ndarray, split: Split) -> Parts:
+    """Return the part of every row, from its hash `unit` (uint64 (n,)) and the shares of `split`."""
+    place = draw.uniform(split.seed, _SPLIT, unit)[:, 0]
+    part = np.digitize(place, [split.train, split.train + split.validation])
+    return Parts(*(np.flatnonzero(part == number) for number in range(3)))
+
+
+def checked(table: Table, split: Split) -> Parts:
+    """Return `deal` of the table.
+
+    Raises DataError if a part is too small to judge anything by, or if a class has no training row.
+    """
+    parts = deal(table.unit, split)
+    for name, rows in vars(parts).items():
+        if len(rows) < FEWEST_ROWS[name]:
+            raise DataError(
+                f"data: {len(rows)} {name} rows of {len(table.y)}; at least {FEWEST_ROWS[name]} are needed: "
+                f"give more rows, larger groups apart, or raise split.{name}"
+            )
+    absent = sorted(set(range(len(table.classes))) - set(table.y[parts.train].tolist()))
+    if absent:
+        names = ", ".join(table.classes[c] for c in absent)
+        raise DataError(f"data: no training row of class {names}; at least one per class is needed: give more rows")
+    if len(np.unique(table.y[parts.test])) < 2:
+        raise DataError("data: the test rows hold one class only; at least two are needed: change split.seed")
+    return parts
+
+
+def folds(unit: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Return the fold of every row, int64 (n,) in [0, count), by the same hash as `deal`."""
+    return (draw.uniform(seed, _FOLD, unit)[:, 0] * count).astype(np.int64)
+
+
+def noisy_labels(y: np.ndarray, key: np.ndarray, share: float, classes: int) -> np.ndarray:
+    """Return y with about `share` of the labels replaced by a class drawn at random (maybe the same)."""
+    drawn = draw.uniform(0, _NOISE, key, 2)
+    return np.where(drawn[:, 0] < share, (drawn[:, 1] * classes).astype(np.int64), y)

@@ -1,0 +1,281 @@
+"""The one command line. stdout is the result (text, or one JSON object with --json); stderr is progress.
+
+Each verb imports what it needs when it runs, so that `vigil --help` answers at once.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from registry import logs
+from registry.errors import AliasError, StackError, UserError
+
+if TYPE_CHECKING:
+    from registry.aliases import Change
+    from registry.store import Listing
+
+HERE = Path(__file__).resolve().parent
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train the model a TOML file describes, export it, verify it and publish the release."""
+    from training import run
+
+    outcome = run.train(Path(options.config), resume=options.resume)
+    print(outcome.to_json() if options.json else outcome.to_text())
+    return 0
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the releases in the store, with the alias each one holds."""
+    from registry import store
+
+    listings = store.releases(options.name)
+    if options.json:
+        print(store.as_json(listings))
+        return 0
+    if not listings:
+        print(f"no releases in {store.models()}; train one: vigil train examples/digits.toml")
+    for listing in listings:
+        print(_line(listing))
+    return 0
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Make a release the champion; the gate refuses a worse one unless --force."""
+    from registry import aliases
+
+    change = aliases.promote(options.tag, options.why, options.force)
+    return _print_change(options, change)
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Go back to the champion before this one."""
+    from registry import aliases
+
+    change = aliases.rollback(_model(options.model), options.why)
+    return _print_change(options, change)
+
+
+def history(options: argparse.Namespace) -> int:
+    """Print who changed the champion, when and why."""
+    from registry import aliases
+
+    state = aliases.read(_model(options.model))
+    if options.json:
+        print(json.dumps(aliases.as_dict(state)))
+        return 0
+    for change in state.history:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.time_s))
+        forced = "  (forced)" if change.forced else ""
+        print(f"{when}  {change.action:8}  {change.to_version}  {change.who}: {change.why}{forced}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check every byte of a release against its manifest."""
+    from registry import store
+
+    release = store.open_release(options.tag)
+    files = release.manifest.files
+    if options.json:
+        print(json.dumps({"tag": release.tag, "digest": release.digest, "files": sorted(files)}))
+    else:
+        print(f"{release.tag}: {len(files)} files are as published (digest {release.digest})")
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve the champion with `bentoml serve`; runs until it is stopped."""
+    if options.model:
+        os.environ["VIGIL_MODEL"] = options.model
+    _demand_free_port(options.host, options.port)
+    bentoml = [sys.executable, "-m", "bentoml", "serve", "service:Vigil", "--working-dir", str(HERE)]
+    os.execv(sys.executable, [*bentoml, "--host", options.host, "--port", str(options.port)])
+
+
+def build(options: argparse.Namespace) -> int:
+    """Build a Bento that carries one release; without a tag, the champion."""
+    from registry import aliases, store
+
+    state = None if options.tag else aliases.read(_model(options.model))
+    if state and state.champion is None:
+        raise AliasError(f"{state.model}: has no champion to build; name a release: vigil build TAG")
+    tag = f"{state.model}:{state.champion.version}" if state and state.champion else options.tag
+    store.open_release(tag)
+    command = [sys.executable, "-m", "bentoml", "build", str(HERE), "--arg", f"model_tag={tag}"]
+    return subprocess.run(command, check=False).returncode
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Run the monitor: quality, label coverage and its own health, on its own /metrics."""
+    from monitoring import watch as monitor
+
+    monitor.main(
+        monitor.WatchSettings(
+            log=_log(options.log),
+            host=options.host,
+            port=options.port,
+            interval_s=options.interval_s,
+            window_s=options.window_s,
+            min_rows=options.min_rows,
+        )
+    )
+    return 0
+
+
+def labels(options: argparse.Namespace) -> int:
+    """Add late labels from a file (CSV or JSON lines with id and label) to the log."""
+    from monitoring import labels as truth
+
+    added = truth.add(_log(options.log), truth.read_file(Path(options.file)))
+    if options.json:
+        print(json.dumps({"accepted": added.accepted, "unknown": added.unknown}))
+    else:
+        print(f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write Evidently's HTML report of the recorded traffic against the reference."""
+    from monitoring import report as evidently
+    from registry import aliases
+
+    model = _model(options.model)
+    findings = evidently.write_report(_log(options.log), model, aliases.read(model), options.window_s, options.out)
+    print(findings.to_json() if options.json else findings.to_text())
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Run the whole house on real data: train, serve, drift, alert, bad release, rollback."""
+    from demo import story
+
+    return story.run(Path(options.out), keep=options.keep)
+
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of every verb."""
+    top = argparse.ArgumentParser(prog="vigil", description="Train, release, serve and watch a model.")
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+    as_json, why, model, log = (_option(*a, **k) for a, k in _SHARED)
+
+    def verb(run: Verb, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").split("\n")[0]
+        made = verbs.add_parser(run.__name__, help=text, description=text, parents=[as_json, *parents])
+        made.set_defaults(run=run)
+        return made
+
+    trained = verb(train)
+    trained.add_argument("config", help="a TOML file, for example examples/digits.toml")
+    trained.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
+    verb(models).add_argument("name", nargs="?", help="one model; all if left out")
+    promoted = verb(promote, why)
+    promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
+    promoted.add_argument("--force", action="store_true", help="overrule the gate; its objections are recorded")
+    verb(rollback, why, model)
+    verb(history, model)
+    verb(verify).add_argument("tag", help="name:version")
+    _address(verb(serve, model), port=3000)
+    verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
+    watched = _address(verb(watch, log), port=9109)
+    watched.add_argument("--interval-s", type=float, default=30.0)
+    watched.add_argument("--window-s", type=float, default=86_400.0, help="how far back quality looks")
+    watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows quality is judged on")
+    verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
+    reported = verb(report, model, log)
+    reported.add_argument("--window-s", type=float, default=86_400.0)
+    reported.add_argument("--out", type=Path, default=Path("report.html"))
+    shown = verb(demo)
+    shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
+    shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 done, 2 something the user can fix."""
+    options = parser().parse_args(arguments)
+    logs.set_up()
+    run: Verb = options.run
+    try:
+        return run(options)
+    except UserError as error:
+        print(f"vigil: {error}", file=sys.stderr)
+        return 2
+
+
+_SHARED = (
+    (("--json",), {"action": "store_true", "help": "print one JSON object"}),
+    (("--why",), {"required": True, "help": "the reason, kept in the history"}),
+    (("--model",), {"default": "", "help": "the model; may be left out when only one has a champion"}),
+    (("--log",), {"default": "", "help": "the prediction log; default: log.sqlite beside the store"}),
+)
+
+
+def _option(*names: str, **settings: object) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(add_help=False)
+    made.add_argument(*names, **settings)  # type: ignore[arg-type]
+    return made
+
+
+def _address(verb: argparse.ArgumentParser, port: int) -> argparse.ArgumentParser:
+    verb.add_argument("--host", default="127.0.0.1")
+    verb.add_argument("--port", type=int, default=port)
+    return verb
+
+
+def _model(name: str) -> str:
+    from registry import aliases
+
+    return name or aliases.only_model()
+
+
+def _log(path: str) -> Path:
+    from registry import store
+
+    return Path(path) if path else store.home() / "log.sqlite"
+
+
+def _demand_free_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StackError(f"{host}:{port}: {error.strerror}; stop what listens there or choose --port") from error
+
+
+def _line(listing: "Listing") -> str:
+    from registry import aliases
+
+    name, version = listing.tag.split(":")
+    state = aliases.read(name)
+    held = [a for a in ("champion", "previous", "challenger") if (pin := getattr(state, a)) and pin.version == version]
+    accuracy = "        " if listing.accuracy is None else f"{listing.accuracy:8.4f}"
+    what = f"BROKEN {listing.problem}" if listing.problem else ", ".join(held)
+    return f"{listing.tag:44} {listing.created:20} {accuracy} {listing.size_bytes / 1e6:8.2f} MB  {what}".rstrip()
+
+
+def _print_change(options: argparse.Namespace, change: "Change") -> int:
+    said = vars(change)
+    if options.json:
+        print(json.dumps(said))
+        return 0
+    print(f"{said['action']}: {said['from_version'] or 'nothing'} -> {said['to_version']}")
+    for objection in said["forced"]:
+        print(f"  forced although {objection}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
