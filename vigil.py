@@ -139,7 +139,9 @@ def labels(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"accepted": added.accepted, "unknown": added.unknown}))
     else:
-        print(f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)")
+        print(
+            f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)"
+        )
     return 0
 
 
@@ -149,7 +151,9 @@ def report(options: argparse.Namespace) -> int:
     from registry import aliases
 
     model = _model(options.model)
-    findings = evidently.write_report(_log(options.log), model, aliases.read(model), options.window_s, options.out)
+    pin = aliases.read(model).champion
+    tag = options.tag or f"{model}:{pin.version if pin else ''}"
+    findings = evidently.write_report(evidently.Job(_log(options.log), tag, options.window_s, options.out))
     print(findings.to_json() if options.json else findings.to_text())
     return 0
 
@@ -182,7 +186,9 @@ def parser() -> argparse.ArgumentParser:
     verb(models).add_argument("name", nargs="?", help="one model; all if left out")
     promoted = verb(promote, why)
     promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
-    promoted.add_argument("--force", action="store_true", help="overrule the gate; its objections are recorded")
+    promoted.add_argument(
+        "--force", action="store_true", help="overrule the gate; its objections are recorded"
+    )
     verb(rollback, why, model)
     verb(history, model)
     verb(verify).add_argument("tag", help="name:version")
@@ -191,9 +197,10 @@ def parser() -> argparse.ArgumentParser:
     watched = _address(verb(watch, log), port=9109)
     watched.add_argument("--interval-s", type=float, default=30.0)
     watched.add_argument("--window-s", type=float, default=86_400.0, help="how far back quality looks")
-    watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows quality is judged on")
+    watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
     reported = verb(report, model, log)
+    reported.add_argument("tag", nargs="?", help="name:version; the champion if left out")
     reported.add_argument("--window-s", type=float, default=86_400.0)
     reported.add_argument("--out", type=Path, default=Path("report.html"))
     shown = verb(demo)
@@ -252,7 +259,9 @@ def _demand_free_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise StackError(f"{host}:{port}: {error.strerror}; stop what listens there or choose --port") from error
+            raise StackError(
+                f"{host}:{port}: {error.strerror}; stop what listens there or choose --port"
+            ) from error
 
 
 def _line(listing: "Listing") -> str:
@@ -260,7 +269,11 @@ def _line(listing: "Listing") -> str:
 
     name, version = listing.tag.split(":")
     state = aliases.read(name)
-    held = [a for a in ("champion", "previous", "challenger") if (pin := getattr(state, a)) and pin.version == version]
+    held = [
+        a
+        for a in ("champion", "previous", "challenger")
+        if (pin := getattr(state, a)) and pin.version == version
+    ]
     accuracy = "        " if listing.accuracy is None else f"{listing.accuracy:8.4f}"
     what = f"BROKEN {listing.problem}" if listing.problem else ", ".join(held)
     return f"{listing.tag:44} {listing.created:20} {accuracy} {listing.size_bytes / 1e6:8.2f} MB  {what}".rstrip()

@@ -1,8 +1,8 @@
 """Write dashboards, rules, their tests and the configuration files; `--check` says which are out of date.
 
-    python grafana/build.py                     write the production files into this folder
-    python grafana/build.py --check             exit 1 and name the files that differ
-    python grafana/build.py --profile demo --out DIR --target 127.0.0.1:3000
+python grafana/build.py                     write the production files into this folder
+python grafana/build.py --check             exit 1 and name the files that differ
+python grafana/build.py --profile demo --out DIR --target 127.0.0.1:3000
 """
 
 import argparse
@@ -17,7 +17,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 import yaml  # noqa: E402
 
-from grafana import config, panels, rule_tests, rules  # noqa: E402
+from grafana import config, oncall, rule_tests, rules  # noqa: E402
 from grafana.config import Addresses  # noqa: E402
 from grafana.profile import PRODUCTION, PROFILES, Profile  # noqa: E402
 
@@ -36,7 +36,9 @@ def _block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _block)
 
 
-def files(profile: Profile, addresses: Addresses | None = None, runbook_base: str = rules.RUNBOOKS) -> dict[str, str]:
+def files(
+    profile: Profile, addresses: Addresses | None = None, runbook_base: str = rules.RUNBOOKS
+) -> dict[str, str]:
     """Return the text of every generated file by its path below the folder.
 
     The promtool tests speak of the production lengths, so only that profile has them.
@@ -54,7 +56,7 @@ def files(profile: Profile, addresses: Addresses | None = None, runbook_base: st
         tests = rule_tests.test_files(profile, rule_files)
         written |= {f"prometheus/tests/{name}.yml": content for name, content in tests.items()}
     texts = {path: to_yaml(content) for path, content in written.items()}
-    return texts | {"dashboards/oncall.json": json.dumps(panels.oncall(profile), indent=2) + "\n"}
+    return texts | {"dashboards/oncall.json": json.dumps(oncall.oncall(profile), indent=2) + "\n"}
 
 
 def write(profile: Profile, folder: Path, addresses: Addresses, runbook_base: str = rules.RUNBOOKS) -> None:
@@ -83,7 +85,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     default = Addresses()
     addresses = Addresses(
-        tuple(asked.target or default.targets), asked.monitor, asked.prometheus, asked.alertmanager, asked.webhook
+        tuple(asked.target or default.targets),
+        asked.monitor,
+        asked.prometheus,
+        asked.alertmanager,
+        asked.webhook,
     )
     profile = PROFILES[asked.profile]
     if not asked.check:
@@ -101,15 +107,25 @@ def _holds(place: Path, text: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     default = Addresses()
-    parser = argparse.ArgumentParser(prog="python grafana/build.py", description="Write the monitoring configuration.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that differ")
+    parser = argparse.ArgumentParser(
+        prog="python grafana/build.py", description="Write the monitoring configuration."
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 and name the files that differ"
+    )
     parser.add_argument("--profile", choices=PROFILES, default="production")
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR")
-    parser.add_argument("--target", action="append", metavar="HOST:PORT", help="a model server; may be repeated")
+    parser.add_argument(
+        "--target", action="append", metavar="HOST:PORT", help="a model server; may be repeated"
+    )
     for name in ("monitor", "prometheus", "alertmanager"):
         parser.add_argument(f"--{name}", default=getattr(default, name), metavar="HOST:PORT")
-    parser.add_argument("--webhook", default=default.webhook, metavar="URL", help="/page, /ticket, /deadman is added")
-    parser.add_argument("--runbook-base", default=rules.RUNBOOKS, metavar="URL", help="where runbooks/ is published")
+    parser.add_argument(
+        "--webhook", default=default.webhook, metavar="URL", help="/page, /ticket, /deadman is added"
+    )
+    parser.add_argument(
+        "--runbook-base", default=rules.RUNBOOKS, metavar="URL", help="where runbooks/ is published"
+    )
     return parser
 
 

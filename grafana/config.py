@@ -124,4 +124,7 @@ def _silence(source: str, target: str, *equal: str) -> Config:
 
 
 def _receiver(name: str, webhook: str) -> Config:
-    return {"name": name, "webhook_configs": [{"url": f"{webhook.rstrip('/')}/{name}", "send_resolved": True}]}
+    return {
+        "name": name,
+        "webhook_configs": [{"url": f"{webhook.rstrip('/')}/{name}", "send_resolved": True}],
+    }

@@ -31,7 +31,9 @@ def alerts(profile: Profile) -> list[Alert]:
 def _reference() -> list[Statement]:
     return [
         record(REFERENCE, f"max by ({BIN}) (vigil_reference_share) and on ({RELEASE}) {LIVE}"),
-        record("model:reference_rows", f"max by ({RELEASE}) (vigil_reference_rows) and on ({RELEASE}) {LIVE}"),
+        record(
+            "model:reference_rows", f"max by ({RELEASE}) (vigil_reference_rows) and on ({RELEASE}) {LIVE}"
+        ),
         record(
             "model_signal_bin:reference_rows",
             f"{REFERENCE} * on ({RELEASE}) group_left () model:reference_rows",
@@ -43,7 +45,7 @@ def _rows(profile: Profile) -> list[Statement]:
     windows = [
         record(
             "model_signal_bin:drift_rows",
-            f"sum by ({BIN}) (increase(vigil_signal_bin_total[{duration(seconds)}])) and on ({RELEASE}) {LIVE}",
+            f"sum by ({BIN}) (increase(vigil_signal_bin_total[{duration(seconds)}]))\nand on ({RELEASE}) {LIVE}",
             window=window,
         )
         for window, seconds in profile.drift.items()
@@ -73,7 +75,8 @@ def _scores() -> list[Statement]:
         record("model_signal:drift_df", f"count by ({SIGNAL}, window) ({bin_rows}) - 1 > 0"),
         record(
             "model_signal:drift_z",
-            f"((model_signal:drift_chi2 / model_signal:drift_df) ^ (1 / 3) - (1 - {spread})) / sqrt({spread})",
+            f"((model_signal:drift_chi2 / model_signal:drift_df) ^ (1 / 3) - (1 - {spread}))\n"
+            f"/ sqrt({spread})",
         ),
     ]
 
@@ -97,7 +100,7 @@ def _data_drift(profile: Profile) -> Alert:
         component="drift",
         summary="The traffic of {{ $labels.model }} no longer looks like its reference.",
         description=(
-            "{{ $value }} signals of {{ $labels.model }} {{ $labels.version }} moved, significantly and by much:"
+            "{{ $value }} signals of {{ $labels.model }} {{ $labels.version }} moved, surely and by much:"
             f"{{{{ range query (printf `{top}` $labels.model $labels.version) }}}}"
             ' {{ .Labels.signal }} (z {{ printf "%.1f" .Value }}){{ end }}.'
         ),

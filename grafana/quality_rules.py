@@ -10,8 +10,12 @@ LIVE = '(vigil_model_info{stage="live"} == 1)'
 def records(profile: Profile) -> list[Statement]:
     """Return the ages that alerts and panels share."""
     return [
-        record("job:monitor_age:seconds", "time() - max by (job) (vigil_monitor_last_success_timestamp_seconds)"),
-        record("model:labels_age:seconds", "time() - max by (model) (vigil_labels_latest_timestamp_seconds > 0)"),
+        record(
+            "job:monitor_age:seconds", "time() - max by (job) (vigil_monitor_last_success_timestamp_seconds)"
+        ),
+        record(
+            "model:labels_age:seconds", "time() - max by (model) (vigil_labels_latest_timestamp_seconds > 0)"
+        ),
     ]
 
 
@@ -21,7 +25,9 @@ def alerts(profile: Profile) -> list[Alert]:
 
 
 def _under_floor(profile: Profile) -> Alert:
-    upper, floor, rows = (f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows"))
+    upper, floor, rows = (
+        f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows")
+    )
     return Alert(
         name="VigilQualityUnderFloor",
         severity="critical",
@@ -41,7 +47,7 @@ def _under_floor(profile: Profile) -> Alert:
 
 
 def _labels_late(profile: Profile) -> Alert:
-    # No label is late while nothing is asked: count only predictions made after the newest label could have come.
+    # No label is late while nothing is asked.
     delay = "(max by (model) (vigil_label_delay_seconds) or 0 * model:labels_age:seconds)"
     asked = f"sum by (model) (increase(vigil_predictions_total[{duration(profile.labels_late_s)}]))"
     return Alert(
@@ -71,7 +77,7 @@ def _monitor(profile: Profile) -> list[Alert]:
             severity="warning",
             component="monitor",
             summary="Models are served, but nothing watches their quality.",
-            description="No monitor is being scraped: quality and label alerts cannot fire. Drift alerts still can.",
+            description="No monitor is scraped: quality and label alerts cannot fire. Drift alerts still can.",
             expr=(
                 "absent(max(vigil_monitor_last_success_timestamp_seconds))\nand on () count(vigil_model_info) > 0"
             ),

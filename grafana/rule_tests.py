@@ -1,1 +1,2 @@
-def test_files(profile, rule_files): return {}
+def test_files(profile, rule_files):
+    return {}

@@ -19,7 +19,10 @@ def records(profile: Profile) -> list[Statement]:
         record("model:input_invalid:ratio", _share(refused, answered)),
         record("model:records_lost:ratio", _share(lost, written)),
         record("model_instance:inflight:ratio", f"{used} / ({limit} > 0)"),
-        record("model_reason:rejected:rate", f"sum by (model, reason) (rate(vigil_requests_rejected_total[{window}]))"),
+        record(
+            "model_reason:rejected:rate",
+            f"sum by (model, reason) (rate(vigil_requests_rejected_total[{window}]))",
+        ),
     ]
 
 
@@ -46,8 +49,8 @@ def _presence(profile: Profile) -> list[Alert]:
             component="serving",
             summary="No model server is being scraped.",
             description=(
-                f"For {duration(profile.urgent_s)} Prometheus has had no good scrape of any model server: nothing may "
-                "be served, and every other serving alert is blind."
+                f"For {duration(profile.urgent_s)} Prometheus has had no good scrape of any model server: "
+                "perhaps nothing is served, and every other serving alert is blind."
             ),
             expr='absent(up{job="vigil"} == 1 and on (job, instance) vigil_ready)',
             for_s=profile.urgent_s,
@@ -139,11 +142,14 @@ def _inputs(profile: Profile) -> list[Alert]:
             severity=severity,
             component="data",
             summary="{{ $labels.model }} refuses many rows as invalid.",
-            description="{{ $value | humanizePercentage }} of the rows sent to {{ $labels.model }} were refused.",
+            description="{{ $value | humanizePercentage }} of the rows sent to {{ $labels.model }} are refused.",
             expr=f"model:input_invalid:ratio > {limit}",
             for_s=for_s,
         )
-        for severity, limit, for_s in (("critical", 0.5, profile.urgent_s), ("warning", 0.05, profile.patient_s))
+        for severity, limit, for_s in (
+            ("critical", 0.5, profile.urgent_s),
+            ("warning", 0.05, profile.patient_s),
+        )
     ]
 
 
@@ -154,7 +160,7 @@ def _capacity(profile: Profile) -> list[Alert]:
             severity="warning",
             component="serving",
             summary="A server of {{ $labels.model }} is nearly full.",
-            description="{{ $labels.instance }} holds {{ $value | humanizePercentage }} of the rows it may have in flight.",
+            description="{{ $labels.instance }} holds {{ $value | humanizePercentage }} of the rows it may hold.",
             expr="model_instance:inflight:ratio > 0.9",
             for_s=profile.patient_s,
         ),
@@ -164,7 +170,7 @@ def _capacity(profile: Profile) -> list[Alert]:
             component="serving",
             summary="{{ $labels.model }} sheds load.",
             description=(
-                '{{ printf "%.2f" $value }} requests/s to {{ $labels.model }} are turned away: {{ $labels.reason }}.'
+                '{{ printf "%.2f" $value }} requests/s to {{ $labels.model }} are refused: {{ $labels.reason }}.'
             ),
             expr='model_reason:rejected:rate{reason=~"queue_full|deadline"} > 0.1',
             for_s=profile.urgent_s,
@@ -174,7 +180,7 @@ def _capacity(profile: Profile) -> list[Alert]:
             severity="warning",
             component="monitor",
             summary="Predictions of {{ $labels.model }} are lost before they are recorded.",
-            description="{{ $value | humanizePercentage }} of the rows of {{ $labels.model }} never reached the log.",
+            description="{{ $value | humanizePercentage }} of the rows of {{ $labels.model }} are not logged.",
             expr="model:records_lost:ratio > 0.01",
             for_s=profile.patient_s,
         ),

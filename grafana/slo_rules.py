@@ -1,9 +1,9 @@
-"""Two objectives, availability and latency, and the alerts that fire when their error budget burns too fast."""
+"""Two objectives, availability and latency, and alerts on their error budgets burning too fast."""
 
 from grafana.profile import Burn, Profile, duration
 from grafana.statement import Alert, Statement, record
 
-ROUTES = 'job="vigil",route=~"/v[12]/.*"'
+ROUTES = 'job="vigil",route=~"/v1/.*"'
 ENOUGH_BAD = 10  # fewer failures than this in the long window wake nobody, however few requests there were
 MEANING = {
     "availability": "failed with a 5xx code",
@@ -69,7 +69,8 @@ def _burn(profile: Profile, slo: str, burn: Burn) -> Alert:
     limit = f"{burn.factor:g} * (1 - {_objectives(profile)[slo]})"
     chosen = f'slo="{slo}",tier="{burn.tier}"'
     over = [
-        f'max by (job) (job:slo_errors:ratio{{{chosen},span="{span}"}}) > {limit}' for span in ("long", "short")
+        f'max by (job) (job:slo_errors:ratio{{{chosen},span="{span}"}}) > {limit}'
+        for span in ("long", "short")
     ]
     enough = f"max by (job) (job:slo_errors:count{{{chosen}}}) >= {ENOUGH_BAD}"
     return Alert(

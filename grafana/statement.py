@@ -11,7 +11,7 @@ ONCALL = "/d/vigil-oncall"
 
 @dataclass(frozen=True)
 class Alert:
-    """One alert; `description` is a Go template, `expr` is PromQL, `labels` come on top of severity and component."""
+    """One alert; summary and description are Go templates, `labels` join severity and component."""
 
     name: str
     severity: str

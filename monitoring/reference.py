@@ -15,7 +15,11 @@ from monitoring.signals import BINS, CELLS, Binner, Bins
 from registry.errors import DataError, ReleaseError
 from registry.release import InputSpec
 
-LOOKS_30D = {"short": 720.0, "medium": 30.0, "long": 30 / 7}  # windows of 1 h, 24 h and 7 d that do not overlap
+LOOKS_30D = {
+    "short": 720.0,
+    "medium": 30.0,
+    "long": 30 / 7,
+}  # windows of 1 h, 24 h and 7 d that do not overlap
 SLIDING = 4.0  # a window that slides looks about this many times as often as windows laid end to end
 DRAWS = 400
 WINDOW_SHARE = 1 / 3  # of the reference: the size of the windows drawn from it
@@ -58,7 +62,9 @@ class Reference:
         return table
 
 
-def build(settings: ReferenceSettings, spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray) -> Reference:
+def build(
+    settings: ReferenceSettings, spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray
+) -> Reference:
     """Return the reference of held-out rows: inputs (n, *shape) and probabilities (n, classes).
 
     Raises DataError if there are too few rows to fill the bins.
@@ -70,7 +76,9 @@ def build(settings: ReferenceSettings, spec: InputSpec, inputs: np.ndarray, prob
             "needed: give the test split more rows, or lower reference.bins"
         )
     values = signals.compute(spec, inputs, probabilities)
-    bins = tuple(_bins(name, column, settings.bins) for name, column in zip(signals.names(spec), values.T, strict=True))
+    bins = tuple(
+        _bins(name, column, settings.bins) for name, column in zip(signals.names(spec), values.T, strict=True)
+    )
     binner = Binner(bins)
     counts = binner.count(values)
     shares = tuple(tuple((c[: len(b.cuts) + 1] / rows).tolist()) for c, b in zip(counts, bins, strict=True))
@@ -117,7 +125,9 @@ def calibrate(binner: Binner, values: np.ndarray, settings: ReferenceSettings) -
     largest = np.empty(DRAWS)
     for draw in range(DRAWS):
         window = binner.count(values[generator.choice(len(values), size, replace=False)])
-        largest[draw] = z_scores(window, whole - window).max()  # against the rest: rows in both would hide drift
+        largest[draw] = z_scores(
+            window, whole - window
+        ).max()  # against the rest: rows in both would hide drift
     normal, count = NormalDist(), len(binner.signals)
     widen = max(1.0, float(np.quantile(largest, 0.99)) / normal.inv_cdf(0.99 ** (1 / count)))
     limits = {}
@@ -131,7 +141,9 @@ def _bins(name: str, column: np.ndarray, most: int) -> Bins:
     if name == "predicted_class":
         return Bins(name, 0.0, float(CELLS), tuple(range(1, BINS)))
     low, high = (float(q) for q in np.quantile(column, [0.005, 0.995]))
-    room = (high - low) / 2 or max(abs(low), 1.0)  # a constant column gets room on both sides: leaving it is drift
+    room = (high - low) / 2 or max(
+        abs(low), 1.0
+    )  # a constant column gets room on both sides: leaving it is drift
     low, high = low - room, high + room
     cells = Binner([Bins(name, low, high, ())]).cells(column[:, None])[:, 0]
     inner = np.unique(np.quantile(cells, np.linspace(0, 1, most + 1)[1:-1], method="higher"))

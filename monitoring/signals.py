@@ -13,7 +13,9 @@ import numpy as np
 from registry.release import InputSpec
 
 BINS = 16
-CELLS = 4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
+CELLS = (
+    4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
+)
 MOST_COLUMNS = 96
 IMAGE = (
     "brightness", "contrast", "sharpness", "edge_x", "edge_y",
@@ -64,7 +66,9 @@ class Binner:
         self._low = np.array([b.low for b in bins], dtype=np.float32)
         self._scale = np.array([CELLS / (b.high - b.low) for b in bins], dtype=np.float32)
         self._offset = np.arange(len(bins)) * CELLS
-        starts = [np.searchsorted(b.cuts, np.arange(CELLS), side="right") + s * BINS for s, b in enumerate(bins)]
+        starts = [
+            np.searchsorted(b.cuts, np.arange(CELLS), side="right") + s * BINS for s, b in enumerate(bins)
+        ]
         self._lookup = np.concatenate(starts)
 
     def cells(self, values: np.ndarray) -> np.ndarray:

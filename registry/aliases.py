@@ -92,7 +92,9 @@ def only_model() -> str:
     if not present:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     if len(present) > 1:
-        raise AliasError(f"{len(present)} models have a champion: {', '.join(present)}; name one (--model, VIGIL_MODEL)")
+        raise AliasError(
+            f"{len(present)} models have a champion: {', '.join(present)}; name one (--model, VIGIL_MODEL)"
+        )
     return present[0]
 
 
@@ -109,7 +111,9 @@ def promote(tag: str, why: str, force: bool = False) -> Change:
             raise AliasError(f"{tag}: is the champion already")
         against = _objections(release, old)
         if against and not force:
-            raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded")
+            raise AliasError(
+                f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded"
+            )
         change = _change("promote", release, old, _reason(why), tuple(against))
         line = (*old.line, Pin(release.version, release.digest))
         _write(replace(old, line=line, history=(*old.history, change)))

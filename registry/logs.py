@@ -23,8 +23,15 @@ class Lines(logging.Formatter):
         when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
         if not self._as_json:
             fields = "".join(f"  {key}={value}" for key, value in said.items())
-            return f"{when[11:19]} {record.levelname.lower()} {record.getMessage()}{fields}" + (f"\n{trace}" if trace else "")
-        line = {"time": when, "level": record.levelname.lower(), "logger": record.name, "event": record.getMessage()}
+            return f"{when[11:19]} {record.levelname.lower()} {record.getMessage()}{fields}" + (
+                f"\n{trace}" if trace else ""
+            )
+        line = {
+            "time": when,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
         return json.dumps(line | said | ({"trace": trace} if trace else {}), default=str)
 
 

@@ -106,7 +106,9 @@ class Host:
             return
         if self._previous is not None and self._previous.release.digest == pin.digest:
             self._swap(self._previous)
-        elif self._refused is None or self._refused[0] != pin or time.monotonic() - self._refused[1] > RETRY_S:
+        elif (
+            self._refused is None or self._refused[0] != pin or time.monotonic() - self._refused[1] > RETRY_S
+        ):
             await self._try(pin, f"{wanted.model}:{pin.version}")
 
     def _wanted(self) -> Aliases:
@@ -159,7 +161,12 @@ class Host:
 
     def _tell_loaded(self) -> None:
         metrics = self._metrics
-        for gauge in (metrics.model_info, metrics.drift_z_threshold, metrics.drift_psi_threshold, metrics.drift_min_rows):
+        for gauge in (
+            metrics.model_info,
+            metrics.drift_z_threshold,
+            metrics.drift_psi_threshold,
+            metrics.drift_min_rows,
+        ):
             gauge.clear()
         for stage, served in (("live", self._live), ("previous", self._previous)):
             if served is None:

@@ -4,11 +4,16 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from registry import store
 from registry.errors import ConfigError
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 NOT_SETTINGS = {"VIGIL_RUNBOOK_BASE"}
 
 
@@ -40,7 +45,7 @@ class Settings:
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Return the settings in `environment`; raises ConfigError that names variable and cure."""
     known = {f"VIGIL_{f.name.upper()}": f for f in fields(Settings)}
-    values = {}
+    values: dict[str, Any] = {}
     for variable, text in environment.items():
         if not variable.startswith("VIGIL_") or variable in NOT_SETTINGS:
             continue

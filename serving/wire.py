@@ -84,12 +84,19 @@ def _object(said: Any, known: tuple[str, ...]) -> dict[str, Any]:
 
 def _by_column(row: Any, index: int, spec: InputSpec) -> list[Any]:
     if not spec.columns:
-        _refuse("rows", index, f"must be a list of shape {spec.shape}: this model has no column names", "shape")
+        _refuse(
+            "rows", index, f"must be a list of shape {spec.shape}: this model has no column names", "shape"
+        )
     if not isinstance(row, dict):
         _refuse("rows", index, f"must be an object like row 0, found {_kind(row)}", "shape")
     for column in row:
         if column not in spec.columns:
-            _refuse("rows", index, f"unknown column '{column}'; this model has {_some(spec.columns)}", "unknown_column")
+            _refuse(
+                "rows",
+                index,
+                f"unknown column '{column}'; this model has {_some(spec.columns)}",
+                "unknown_column",
+            )
     for column in spec.columns:
         if column not in row:
             _refuse("rows", index, f"column '{column}' is missing", "missing")
@@ -150,7 +157,12 @@ def _ids(given: Any, rows: int) -> list[str]:
         _refuse("ids", None, f"must be a list of {rows} strings, one per row", "malformed")
     for i, ident in enumerate(given):
         if not isinstance(ident, str) or not 0 < len(ident) <= LONGEST_ID:
-            _refuse("ids", i, f"must be a string of 1 to {LONGEST_ID} characters, found {_kind(ident)}", "malformed")
+            _refuse(
+                "ids",
+                i,
+                f"must be a string of 1 to {LONGEST_ID} characters, found {_kind(ident)}",
+                "malformed",
+            )
     if len(set(given)) != rows:
         _refuse("ids", None, "must differ from each other: labels are joined by id", "malformed")
     return given
@@ -165,7 +177,12 @@ def _label(label: Any, index: int, classes: tuple[str, ...]) -> tuple[str, str]:
     if isinstance(said, int) and not isinstance(said, bool) and 0 <= said < len(classes):
         return ident, classes[said]
     if not isinstance(said, str) or said not in classes:
-        _refuse("labels", index, f"label {_shown(said)} is not a class; this model has {_some(classes)}", "malformed")
+        _refuse(
+            "labels",
+            index,
+            f"label {_shown(said)} is not a class; this model has {_some(classes)}",
+            "malformed",
+        )
     return ident, said
 
 

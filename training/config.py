@@ -216,7 +216,9 @@ def _check_range(entry: "Field[Any]", value: Any, where: str, name: str) -> None
     if name.startswith("reference."):
         low, high = _REFERENCE_RANGES.get(entry.name, (None, None))
     if low is not None and not (math.isfinite(value) and low <= value <= high):
-        raise ConfigError(f"{where}: '{name}' is {value}; accepted is {low} to {high}; change it or leave it out")
+        raise ConfigError(
+            f"{where}: '{name}' is {value}; accepted is {low} to {high}; change it or leave it out"
+        )
 
 
 def _check_across(config: Config, where: str) -> None:

@@ -117,9 +117,13 @@ def _npz(path: Path) -> _Raw:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(f"{path}: not an NPZ file of plain arrays: {error}; np.savez(path, x=..., y=...)") from error
+        raise DataError(
+            f"{path}: not an NPZ file of plain arrays: {error}; np.savez(path, x=..., y=...)"
+        ) from error
     if missing := [name for name in ("x", "y") if name not in found]:
-        raise DataError(f"{path}: no array {' and '.join(missing)}; found {', '.join(found)}; accepted are x and y")
+        raise DataError(
+            f"{path}: no array {' and '.join(missing)}; found {', '.join(found)}; accepted are x and y"
+        )
     names, classes = (tuple(map(str, found.get(key, ()))) for key in ("names", "classes"))
     return _Raw(str(path), found["x"], found["y"], names, classes)
 
@@ -172,9 +176,15 @@ def _table(raw: _Raw) -> Table:
     if rows.ndim == 2 and not names:
         names = tuple(f"x{column}" for column in range(rows.shape[1]))
     if (rows.ndim == 2 and len(names) != rows.shape[1]) or (rows.ndim > 2 and names):
-        raise DataError(f"{raw.place}: {len(names)} names for rows of shape {rows.shape[1:]}; one per column, none for images")
+        raise DataError(
+            f"{raw.place}: {len(names)} names for rows of shape {rows.shape[1:]}; one per column, none for images"
+        )
     key = row_keys(rows)
-    unit = _hashes(hashlib.blake2b(b"group", digest_size=8), [g.encode() for g in raw.group]) if raw.group else key
+    unit = (
+        _hashes(hashlib.blake2b(b"group", digest_size=8), [g.encode() for g in raw.group])
+        if raw.group
+        else key
+    )
     facts = repr((rows.dtype.str, rows.shape, names, classes)).encode()
     digest = hashlib.sha256(facts + rows.tobytes() + y.astype("<i8").tobytes()).hexdigest()
     return Table(rows, y, names, classes, key, unit, digest)
@@ -188,7 +198,9 @@ def _checked_rows(raw: _Raw) -> np.ndarray:
             "(rows, height, width) or (rows, height, width, channels)"
         )
     if raw.labels.shape != (len(x),):
-        raise DataError(f"{raw.place}: y has shape {raw.labels.shape}, x has {len(x)} rows; one label per row is needed")
+        raise DataError(
+            f"{raw.place}: y has shape {raw.labels.shape}, x has {len(x)} rows; one label per row is needed"
+        )
     if x.ndim == 2 or x.dtype != np.uint8:
         with np.errstate(over="ignore"):
             x = x.astype(np.float32)
@@ -211,10 +223,14 @@ def _labels(raw: _Raw) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     labels = raw.labels
     if labels.dtype.kind not in "uibUS":
-        raise DataError(f"{raw.place}: y is {labels.dtype}; accepted are whole numbers or text, one class per row")
+        raise DataError(
+            f"{raw.place}: y is {labels.dtype}; accepted are whole numbers or text, one class per row"
+        )
     values, index = np.unique(labels, return_inverse=True)
     if len(values) < 2:
-        raise DataError(f"{raw.place}: one class only ({values[0]!s}) in {len(labels)} rows; at least two are needed")
+        raise DataError(
+            f"{raw.place}: one class only ({values[0]!s}) in {len(labels)} rows; at least two are needed"
+        )
     if not raw.classes:
         return index.astype(np.int64), tuple(str(value) for value in values)
     if labels.dtype.kind in "US" or values[0] < 0 or values[-1] >= len(raw.classes):

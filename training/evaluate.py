@@ -21,7 +21,9 @@ _CHUNK_CELLS = 4_000_000  # weights held at once: 32 MB
 Metric = Callable[[np.ndarray], np.ndarray]  # weights float64 (draws, n) -> values (draws,)
 
 
-def metrics(y: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0) -> dict[str, Any]:
+def metrics(
+    y: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0
+) -> dict[str, Any]:
     """Return the metrics of a manifest for labels (n,) and probabilities (n, classes).
 
     Each headline metric is {"value", "lower", "upper"}: 95 %, Wilson for accuracy, percentile
@@ -65,7 +67,11 @@ def bootstrap(wanted: dict[str, Metric], rows: int, seed: int) -> dict[str, dict
     found = {}
     for name, metric in wanted.items():
         lower, upper = np.quantile(np.concatenate(drawn[name]), tails)
-        found[name] = {"value": float(metric(np.ones((1, rows)))[0]), "lower": float(lower), "upper": float(upper)}
+        found[name] = {
+            "value": float(metric(np.ones((1, rows)))[0]),
+            "lower": float(lower),
+            "upper": float(upper),
+        }
     return found
 
 
@@ -114,7 +120,9 @@ def roc_auc(truth: np.ndarray, scores: np.ndarray) -> Metric:
 
     def mean(weights: np.ndarray) -> np.ndarray:
         pairs = [area(weights) for area in areas]
-        return _mean_over_classes(np.stack([won for won, _ in pairs], axis=1), np.stack([of for _, of in pairs], axis=1))
+        return _mean_over_classes(
+            np.stack([won for won, _ in pairs], axis=1), np.stack([of for _, of in pairs], axis=1)
+        )
 
     return mean
 
@@ -162,7 +170,10 @@ def difference(metric_a: np.ndarray, metric_b: np.ndarray, confidence: float) ->
 
 
 def crossval(
-    table: Table, count: int, seed: int, train: Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+    table: Table,
+    count: int,
+    seed: int,
+    train: Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]],
 ) -> list[float]:
     """Return the accuracy on each of `count` folds; `train(x, y)` gives a function rows -> probabilities.
 

@@ -48,7 +48,9 @@ def export(model: models.Classifier, asked: Asked, path: Path, facts: dict[str, 
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )  # fmt: skip
     if program is None:
-        raise ExportError(f"{path}: the exporter returned no program; a network of torch.nn layers is accepted")
+        raise ExportError(
+            f"{path}: the exporter returned no program; a network of torch.nn layers is accepted"
+        )
     proto = program.model_proto
     strip(proto)
     onnx.helper.set_model_props(proto, dict(sorted(facts.items())))
@@ -82,7 +84,9 @@ def check(proto: onnx.ModelProto, asked: Asked, place: str) -> None:
             raise ExportError(f"{place}: weight '{tensor.name}' lies in another file; accepted is one file")
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ExportError(f"{place}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak")
+            raise ExportError(
+                f"{place}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak"
+            )
 
 
 def certify(model: models.Classifier, path: Path, rows: np.ndarray, limit: float) -> dict[str, Any]:
@@ -133,10 +137,15 @@ def run(
     filled = rows[np.arange(count) % len(rows)]
     name = session.get_inputs()[0].name
     try:
-        parts = [session.run(list(OUTPUTS), {name: filled[i : i + batch_rows]}) for i in range(0, count, batch_rows)]
+        parts = [
+            session.run(list(OUTPUTS), {name: filled[i : i + batch_rows]})
+            for i in range(0, count, batch_rows)
+        ]
     except Exception as error:  # onnxruntime has a class of its own for each kind of failure
         raise ExportError(f"{place}: does not run with {batch_rows} rows: {error}") from error
-    probabilities, logits = (np.concatenate([part[number] for part in parts])[: len(rows)] for number in (0, 1))
+    probabilities, logits = (
+        np.concatenate([part[number] for part in parts])[: len(rows)] for number in (0, 1)
+    )
     return probabilities, logits
 
 
@@ -151,7 +160,15 @@ def strip(proto: onnx.ModelProto) -> None:
     They tell outsiders about the build and change the bytes between checkouts.
     """
     graph = proto.graph
-    for values in (graph.node, graph.input, graph.output, graph.value_info, graph.initializer, [graph], proto.functions):
+    for values in (
+        graph.node,
+        graph.input,
+        graph.output,
+        graph.value_info,
+        graph.initializer,
+        [graph],
+        proto.functions,
+    ):
         for value in values:
             del value.metadata_props[:]
     for function in proto.functions:
@@ -172,7 +189,10 @@ def _signature(values: Any) -> list[tuple[str, int, tuple[str | int, ...]]]:
 
 def _words(signature: list[tuple[str, int, tuple[str | int, ...]]]) -> str:
     kinds = onnx.TensorProto.DataType
-    return ", ".join(f"{name} {kinds.Name(kind).lower()} {shape}" for name, kind, shape in signature) or "nothing"
+    return (
+        ", ".join(f"{name} {kinds.Name(kind).lower()} {shape}" for name, kind, shape in signature)
+        or "nothing"
+    )
 
 
 @contextmanager

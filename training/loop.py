@@ -31,7 +31,7 @@ CHECKPOINT = "last.pt"
 HISTORY = "epochs.jsonl"
 
 
-class Interrupted(UserError):
+class StoppedError(UserError):
     """Training was asked to stop and saved what it had; the message names the command to go on."""
 
 
@@ -66,7 +66,7 @@ def fit(config: Config, model: Classifier, train: Rows, validation: Rows, run: R
     """Train `model` in place and leave the weights with the lowest validation loss in it.
 
     Stops early after `patience_epochs` without a lower loss. Writes a checkpoint and one JSON line
-    per epoch into the run folder. Raises Interrupted after SIGTERM or SIGINT, once the step is done
+    per epoch into the run folder. Raises StoppedError after SIGTERM or SIGINT, once the step is done
     and saved; CheckpointError if a resumed run has other settings; DataError if the loss is not finite.
     """
     with _threads(config.loop.threads), _asked_to_stop() as asked:
@@ -124,7 +124,9 @@ class _Trainer:
 
     def run_all(self, asked: Callable[[], int]) -> list[dict[str, float]]:
         state, loop = self.state, self.config.loop
-        bar = tqdm(total=self.total, initial=state.step, unit="step", disable=not sys.stderr.isatty(), leave=False)
+        bar = tqdm(
+            total=self.total, initial=state.step, unit="step", disable=not sys.stderr.isatty(), leave=False
+        )
         with bar:
             while state.step < self.total and self._patient():
                 self._step()
@@ -136,7 +138,7 @@ class _Trainer:
                     self._save()
                 if number := asked():
                     self._save()
-                    raise Interrupted(
+                    raise StoppedError(
                         f"stopped by {signal.Signals(number).name} at step {state.step} of {self.total}, saved in "
                         f"{self.run.folder / CHECKPOINT}; resume with {self.run.resume_command}"
                     )
@@ -188,7 +190,9 @@ class _Trainer:
         state.loss_sum = 0.0
         self._save()
         lines = "".join(json.dumps(entry) + "\n" for entry in state.history)
-        durable.write_atomically(self.run.folder / HISTORY, lines.encode())  # whole: a resumed run repeats no line
+        durable.write_atomically(
+            self.run.folder / HISTORY, lines.encode()
+        )  # whole: a resumed run repeats no line
 
     def _save(self) -> None:
         self.state.model = self.model.state_dict()

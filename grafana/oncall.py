@@ -1,0 +1,247 @@
+"""The on-call dashboard: is it broken, is it us, what changed; `grafana.oncall_model` has the lower half."""
+
+from grafana import oncall_model
+from grafana.panels import BOTH, GREEN, ORANGE, RED, SCRAPED, WINDOW, Panel, View, dashboard, tile, variable
+from grafana.profile import Profile
+
+OK_OR_RED = ((GREEN, None), (RED, 1.0))
+
+
+def oncall(profile: Profile) -> Panel:
+    """Return the dashboard; its query text is the same in every profile, but for the latency objective."""
+    rows = {
+        "Is it broken?": _tiles(),
+        "What users see": _users(profile),
+        "What changed": _changes(),
+        "Where the time goes": oncall_model.stages(),
+        "Does the traffic still look like the reference?": oncall_model.drift(),
+        "Are the answers still right?": oncall_model.quality(),
+        "Is the monitoring alive?": oncall_model.monitoring(),
+    }
+    variables = [
+        variable("job", "Job", "label_values(vigil_ready, job)", every="vigil"),
+        variable("instance", "Server", 'label_values(vigil_ready{job=~"$job"}, instance)'),
+        variable("model", "Model", "label_values(vigil_model_info, model)"),
+    ]
+    return dashboard("vigil-oncall", "Vigil / On call", rows, variables)
+
+
+def _tiles() -> tuple[View, ...]:
+    return (
+        *_service_tiles(),
+        *_budget_tiles(),
+        *_release_tiles(),
+        View(
+            "Firing alerts",
+            "Every Vigil alert that fires now. Its runbook is grafana/runbooks/<name>.md.",
+            "string",
+            (('max by (alertname, severity, model) (ALERTS{alertname=~"Vigil.*",alertstate="firing"})', ""),),
+            kind="table",
+            width=24,
+            height=5,
+            none="nothing fires",
+        ),
+    )
+
+
+def _service_tiles() -> tuple[View, ...]:
+    return (
+        tile(
+            View(
+                "Alerts",
+                "Vigil alerts that fire now.",
+                "short",
+                (('count(ALERTS{alertname=~"Vigil.*",alertstate="firing"}) or vector(0)', "firing"),),
+                steps=OK_OR_RED,
+                none="Prometheus does not answer",
+            )
+        ),
+        tile(
+            View(
+                "Servers ready",
+                "Model servers that answer predictions, of those that are known.",
+                "percentunit",
+                (
+                    (
+                        f"(sum(vigil_ready{{{SCRAPED}}}) or 0 * count(up{{{SCRAPED}}})) / count(up{{{SCRAPED}}})",
+                        "ready",
+                    ),
+                ),
+                steps=((RED, None), (ORANGE, 0.5), (GREEN, 1.0)),
+                none="no server",
+            )
+        ),
+    )
+
+
+def _budget_tiles() -> tuple[View, ...]:
+    burn = 'job:slo_errors:ratio{{slo="{slo}",tier="fast",span="long"}} / on () group_left () {budget}'
+    budget = '(1 - job:slo_objective:ratio{{slo="{slo}"}})'
+    tiles = []
+    for slo, what in (("availability", "Error"), ("latency", "Latency")):
+        expr = burn.format(slo=slo, budget=budget.format(slo=slo))
+        tiles.append(
+            tile(
+                View(
+                    f"{what} burn",
+                    "How many times too fast the budget is used up over the longer window of the fastest tier. "
+                    "1 spends it exactly; 14.4 spends a month's in two days.",
+                    "none",
+                    ((expr, "times too fast"),),
+                    steps=((GREEN, None), (ORANGE, 1.0), (RED, 14.4)),
+                    none="no traffic",
+                )
+            )
+        )
+    left = tile(
+        View(
+            "Budget left",
+            "The smaller of the two error budgets that is left of the last 30 days.",
+            "percentunit",
+            (("min(job:slo_budget_left:ratio)", "left"),),
+            steps=((RED, None), (ORANGE, 0.0), (GREEN, 0.25)),
+            none="no traffic",
+        )
+    )
+    return (*tiles, left)
+
+
+def _release_tiles() -> tuple[View, ...]:
+    target = f"vigil_model_target_info{{{BOTH}}}"
+    live = f'vigil_model_info{{stage="live",{BOTH}}}'
+    return (
+        tile(
+            View(
+                "Live",
+                "Model, version and provider that answer now.",
+                "string",
+                ((f"max by (model, version, provider) ({live})", "{{version}} {{provider}}"),),
+                none="nothing is live",
+            )
+        ),
+        tile(
+            View(
+                "As promoted?",
+                "Whether every server serves the version that the alias asks for.",
+                "none",
+                (
+                    (
+                        f"count({target} == 1 unless on (instance, model, version) {live}) or 0 * count({target})",
+                        "servers that differ",
+                    ),
+                ),
+                steps=OK_OR_RED,
+                words={"0": ("yes", GREEN)},
+                none="no alias",
+            )
+        ),
+        tile(
+            View(
+                "Monitor age",
+                "Seconds since the monitor last finished a run, in units of its interval; over 3 is stale.",
+                "none",
+                (
+                    (
+                        "max(job:monitor_age:seconds / on (job) max by (job) (vigil_monitor_interval_seconds))",
+                        "intervals",
+                    ),
+                ),
+                steps=((GREEN, None), (ORANGE, 1.5), (RED, 3.0)),
+                none="no monitor",
+            )
+        ),
+    )
+
+
+def _users(profile: Profile) -> tuple[View, ...]:
+    buckets = f"rate(vigil_request_seconds_bucket{{{SCRAPED}}}[{WINDOW}])"
+    every = 'max by (slo) (job:slo_errors:ratio{tier="fast",span="short"})'
+    return (
+        View(
+            "Requests by code",
+            "Requests per second. 5xx is ours, 4xx is the caller's, 429 is load that was turned away.",
+            "reqps",
+            ((f"sum by (code) (rate(vigil_requests_total{{{SCRAPED}}}[{WINDOW}]))", "{{code}}"),),
+            colours={"^5..$": RED, "^4..$": ORANGE, "^2..$": GREEN},
+            stack=True,
+            none="no requests",
+        ),
+        View(
+            "Bad requests against the objective",
+            "Share of requests that failed, and that were too slow; dashed is what the objective allows.",
+            "percentunit",
+            ((every, "{{slo}}"), ("1 - job:slo_objective:ratio", "{{slo}} allowed")),
+            dashed=".*allowed",
+            none="no traffic",
+        ),
+        View(
+            "Latency",
+            f"From request to reply. The objective is {profile.latency_bound_s:g} s.",
+            "s",
+            tuple(
+                (f"histogram_quantile({q}, sum by (le) ({buckets}))", f"p{q * 100:g}")
+                for q in (0.5, 0.95, 0.99)
+            ),
+            steps=((GREEN, None), (RED, profile.latency_bound_s)),
+            none="no requests",
+        ),
+        View(
+            "Requests by route",
+            "Requests per second; unknown paths count as other.",
+            "reqps",
+            ((f"sum by (route) (rate(vigil_requests_total{{{SCRAPED}}}[{WINDOW}]))", "{{route}}"),),
+            stack=True,
+            none="no requests",
+        ),
+    )
+
+
+def _changes() -> tuple[View, ...]:
+    return (
+        View(
+            "Live version",
+            "Versions that answer, over time; blue marks are promotions and rollbacks.",
+            "none",
+            (
+                (
+                    f'max by (model, version) (vigil_model_info{{stage="live",{BOTH}}})',
+                    "{{model}} {{version}}",
+                ),
+            ),
+            kind="state-timeline",
+            width=8,
+            words={"1": ("live", GREEN)},
+            none="nothing is live",
+        ),
+        View(
+            "Rows by version",
+            "Rows answered per second by the version that answered.",
+            "short",
+            (
+                (
+                    f"sum by (model, version) (rate(vigil_input_rows_total{{{BOTH}}}[{WINDOW}]))",
+                    "{{model}} {{version}}",
+                ),
+            ),
+            width=8,
+            stack=True,
+            none="no rows",
+        ),
+        View(
+            "Restarts and failed loads",
+            "Starts of a server process, and releases that were refused or failed to load.",
+            "short",
+            (
+                (
+                    f"sum by (instance) (changes(process_start_time_seconds{{{SCRAPED}}}[{WINDOW}]))",
+                    "restart {{instance}}",
+                ),
+                (
+                    f"sum by (model, reason) (increase(vigil_model_load_failures_total{{{BOTH}}}[{WINDOW}]))",
+                    "load failed {{model}} {{reason}}",
+                ),
+            ),
+            width=8,
+            none="none",
+        ),
+    )

@@ -1,0 +1,198 @@
+"""The rows of the on-call dashboard below the service itself: time, traffic, quality, monitoring."""
+
+from grafana.panels import BLUE, BOTH, GREY, MODEL, RED, WINDOW, View
+
+
+def stages() -> tuple[View, ...]:
+    """Return the row that says which stage of a request takes the time."""
+    stage = f"rate(vigil_stage_seconds_bucket{{{BOTH}}}[{WINDOW}])"
+    rows = f"rate(vigil_batch_rows_sum{{{BOTH}}}[{WINDOW}])"
+    runs = f"rate(vigil_batch_rows_count{{{BOTH}}}[{WINDOW}])"
+    return (
+        View(
+            "Stages, p95",
+            "Decode, wait in the queue, inference, encode. A long queue with short inference means too few servers.",
+            "s",
+            ((f"histogram_quantile(0.95, sum by (stage, le) ({stage}))", "{{stage}}"),),
+            none="no requests",
+        ),
+        View(
+            "Rows in flight",
+            "Rows accepted and not yet answered; dashed is the limit above which requests are turned away.",
+            "short",
+            (
+                (f"sum by (model) (vigil_inflight_rows{{{BOTH}}})", "{{model}}"),
+                (f"sum by (model) (vigil_inflight_rows_limit{{{BOTH}}})", "{{model}} limit"),
+            ),
+            dashed=".*limit",
+            none="no model",
+        ),
+        View(
+            "Turned away",
+            "Requests per second that were refused for want of capacity.",
+            "reqps",
+            ((f"model_reason:rejected:rate{{{MODEL}}}", "{{model}} {{reason}}"),),
+            stack=True,
+            none="none",
+        ),
+        View(
+            "Rows per run",
+            "Mean rows that one run of the model takes; 1 under load means batching does not work.",
+            "short",
+            ((f"sum by (model) ({rows}) / (sum by (model) ({runs}) > 0)", "{{model}}"),),
+            none="no runs",
+        ),
+    )
+
+
+def drift() -> tuple[View, ...]:
+    """Return the row on the traffic: drift, predicted classes, refused rows."""
+    release = "model, version"
+    short = f'window="short",{MODEL}'
+    limit = f"max by ({release}, window) (vigil_drift_z_threshold{{{short}}})"
+    floor = f"max by ({release}) (vigil_drift_psi_threshold{{{MODEL}}})"
+    parts = "{{model}} {{signal}}"
+    return (
+        View(
+            "Drift z against its limit",
+            "Distance of the ten most unlike signals from the reference, short window; about 0 to 3 when nothing "
+            "moved. A ticket needs z and PSI over their limits, and enough rows.",
+            "none",
+            ((f"topk(10, model_signal:drift_z{{{short}}})", parts), (limit, "{{model}} limit")),
+            width=8,
+            dashed=".*limit",
+            none="no rows yet",
+        ),
+        View(
+            "PSI against its limit",
+            "Size of the shift of the ten most unlike signals, short window; it does not grow with the rows.",
+            "none",
+            ((f"topk(10, model_signal:drift_psi{{{short}}})", parts), (floor, "{{model}} limit")),
+            width=8,
+            dashed=".*limit",
+            none="no rows yet",
+        ),
+        View(
+            "Rows judged",
+            "Rows in each window; dashed is the fewest that drift is judged on.",
+            "short",
+            (
+                (f"max by ({release}, window) (model_signal:drift_rows{{{MODEL}}})", "{{model}} {{window}}"),
+                (f"max by ({release}) (vigil_drift_min_rows{{{MODEL}}})", "{{model}} fewest"),
+            ),
+            width=8,
+            dashed=".*fewest",
+            none="no rows yet",
+        ),
+        View(
+            "Predicted classes",
+            "Share of each class among the answers.",
+            "percentunit",
+            (
+                (
+                    f"sum by (model, class) (rate(vigil_predictions_total{{{BOTH}}}[{WINDOW}])) / on (model) group_left () "
+                    f"(sum by (model) (rate(vigil_predictions_total{{{BOTH}}}[{WINDOW}])) > 0)",
+                    "{{model}} {{class}}",
+                ),
+            ),
+            width=12,
+            stack=True,
+            none="no rows",
+        ),
+        View(
+            "Rows refused as invalid",
+            "Share of the rows that were refused; 5 % is a ticket, 50 % pages.",
+            "percentunit",
+            ((f"model:input_invalid:ratio{{{MODEL}}}", "{{model}}"),),
+            width=12,
+            none="no rows",
+        ),
+    )
+
+
+def quality() -> tuple[View, ...]:
+    """Return the row on measured quality and the labels behind it."""
+
+    def measured(what: str) -> str:
+        return f"max by (model, version, metric) (vigil_quality_{what}{{{MODEL}}})"
+
+    of = "{{model}} {{version}} {{metric}}"
+    return (
+        View(
+            "Measured quality and its floor",
+            "Quality on labelled traffic with its 95 % interval; dashed is the floor. A page needs the upper end "
+            "under the floor.",
+            "percentunit",
+            (
+                (measured("value"), of),
+                (measured("lower"), f"{of} lower"),
+                (measured("upper"), f"{of} upper"),
+                (measured("floor"), f"{of} floor"),
+            ),
+            width=12,
+            colours={".*lower": GREY, ".*upper": GREY, ".*floor": RED},
+            dashed=".*floor",
+            none="no labels yet",
+        ),
+        View(
+            "Labelled rows",
+            "Rows that quality is measured on; dashed is the fewest it is judged on.",
+            "short",
+            (
+                (measured("rows"), of),
+                (f"max by (model) (vigil_quality_min_rows{{{MODEL}}})", "{{model}} fewest"),
+            ),
+            dashed=".*fewest",
+            none="no labels yet",
+        ),
+        View(
+            "Label coverage",
+            "Share of the rows in the window that have a label.",
+            "percentunit",
+            ((f"max by (model, version) (vigil_label_coverage_ratio{{{MODEL}}})", "{{model}} {{version}}"),),
+            highest=1,
+            none="no labels yet",
+        ),
+    )
+
+
+def monitoring() -> tuple[View, ...]:
+    """Return the row that says whether to believe the rows above."""
+    return (
+        View(
+            "Age of the last good run",
+            "Seconds since the monitor finished a run; dashed is three intervals, from which it counts as stale.",
+            "s",
+            (
+                ("job:monitor_age:seconds", "{{job}}"),
+                ("3 * max by (job) (vigil_monitor_interval_seconds)", "{{job}} limit"),
+            ),
+            dashed=".*limit",
+            none="no monitor",
+        ),
+        View(
+            "Records lost",
+            "Share of the answered rows that never reached the prediction log.",
+            "percentunit",
+            ((f"model:records_lost:ratio{{{MODEL}}}", "{{model}}"),),
+            none="nothing recorded",
+        ),
+        View(
+            "Age of the newest label",
+            "Seconds since the newest label.",
+            "s",
+            ((f"model:labels_age:seconds{{{MODEL}}}", "{{model}}"),),
+            colours={".*": BLUE},
+            none="no labels yet",
+        ),
+        View(
+            "Rules and deliveries that failed",
+            "Rule evaluations and notifications that failed, per second: above 0 nobody may be told.",
+            "short",
+            (
+                (f"sum(rate(prometheus_rule_evaluation_failures_total[{WINDOW}]))", "rules"),
+                (f"sum(rate(alertmanager_notifications_failed_total[{WINDOW}]))", "notifications"),
+            ),
+            none="not scraped",
+        ),
+    )

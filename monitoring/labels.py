@@ -1,0 +1,127 @@
+"""The truth that comes late: read from a file, written to the log, joined to the answers by id.
+
+Labels may come early, twice, or corrected: the last one written for an id counts.
+"""
+
+import csv
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from monitoring import recorder
+from monitoring.quality import Joined
+from registry.errors import DataError
+
+COLUMNS = ("id", "label")
+
+
+@dataclass(frozen=True)
+class Added:
+    """unknown: how many of the accepted labels name an id that is not in the log (yet)."""
+
+    accepted: int
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Tangles:
+    """Over the whole log: labels without an answer, labels said twice, labels that contradict another."""
+
+    unknown: int
+    duplicate: int
+    conflict: int
+
+
+def read_file(path: Path) -> list[tuple[str, str]]:
+    """Return the (id, label) pairs in a CSV file with a header, or in JSON lines.
+
+    Raises DataError that names the file, the line and the column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text: {error}") from error
+    reader = _json_lines if text.lstrip().startswith("{") else _csv
+    pairs = list(reader(path, text))
+    if not pairs:
+        raise DataError(
+            f"{path}: holds no labels; accepted are CSV with columns id,label or JSON lines with both"
+        )
+    return pairs
+
+
+def add(log: Path, pairs: Sequence[tuple[str, str]]) -> Added:
+    """Append labels to the log; they are committed when this returns."""
+    connection = recorder.connect(log)
+    try:
+        accepted = recorder.add_labels(connection, pairs)
+        known = sum(_known(connection, ident) for ident, _ in pairs)
+    finally:
+        connection.close()
+    return Added(accepted, accepted - known)
+
+
+def join(connection: sqlite3.Connection, model: str, since_s: float) -> list[Joined]:
+    """Return every answer of `model` since a Unix time with the last label of its id, or None."""
+    query = """
+        SELECT p.version, p.predicted, l.label, l.time_s - p.time_s
+        FROM predictions p LEFT JOIN labels l ON l.seq = (SELECT max(seq) FROM labels WHERE id = p.id)
+        WHERE p.model = ? AND p.time_s >= ? ORDER BY p.seq"""
+    return [Joined(*row) for row in connection.execute(query, (model, since_s))]
+
+
+def tangles(connection: sqlite3.Connection) -> Tangles:
+    """Count the labels of the log that do not simply say the truth of one answer."""
+    unknown = connection.execute(
+        "SELECT count(*) FROM labels l WHERE NOT EXISTS (SELECT 1 FROM predictions p WHERE p.id = l.id)"
+    ).fetchone()[0]
+    repeated, differing = connection.execute(
+        "SELECT coalesce(sum(said - kinds), 0), coalesce(sum(kinds - 1), 0) FROM "
+        "(SELECT count(*) AS said, count(DISTINCT label) AS kinds FROM labels GROUP BY id)"
+    ).fetchone()
+    return Tangles(unknown, repeated, differing)
+
+
+def latest_s(connection: sqlite3.Connection, model: str) -> float | None:
+    """Return the Unix time of the newest label of `model`, None if it has none."""
+    query = "SELECT max(l.time_s) FROM labels l JOIN predictions p ON p.id = l.id WHERE p.model = ?"
+    found: float | None = connection.execute(query, (model,)).fetchone()[0]
+    return found
+
+
+def _known(connection: sqlite3.Connection, ident: str) -> bool:
+    return connection.execute("SELECT 1 FROM predictions WHERE id = ?", (ident,)).fetchone() is not None
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    reader = csv.DictReader(text.splitlines())
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        found = ", ".join(reader.fieldnames or ()) or "none"
+        raise DataError(f"{path}:1: column '{missing[0]}' is missing; found {found}; accepted are id,label")
+    for row in reader:
+        yield _pair(path, reader.line_num, row)
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            said = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}:{number}: not valid JSON: {error}") from error
+        if not isinstance(said, dict):
+            raise DataError(f"{path}:{number}: must be an object with id and label")
+        yield _pair(path, number, said)
+
+
+def _pair(path: Path, line: int, said: dict[str, object]) -> tuple[str, str]:
+    for column in COLUMNS:
+        if said.get(column) in (None, ""):
+            raise DataError(f"{path}:{line}: '{column}' is missing or empty")
+    return str(said["id"]), str(said["label"])

@@ -1,0 +1,94 @@
+"""A short document as sections of blocks, written as Markdown or as one HTML file that needs no other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline SVG; Markdown, which has no place for it, shows the same numbers as `table`."""
+
+    svg: str
+    caption: str
+    table: Table
+
+
+Block = Text | Code | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    blocks: tuple[Block, ...]
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+table { border-collapse: collapse; margin: .8rem 0; font-size: .92rem; font-variant-numeric: tabular-nums }
+th, td { border-bottom: 1px solid #d6dae0; padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top }
+pre { background: #f4f6f8; padding: .7rem; overflow-x: auto; font-size: .85rem }
+figure { margin: 1rem 0 } figcaption { color: #57606a; font-size: .88rem }
+h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 2px solid #d6dae0 }
+"""
+
+
+def markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return the document as GitHub-flavoured Markdown."""
+    parts = [f"# {title}"]
+    for section in sections:
+        parts += [f"## {section.title}", *(_markdown_block(block) for block in section.blocks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def html(title: str, sections: Sequence[Section]) -> str:
+    """Return the document as one HTML page without script, link or request to anywhere."""
+    body = [f"<h1>{escape(title)}</h1>"]
+    for section in sections:
+        body += [f"<h2>{escape(section.title)}</h2>", *(_html_block(block) for block in section.blocks)]
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    inner = "\n".join(body)
+    return f'<!doctype html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{inner}\n</body>\n</html>\n'
+
+
+def _markdown_block(block: Block) -> str:
+    if isinstance(block, Text):
+        return block.text
+    if isinstance(block, Code):
+        return f"```\n{block.text}\n```"
+    if isinstance(block, Picture):
+        return f"{block.caption}\n\n{_markdown_block(block.table)}"
+    lines = [block.header, ("---",) * len(block.header), *block.rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _html_block(block: Block) -> str:
+    if isinstance(block, Text):
+        return f"<p>{escape(block.text)}</p>"
+    if isinstance(block, Code):
+        return f"<pre>{escape(block.text)}</pre>"
+    if isinstance(block, Picture):
+        return f"<figure>{block.svg}<figcaption>{escape(block.caption)}</figcaption></figure>"
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in block.header)
+    rows = ("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in block.rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

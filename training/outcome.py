@@ -1,0 +1,45 @@
+"""What a training run came to, as a table for people or as JSON for machines."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from training import card
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A published release; metrics, baselines, parity and gate are those of its manifest."""
+
+    tag: str
+    metrics: dict[str, Any]
+    baselines: dict[str, Any]
+    parity: dict[str, Any]
+    gate: dict[str, Any]
+    seconds: float
+    run_folder: Path
+
+
+def as_text(outcome: Outcome) -> str:
+    """Return the results, model and baselines in one table, and what to do next."""
+    table = card.results_table(outcome.metrics, outcome.baselines)
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+    drawn = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    parity, verdict = outcome.parity, "beats" if outcome.gate["beats_baselines"] else "does not beat"
+    return "\n".join([
+        *drawn, "",
+        f"on {outcome.metrics['rows']} test rows, 95 % intervals; the model {verdict} the baselines",
+        f"ONNX agrees with PyTorch within {parity['max_difference']:.2g} on {parity['rows']} rows "
+        f"(limit {parity['limit']:.2g})",
+        f"published {outcome.tag} in {outcome.seconds:.1f} s",
+    ])  # fmt: skip
+
+
+def as_json(outcome: Outcome) -> str:
+    """Return the outcome as one JSON object on one line."""
+    return json.dumps(asdict(outcome) | {"run_folder": str(outcome.run_folder)}, allow_nan=False)

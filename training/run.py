@@ -1,0 +1,227 @@
+"""train(): one TOML file in, one verified release in the store out. Reads top to bottom."""
+
+import json
+import platform
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from monitoring import reference
+from registry import durable, store
+from registry.release import HELDOUT, MODEL, REFERENCE, Draft, InputSpec
+from training import card, data, evaluate, export, loop, models, split, verdict
+from training import config as configuration
+from training.config import Config
+from training.data import Table
+from training.outcome import Outcome
+from training.split import Parts
+
+MOST_HELDOUT = 2000
+BASELINE_METRICS = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece", "roc_auc")
+RESUME_SECTIONS = ("data", "split", "augment", "model", "optimizer", "schedule", "loop")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt, from where; `labels`: of the training rows, noise included."""
+
+    config: Config
+    folder: Path
+    table: Table
+    parts: Parts
+    labels: np.ndarray
+    command: str
+
+    @property
+    def spec(self) -> InputSpec:
+        """Return what one raw row looks like."""
+        return InputSpec(self.table.x.dtype.name, self.table.x.shape[1:], self.table.names)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fitted and calibrated classifier, and how it came about."""
+
+    model: models.Classifier
+    fit: loop.Fit
+    temperature: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Probabilities float (test rows, classes): of the exported file, and of each baseline."""
+
+    model: np.ndarray
+    baselines: dict[str, np.ndarray]
+
+
+def train(
+    config_path: Path, run_folder: Path | None = None, resume: bool = False, progress: Progress | None = None
+) -> Outcome:
+    """Train what `config_path` describes and publish it; return the results.
+
+    run_folder: for checkpoint, epochs.jsonl and the files of the release; `runs/<name of the TOML
+    file>` if None. resume: go on from its checkpoint, bit for bit; without one, start from the
+    first step. progress: called with one line per stage.
+    Raises a UserError if settings, data, checkpoint or export are refused; nothing is then published.
+    """
+    started, say = time.monotonic(), progress or (lambda line: None)
+    folder = run_folder or Path("runs") / config_path.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    with durable.locked(folder / "run.lock"), torch.random.fork_rng(devices=[]):
+        task = prepare(config_path, run_folder)
+        say(
+            f"data: {len(task.table.y)} rows; "
+            + ", ".join(f"{n} {part}" for part, n in task.parts.counts().items())
+        )
+        baselines = fit_baselines(task)
+        say(f"baselines: {', '.join(baselines)}")
+        trained = fit(task, folder, resume)
+        say(f"training: {len(trained.fit.history)} epochs, kept epoch {trained.fit.best_epoch}")
+        files = folder / "release"
+        shutil.rmtree(files, ignore_errors=True)
+        files.mkdir()
+        parity = write_model(task, trained.model, files / MODEL)
+        say(f"export: agrees within {parity['max_difference']:.2g}")
+        test = task.table.x[task.parts.test]
+        answers = Answers(export.run(export.session_of((files / MODEL).read_bytes()), test, 64)[0], baselines)
+        write_rows(task, answers.model, files)
+        draft = make_draft(task, answers, parity)
+        write_card(draft, trained, reliability(task, answers.model), files)
+        release = store.publish(draft, files)
+        say(f"published: {release.tag}")
+    seconds = round(time.monotonic() - started, 2)
+    return Outcome(release.tag, draft.metrics, draft.baselines, parity, draft.gate, seconds, folder)
+
+
+def prepare(config_path: Path, run_folder: Path | None = None) -> Task:
+    """Return the settings, rows and splits that `config_path` describes."""
+    config = configuration.load(config_path)
+    table = data.load(config.data, config_path.parent)
+    parts = split.checked(table, config.split)
+    y, key = table.y[parts.train], table.key[parts.train]
+    labels = split.noisy_labels(y, key, config.data.label_noise, len(table.classes))
+    words = ["vigil", "train", str(config_path), *(["--run-folder", str(run_folder)] if run_folder else [])]
+    return Task(config, config_path.parent, table, parts, labels, shlex.join(words))
+
+
+def fit_baselines(task: Task) -> dict[str, np.ndarray]:
+    """Return the probabilities of each baseline on the test rows, trained on the same rows and labels."""
+    table, parts, classes = task.table, task.parts, len(task.table.classes)
+    majority = models.majority(task.labels, classes)
+    linear = models.linear(table.x[parts.train], task.labels, classes)
+    return {"majority": majority(table.x[parts.test]), "linear": linear(table.x[parts.test])}
+
+
+def fit(task: Task, run_folder: Path, resume: bool) -> Trained:
+    """Return the network trained on the training rows, its temperature fitted on the validation rows."""
+    config, table, parts = task.config, task.table, task.parts
+    train_rows = loop.Rows(table.x[parts.train], task.labels)
+    validation = loop.Rows(table.x[parts.validation], table.y[parts.validation])
+    torch.manual_seed(config.loop.seed)
+    body = models.build(config.model, table.x.shape[1:], len(table.classes), task.folder)
+    model = models.Classifier(body, data.moments(train_rows.x))
+    settings = {name: config.as_dict()[name] for name in RESUME_SECTIONS} | {"data_digest": table.digest}
+    run = loop.Run(run_folder, settings, resume, f"{task.command} --resume")
+    fitted = loop.fit(config, model, train_rows, validation, run)
+    _, logits = models.predict(model, validation.x)
+    temperature = evaluate.temperature(logits, validation.y)
+    model.temperature.fill_(temperature)
+    return Trained(model, fitted, temperature)
+
+
+def write_model(task: Task, model: models.Classifier, path: Path) -> dict[str, Any]:
+    """Write the ONNX file and return its parity certificate on rows the model was not trained on."""
+    table, parts = task.table, task.parts
+    facts = {
+        "name": task.config.name, "classes": json.dumps(table.classes), "columns": json.dumps(table.names),
+        "data_digest": table.digest, "git_commit": git_commit(),
+    }  # fmt: skip
+    export.export(model, export.Asked(task.spec, table.classes), path, facts)
+    held_out = np.concatenate([parts.test, parts.validation])
+    return export.certify(model, path, table.x[held_out], task.config.export.limit)
+
+
+def write_rows(task: Task, probabilities: np.ndarray, files: Path) -> None:
+    """Write the drift reference and the held-out rows, from the test rows and what the file answers."""
+    table, test = task.table, task.parts.test
+    built = reference.build(task.config.reference, task.spec, table.x[test], probabilities)
+    (files / REFERENCE).write_bytes(built.to_json())
+    # The lowest hashes: two releases that see the same rows keep the same ones, and can be compared.
+    kept = np.sort(np.argsort(table.key[test], kind="stable")[:MOST_HELDOUT])
+    rows = test[kept]
+    np.savez(
+        files / HELDOUT, key=table.key[rows], x=table.x[rows], y=table.y[rows],
+        probabilities=probabilities[kept].astype(np.float32),
+    )  # fmt: skip
+
+
+def make_draft(task: Task, answers: Answers, parity: dict[str, Any]) -> Draft:
+    """Return all that the manifest says."""
+    config, table = task.config, task.table
+    y = table.y[task.parts.test]
+    measured = {name: evaluate.metrics(y, p, table.classes) for name, p in answers.baselines.items()}
+    baselines = {name: {key: found[key] for key in BASELINE_METRICS} for name, found in measured.items()}
+    return Draft(
+        name=config.name, created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), purpose=config.purpose,
+        task="classification", input=task.spec, classes=table.classes,
+        metrics=evaluate.metrics(y, answers.model, table.classes), baselines=baselines, parity=parity,
+        gate=verdict.gate(config, y, answers.model, answers.baselines), quality=verdict.quality(config, baselines),
+        data=_data_facts(task), config=config.as_dict(), code=_code_facts(task.command),
+    )  # fmt: skip
+
+
+def reliability(task: Task, probabilities: np.ndarray) -> list[dict[str, float]]:
+    """Return the calibration bins of the test rows."""
+    return evaluate.reliability(task.table.y[task.parts.test], probabilities)
+
+
+def write_card(draft: Draft, trained: Trained, bins: list[dict[str, float]], files: Path) -> None:
+    """Write card.md and card.html."""
+    facts = card.Facts(
+        draft, str(trained.model.body), models.parameter_count(trained.model), trained.temperature,
+        trained.fit.history, trained.fit.best_epoch, bins,
+    )  # fmt: skip
+    (files / "card.md").write_text(card.markdown(facts), encoding="utf-8")
+    (files / "card.html").write_text(card.html(facts), encoding="utf-8")
+
+
+def git_commit() -> str:
+    """Return the commit of this code, "-dirty" added if files were changed; "unknown" outside git."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _data_facts(task: Task) -> dict[str, Any]:
+    settings = task.config.data
+    return {
+        "source": settings.path or settings.source, "digest": task.table.digest, "rows": len(task.table.y),
+        "splits": task.parts.counts(), "first_rows": settings.first_rows, "label_noise": settings.label_noise,
+        "labels_changed": int((task.labels != task.table.y[task.parts.train]).sum()),
+    }  # fmt: skip
+
+
+def _code_facts(command: str) -> dict[str, Any]:
+    import sklearn
+
+    versions = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+    return {"git_commit": git_commit(), "command": command, "versions": versions | export.versions()}

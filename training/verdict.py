@@ -1,0 +1,53 @@
+"""What the numbers allow: is the model better than its baselines, and below what is someone paged."""
+
+from typing import Any
+
+import numpy as np
+
+from training import evaluate
+from training.config import Config
+
+Probabilities = dict[str, np.ndarray]  # by name of the baseline: float (n, classes) on the test rows
+
+
+def gate(config: Config, y: np.ndarray, model: np.ndarray, baselines: Probabilities) -> dict[str, Any]:
+    """Return the rules of promotion and whether the model keeps the first of them.
+
+    beats_baselines: on the same test rows it is more accurate than the majority beyond noise, better
+    than linear or its equal in accuracy or log-loss, and in neither worse beyond noise. A linear
+    model that cannot be told from the best there is must not block a release.
+    y: int64 (n,). model: probabilities (n, classes). Noise: paired normal interval at `gate.confidence`.
+    """
+    confidence = config.gate.confidence
+    against = {
+        name: {
+            "accuracy": evaluate.difference(_right(y, model), _right(y, other), confidence),
+            "log_loss": evaluate.difference(
+                evaluate.row_log_loss(y, other), evaluate.row_log_loss(y, model), confidence
+            ),
+        }
+        for name, other in baselines.items()
+    }
+    linear = against["linear"].values()
+    beats = against["majority"]["accuracy"]["lower"] > 0
+    beats &= any(gap["value"] >= 0 for gap in linear) and all(gap["upper"] >= 0 for gap in linear)
+    return {
+        "margin": config.gate.margin, "confidence": confidence,
+        "beats_baselines": bool(beats), "gain_over": against,
+    }  # fmt: skip
+
+
+def quality(config: Config, baselines: dict[str, Any]) -> dict[str, Any]:
+    """Return the metric and the floor for live traffic, and where the floor comes from.
+
+    Without a floor in the config it is the lower end of the linear baseline's accuracy: below
+    that the model is not worth having.
+    """
+    if config.quality.floor_accuracy:
+        return {"metric": "accuracy", "floor": config.quality.floor_accuracy, "source": "config"}
+    floor = baselines["linear"]["accuracy"]["lower"]
+    return {"metric": "accuracy", "floor": floor, "source": "linear baseline, lower end"}
+
+
+def _right(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    return (probabilities.argmax(axis=1) == y).astype(np.float64)
