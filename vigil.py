@@ -26,10 +26,11 @@ HERE = Path(__file__).resolve().parent
 
 def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
-    from training import run
+    from training import outcome, run
 
-    outcome = run.train(Path(options.config), resume=options.resume)
-    print(outcome.to_json() if options.json else outcome.to_text())
+    folder = Path(options.run_folder) if options.run_folder else None
+    done = run.train(Path(options.config), folder, resume=options.resume, progress=_progress)
+    print(outcome.as_json(done) if options.json else outcome.as_text(done))
     return 0
 
 
@@ -139,9 +140,7 @@ def labels(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"accepted": added.accepted, "unknown": added.unknown}))
     else:
-        print(
-            f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)"
-        )
+        print(f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)")
     return 0
 
 
@@ -183,12 +182,11 @@ def parser() -> argparse.ArgumentParser:
     trained = verb(train)
     trained.add_argument("config", help="a TOML file, for example examples/digits.toml")
     trained.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
+    trained.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
     verb(models).add_argument("name", nargs="?", help="one model; all if left out")
     promoted = verb(promote, why)
     promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
-    promoted.add_argument(
-        "--force", action="store_true", help="overrule the gate; its objections are recorded"
-    )
+    promoted.add_argument("--force", action="store_true", help="overrule the gate; its objections are recorded")
     verb(rollback, why, model)
     verb(history, model)
     verb(verify).add_argument("tag", help="name:version")
@@ -241,6 +239,10 @@ def _address(verb: argparse.ArgumentParser, port: int) -> argparse.ArgumentParse
     return verb
 
 
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
 def _model(name: str) -> str:
     from registry import aliases
 
@@ -259,9 +261,7 @@ def _demand_free_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise StackError(
-                f"{host}:{port}: {error.strerror}; stop what listens there or choose --port"
-            ) from error
+            raise StackError(f"{host}:{port}: {error.strerror}; stop what listens there or choose --port") from error
 
 
 def _line(listing: "Listing") -> str:
@@ -269,11 +269,7 @@ def _line(listing: "Listing") -> str:
 
     name, version = listing.tag.split(":")
     state = aliases.read(name)
-    held = [
-        a
-        for a in ("champion", "previous", "challenger")
-        if (pin := getattr(state, a)) and pin.version == version
-    ]
+    held = [a for a in ("champion", "previous", "challenger") if (pin := getattr(state, a)) and pin.version == version]
     accuracy = "        " if listing.accuracy is None else f"{listing.accuracy:8.4f}"
     what = f"BROKEN {listing.problem}" if listing.problem else ", ".join(held)
     return f"{listing.tag:44} {listing.created:20} {accuracy} {listing.size_bytes / 1e6:8.2f} MB  {what}".rstrip()

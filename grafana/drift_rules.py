@@ -45,7 +45,8 @@ def _rows(profile: Profile) -> list[Statement]:
     windows = [
         record(
             "model_signal_bin:drift_rows",
-            f"sum by ({BIN}) (increase(vigil_signal_bin_total[{duration(seconds)}]))\nand on ({RELEASE}) {LIVE}",
+            f"sum by ({BIN}) (increase(vigil_signal_bin_total[{duration(seconds)}]))\n"
+            f"and on ({RELEASE}) {LIVE}",
             window=window,
         )
         for window, seconds in profile.drift.items()

@@ -45,6 +45,7 @@ def _tiles() -> tuple[View, ...]:
 
 
 def _service_tiles() -> tuple[View, ...]:
+    up = f"up{{{SCRAPED}}}"
     return (
         tile(
             View(
@@ -63,7 +64,7 @@ def _service_tiles() -> tuple[View, ...]:
                 "percentunit",
                 (
                     (
-                        f"(sum(vigil_ready{{{SCRAPED}}}) or 0 * count(up{{{SCRAPED}}})) / count(up{{{SCRAPED}}})",
+                        f"(sum(vigil_ready{{{SCRAPED}}}) or 0 * count({up})) / count({up})",
                         "ready",
                     ),
                 ),
@@ -84,7 +85,7 @@ def _budget_tiles() -> tuple[View, ...]:
             tile(
                 View(
                     f"{what} burn",
-                    "How many times too fast the budget is used up over the longer window of the fastest tier. "
+                    "How many times too fast the budget is used up over the fastest tier's longer window. "
                     "1 spends it exactly; 14.4 spends a month's in two days.",
                     "none",
                     ((expr, "times too fast"),),
@@ -107,6 +108,7 @@ def _budget_tiles() -> tuple[View, ...]:
 
 
 def _release_tiles() -> tuple[View, ...]:
+    interval = "max by (job) (vigil_monitor_interval_seconds)"
     target = f"vigil_model_target_info{{{BOTH}}}"
     live = f'vigil_model_info{{stage="live",{BOTH}}}'
     return (
@@ -126,7 +128,7 @@ def _release_tiles() -> tuple[View, ...]:
                 "none",
                 (
                     (
-                        f"count({target} == 1 unless on (instance, model, version) {live}) or 0 * count({target})",
+                        f"count({target} unless on (instance, model, version) {live}) or 0 * count({target})",
                         "servers that differ",
                     ),
                 ),
@@ -140,12 +142,7 @@ def _release_tiles() -> tuple[View, ...]:
                 "Monitor age",
                 "Seconds since the monitor last finished a run, in units of its interval; over 3 is stale.",
                 "none",
-                (
-                    (
-                        "max(job:monitor_age:seconds / on (job) max by (job) (vigil_monitor_interval_seconds))",
-                        "intervals",
-                    ),
-                ),
+                ((f"max(job:monitor_age:seconds / on (job) {interval})", "intervals"),),
                 steps=((GREEN, None), (ORANGE, 1.5), (RED, 3.0)),
                 none="no monitor",
             )

@@ -11,7 +11,7 @@ def stages() -> tuple[View, ...]:
     return (
         View(
             "Stages, p95",
-            "Decode, wait in the queue, inference, encode. A long queue with short inference means too few servers.",
+            "Decode, queue, inference, encode. A long queue beside short inference: too few servers.",
             "s",
             ((f"histogram_quantile(0.95, sum by (stage, le) ({stage}))", "{{stage}}"),),
             none="no requests",
@@ -48,6 +48,7 @@ def stages() -> tuple[View, ...]:
 def drift() -> tuple[View, ...]:
     """Return the row on the traffic: drift, predicted classes, refused rows."""
     release = "model, version"
+    answers = f"rate(vigil_predictions_total{{{BOTH}}}[{WINDOW}])"
     short = f'window="short",{MODEL}'
     limit = f"max by ({release}, window) (vigil_drift_z_threshold{{{short}}})"
     floor = f"max by ({release}) (vigil_drift_psi_threshold{{{MODEL}}})"
@@ -55,8 +56,8 @@ def drift() -> tuple[View, ...]:
     return (
         View(
             "Drift z against its limit",
-            "Distance of the ten most unlike signals from the reference, short window; about 0 to 3 when nothing "
-            "moved. A ticket needs z and PSI over their limits, and enough rows.",
+            "Distance of the ten most unlike signals from the reference, short window; about 0 to 3 when "
+            "nothing moved. A ticket needs z and PSI over their limits, and enough rows.",
             "none",
             ((f"topk(10, model_signal:drift_z{{{short}}})", parts), (limit, "{{model}} limit")),
             width=8,
@@ -90,8 +91,8 @@ def drift() -> tuple[View, ...]:
             "percentunit",
             (
                 (
-                    f"sum by (model, class) (rate(vigil_predictions_total{{{BOTH}}}[{WINDOW}])) / on (model) group_left () "
-                    f"(sum by (model) (rate(vigil_predictions_total{{{BOTH}}}[{WINDOW}])) > 0)",
+                    f"sum by (model, class) ({answers}) / on (model) group_left () "
+                    f"(sum by (model) ({answers}) > 0)",
                     "{{model}} {{class}}",
                 ),
             ),
@@ -120,8 +121,8 @@ def quality() -> tuple[View, ...]:
     return (
         View(
             "Measured quality and its floor",
-            "Quality on labelled traffic with its 95 % interval; dashed is the floor. A page needs the upper end "
-            "under the floor.",
+            "Quality on labelled traffic with its 95 % interval; dashed is the floor. A page needs the upper "
+            "end under the floor.",
             "percentunit",
             (
                 (measured("value"), of),
@@ -161,7 +162,7 @@ def monitoring() -> tuple[View, ...]:
     return (
         View(
             "Age of the last good run",
-            "Seconds since the monitor finished a run; dashed is three intervals, from which it counts as stale.",
+            "Seconds since the monitor finished a run; above the dashed line, three intervals, it is stale.",
             "s",
             (
                 ("job:monitor_age:seconds", "{{job}}"),

@@ -61,7 +61,7 @@ def dashboard(uid: str, title: str, rows: dict[str, tuple[View, ...]], variables
 
 
 def variable(name: str, label: str, query: str, every: str = ".*") -> Panel:
-    """Return a drop-down that holds the values of `query`, all of them chosen at first: `every` matches them."""
+    """Return a drop-down of the values of `query`; all are chosen at first, which `every` matches."""
     return {
         "name": name,
         "label": label,

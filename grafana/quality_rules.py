@@ -25,6 +25,7 @@ def alerts(profile: Profile) -> list[Alert]:
 
 
 def _under_floor(profile: Profile) -> Alert:
+    enough = "on (model) group_left () max by (model) (vigil_quality_min_rows)"
     upper, floor, rows = (
         f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows")
     )
@@ -37,11 +38,7 @@ def _under_floor(profile: Profile) -> Alert:
             "Even the upper end of the 95 % interval of the {{ $labels.metric }} of {{ $labels.model }} "
             '{{ $labels.version }}, {{ printf "%.3f" $value }}, is under the floor it was released with.'
         ),
-        expr=(
-            f"{upper} < {floor}\n"
-            f"and on ({MEASURED}) {rows} >= on (model) group_left () max by (model) (vigil_quality_min_rows)\n"
-            f"and on (model, version) {LIVE}"
-        ),
+        expr=(f"{upper} < {floor}\nand on ({MEASURED}) {rows} >= {enough}\nand on (model, version) {LIVE}"),
         for_s=profile.urgent_s,
     )
 
@@ -77,9 +74,10 @@ def _monitor(profile: Profile) -> list[Alert]:
             severity="warning",
             component="monitor",
             summary="Models are served, but nothing watches their quality.",
-            description="No monitor is scraped: quality and label alerts cannot fire. Drift alerts still can.",
+            description="No monitor is scraped: quality and label alerts cannot fire, drift alerts can.",
             expr=(
-                "absent(max(vigil_monitor_last_success_timestamp_seconds))\nand on () count(vigil_model_info) > 0"
+                "absent(max(vigil_monitor_last_success_timestamp_seconds))\n"
+                "and on () count(vigil_model_info) > 0"
             ),
             for_s=profile.patient_s,
         ),

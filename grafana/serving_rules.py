@@ -142,7 +142,7 @@ def _inputs(profile: Profile) -> list[Alert]:
             severity=severity,
             component="data",
             summary="{{ $labels.model }} refuses many rows as invalid.",
-            description="{{ $value | humanizePercentage }} of the rows sent to {{ $labels.model }} are refused.",
+            description="{{ $value | humanizePercentage }} of the rows for {{ $labels.model }} are refused.",
             expr=f"model:input_invalid:ratio > {limit}",
             for_s=for_s,
         )
@@ -160,7 +160,7 @@ def _capacity(profile: Profile) -> list[Alert]:
             severity="warning",
             component="serving",
             summary="A server of {{ $labels.model }} is nearly full.",
-            description="{{ $labels.instance }} holds {{ $value | humanizePercentage }} of the rows it may hold.",
+            description="{{ $labels.instance }} holds {{ $value | humanizePercentage }} of its limit.",
             expr="model_instance:inflight:ratio > 0.9",
             for_s=profile.patient_s,
         ),
@@ -170,7 +170,7 @@ def _capacity(profile: Profile) -> list[Alert]:
             component="serving",
             summary="{{ $labels.model }} sheds load.",
             description=(
-                '{{ printf "%.2f" $value }} requests/s to {{ $labels.model }} are refused: {{ $labels.reason }}.'
+                '{{ printf "%.2f" $value }} requests/s of {{ $labels.model }} refused: {{ $labels.reason }}.'
             ),
             expr='model_reason:rejected:rate{reason=~"queue_full|deadline"} > 0.1',
             for_s=profile.urgent_s,
@@ -180,7 +180,7 @@ def _capacity(profile: Profile) -> list[Alert]:
             severity="warning",
             component="monitor",
             summary="Predictions of {{ $labels.model }} are lost before they are recorded.",
-            description="{{ $value | humanizePercentage }} of the rows of {{ $labels.model }} are not logged.",
+            description="{{ $value | humanizePercentage }} of the rows of {{ $labels.model }} are lost.",
             expr="model:records_lost:ratio > 0.01",
             for_s=profile.patient_s,
         ),

@@ -88,7 +88,8 @@ def noisy(x: np.ndarray, keyed: Keyed, deviation: np.ndarray) -> np.ndarray:
         return x
     cells = int(np.prod(x.shape[1:]))
     noise = draw.normal(keyed.seed, keyed.stream(_NOISE), keyed.index, cells).reshape(x.shape)
-    return (x + deviation * noise).astype(np.float32)
+    changed: np.ndarray = x + deviation * noise
+    return changed.astype(np.float32)
 
 
 def masked(x: np.ndarray, keyed: Keyed, share: float, mean: np.ndarray) -> np.ndarray:

@@ -71,8 +71,8 @@ def limits(draft: Draft) -> list[str]:
     rows, accuracy = draft.metrics["rows"], draft.metrics["accuracy"]
     weakest, score = min(draft.metrics["per_class"].items(), key=lambda item: item[1]["f1"])
     found = [
-        f"Measured on {rows} rows held out of the same source: accuracy lies between {accuracy['lower']:.3f} and "
-        f"{accuracy['upper']:.3f}; traffic from elsewhere (other writers, devices, sites) can score lower.",
+        f"Measured on {rows} rows held out of the same source: accuracy lies between "
+        f"{accuracy['lower']:.3f} and {accuracy['upper']:.3f}; traffic from elsewhere (other writers, devices, sites) can score lower.",
         f"The weakest class is {weakest}: F1 {score['f1']:.3f} on {score['rows']} rows.",
         f"It knows {len(draft.classes)} classes and answers one of them for any row, also for a row of none.",
     ]
@@ -81,7 +81,7 @@ def limits(draft: Draft) -> list[str]:
             f"{draft.data['label_noise']:.0%} of the training labels were replaced at random, on purpose."
         )
     if not draft.gate["beats_baselines"]:
-        found.append("It does not beat the baselines; promotion refuses it.")
+        found.append("It does not hold against the baselines; promotion refuses it.")
     return found
 
 
@@ -89,9 +89,10 @@ def _data(draft: Draft) -> Table:
     splits = ", ".join(f"{name} {count}" for name, count in draft.data["splits"].items())
     shape = " x ".join(map(str, draft.input.shape))
     return Table(("", ""), (
-        ("source", draft.data["source"]), ("SHA-256", draft.data["digest"]), ("rows", str(draft.data["rows"])),
+        ("source", draft.data["source"]), ("rows", str(draft.data["rows"])), ("SHA-256", draft.data["digest"]),
         ("splits, by hash of the row", splits), ("one row", f"{draft.input.dtype}, {shape}"),
-        ("classes", ", ".join(draft.classes)), ("labels replaced at random", f"{draft.data['label_noise']:.0%}"),
+        ("classes", ", ".join(draft.classes)),
+        ("labels replaced at random", f"{draft.data['label_noise']:.0%}"),
     ))  # fmt: skip
 
 
@@ -132,8 +133,9 @@ def _training(facts: Facts) -> tuple[document.Block, ...]:
     keys = ("train_loss", "validation_loss", "validation_accuracy")
     rows = [(str(e["epoch"]), *(f"{e[key]:.4f}" for key in keys)) for e in shown]
     table = Table(("epoch", *(key.replace("_", " ") for key in keys)), tuple(rows))
-    said = f"{len(facts.history)} epochs; the weights of epoch {facts.best_epoch} were kept (lowest validation loss)."
-    return Text(said), Picture(pictures.curve(facts.history, facts.best_epoch), "Loss per epoch.", table)
+    kept = f"the weights of epoch {facts.best_epoch}, with the lowest validation loss, were kept"
+    curve = Picture(pictures.curve(facts.history, facts.best_epoch), "Loss per epoch.", table)
+    return Text(f"{len(facts.history)} epochs; {kept}."), curve
 
 
 def _settings(config: dict[str, Any]) -> Table:
@@ -149,7 +151,8 @@ def _parity(parity: dict[str, Any]) -> tuple[document.Block, ...]:
     return (
         Text("The ONNX file answers what the PyTorch model answered, on held-out rows."),
         Table(("", ""), (
-            ("provider, precision", f"{parity['provider']}, {parity['precision']}"), ("rows", str(parity["rows"])),
+            ("provider, precision", f"{parity['provider']}, {parity['precision']}"),
+            ("rows", str(parity["rows"])),
             ("batch sizes", ", ".join(map(str, parity["batch_rows"]))),
             ("largest difference", f"{parity['max_difference']:.3g} (limit {parity['limit']:.3g})"),
             ("mean difference", f"{parity['mean_difference']:.3g}"),

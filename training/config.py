@@ -232,7 +232,7 @@ def _check_across(config: Config, where: str) -> None:
         raise ConfigError(f"{where}: split.train + split.validation + split.test is {total:g}; accepted is 1")
     if config.model.kind not in ("mlp", "cnn") and config.model.kind.count(":") != 1:
         raise ConfigError(
-            f"{where}: 'model.kind' is {config.model.kind!r}; accepted are mlp, cnn or your own module:function"
+            f"{where}: 'model.kind' is {config.model.kind!r}; accepted are mlp, cnn or module:function"
         )
     if config.schedule.floor > config.schedule.peak:
         raise ConfigError(

@@ -177,17 +177,14 @@ def _table(raw: _Raw) -> Table:
         names = tuple(f"x{column}" for column in range(rows.shape[1]))
     if (rows.ndim == 2 and len(names) != rows.shape[1]) or (rows.ndim > 2 and names):
         raise DataError(
-            f"{raw.place}: {len(names)} names for rows of shape {rows.shape[1:]}; one per column, none for images"
+            f"{raw.place}: {len(names)} names for rows of shape {rows.shape[1:]}; "
+            "accepted is one per column, none for images"
         )
     key = row_keys(rows)
-    unit = (
-        _hashes(hashlib.blake2b(b"group", digest_size=8), [g.encode() for g in raw.group])
-        if raw.group
-        else key
-    )
+    unit = _hashes(hashlib.blake2b(b"group", digest_size=8), [g.encode() for g in raw.group])
     facts = repr((rows.dtype.str, rows.shape, names, classes)).encode()
     digest = hashlib.sha256(facts + rows.tobytes() + y.astype("<i8").tobytes()).hexdigest()
-    return Table(rows, y, names, classes, key, unit, digest)
+    return Table(rows, y, names, classes, key, unit if raw.group else key, digest)
 
 
 def _checked_rows(raw: _Raw) -> np.ndarray:
@@ -235,7 +232,7 @@ def _labels(raw: _Raw) -> tuple[np.ndarray, tuple[str, ...]]:
         return index.astype(np.int64), tuple(str(value) for value in values)
     if labels.dtype.kind in "US" or values[0] < 0 or values[-1] >= len(raw.classes):
         raise DataError(
-            f"{raw.place}: y goes from {values[0]!s} to {values[-1]!s}; with {len(raw.classes)} named classes "
-            f"accepted are whole numbers from 0 to {len(raw.classes) - 1}"
+            f"{raw.place}: y goes from {values[0]!s} to {values[-1]!s}; with {len(raw.classes)} named "
+            f"classes accepted are whole numbers from 0 to {len(raw.classes) - 1}"
         )
     return labels.astype(np.int64), raw.classes

@@ -40,9 +40,9 @@ class Section:
 
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; color: #1b1f24 }
 table { border-collapse: collapse; margin: .8rem 0; font-size: .92rem; font-variant-numeric: tabular-nums }
-th, td { border-bottom: 1px solid #d6dae0; padding: .25rem .7rem .25rem 0; text-align: left; vertical-align: top }
+th, td { border-bottom: 1px solid #d6dae0; padding: .25rem .7rem .25rem 0; text-align: left }
 pre { background: #f4f6f8; padding: .7rem; overflow-x: auto; font-size: .85rem }
 figure { margin: 1rem 0 } figcaption { color: #57606a; font-size: .88rem }
 h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 2px solid #d6dae0 }

@@ -85,9 +85,10 @@ def accuracy(right: int, rows: int) -> dict[str, float]:
 
 
 def row_log_loss(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return -log of the probability of the true class per row, float64 (n,); 0 counts as float32's epsilon."""
+    """Return -log of the probability of the true class per row, float64 (n,); 0 counts as 1.2e-7."""
     true = probabilities.astype(np.float64)[np.arange(len(y)), y]
-    return -np.log(true.clip(np.finfo(np.float32).eps, 1.0))
+    loss: np.ndarray = -np.log(true.clip(np.finfo(np.float32).eps, 1.0))
+    return loss
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray) -> Metric:
@@ -145,18 +146,21 @@ def per_class(confusion: np.ndarray, classes: tuple[str, ...]) -> dict[str, dict
 
 
 def temperature(logits: np.ndarray, y: np.ndarray) -> float:
-    """Return the T in [0.05, 20] with the lowest log-loss of softmax(logits / T).
+    """Return the T in [0.05, 20] with the lowest log-loss of softmax(logits / T) on labels y (n,).
 
-    The loss is convex in 1/T, so its slope has one zero: bisection finds it.
-    Source: Guo et al. 2017, "On calibration of modern neural networks".
+    A label counts as (n + 1) / (n + 2) for its class, the rest shared by the others (Platt 1999): when
+    every row is right the plain log-loss would send T to 0. The loss is convex in 1/T, so its slope
+    has one zero: bisection finds it. Source: Guo et al. 2017, "On calibration of modern neural networks".
     """
     z = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    true = z[np.arange(len(y)), y]
+    rows, classes = z.shape
+    true, rest = (rows + 1) / (rows + 2), 1 / (rows + 2) / (classes - 1)
+    target = rest * z.sum(axis=1) + (true - rest) * z[np.arange(rows), y]
     low, high = 1 / 20, 1 / 0.05
     for _ in range(60):
         middle = (low + high) / 2
         weight = np.exp(middle * z)
-        slope = float(((weight * z).sum(axis=1) / weight.sum(axis=1) - true).mean())
+        slope = float(((weight * z).sum(axis=1) / weight.sum(axis=1) - target).mean())
         low, high = (low, middle) if slope > 0 else (middle, high)
     return 2 / (low + high)
 
@@ -201,7 +205,8 @@ def _mean_over_classes(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _area(truth: np.ndarray, score: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    # Pairs (one of the class, one of the rest) in the right order, ties half, and all pairs: Mann & Whitney 1947.
+    # Pairs (one of the class, one of the rest) in the right order, a tie as half; and the number of pairs.
+    # Source: Mann & Whitney 1947.
     _, place = np.unique(score, return_inverse=True)
     order = np.argsort(place, kind="stable")
     starts = np.flatnonzero(np.diff(place[order], prepend=-1))

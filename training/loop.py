@@ -18,7 +18,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from registry import durable
-from registry.errors import DataError, UserError
+from registry.errors import CheckpointError, DataError, UserError
 from training import augment, checkpoint, schedule
 from training.checkpoint import State
 from training.config import Config, Optimizer
@@ -115,8 +115,13 @@ class _Trainer:
         path = self.run.folder / CHECKPOINT
         if self.run.resume and path.exists():
             state = checkpoint.load(path, self.run.settings)
-            self.model.load_state_dict(state.model)
-            self.optimizer.load_state_dict(state.optimizer)
+            try:
+                self.model.load_state_dict(state.model)
+                self.optimizer.load_state_dict(state.optimizer)
+            except (RuntimeError, ValueError) as error:  # the code of the network has changed
+                raise CheckpointError(
+                    f"{path}: does not fit the network: {error}; train without --resume"
+                ) from error
             log.info("resumed", extra={"step": state.step, "steps": self.total})
             return state
         path.unlink(missing_ok=True)
@@ -139,8 +144,8 @@ class _Trainer:
                 if number := asked():
                     self._save()
                     raise StoppedError(
-                        f"stopped by {signal.Signals(number).name} at step {state.step} of {self.total}, saved in "
-                        f"{self.run.folder / CHECKPOINT}; resume with {self.run.resume_command}"
+                        f"stopped by {signal.Signals(number).name} at step {state.step} of {self.total}, "
+                        f"saved in {self.run.folder / CHECKPOINT}; resume with {self.run.resume_command}"
                     )
         return state.history
 
@@ -164,7 +169,7 @@ class _Trainer:
         self.optimizer.zero_grad()
         _, logits = self.model(x)
         loss = functional.cross_entropy(logits, y, label_smoothing=config.optimizer.label_smoothing)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if config.loop.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.loop.clip_norm)
         self.optimizer.step()
@@ -184,15 +189,15 @@ class _Trainer:
             state.best, state.best_loss, state.best_epoch = _copy(self.model), loss, epoch
         rate = schedule.rate(state.step - 1, self.total, self.config.schedule)
         state.history.append({
-            "epoch": epoch, "step": state.step, "rate": rate, "train_loss": state.loss_sum / len(self.train.y),
+            "epoch": epoch, "step": state.step, "rate": rate,
+            "train_loss": state.loss_sum / len(self.train.y),
             "validation_loss": loss, "validation_accuracy": accuracy,
         })  # fmt: skip
         state.loss_sum = 0.0
         self._save()
         lines = "".join(json.dumps(entry) + "\n" for entry in state.history)
-        durable.write_atomically(
-            self.run.folder / HISTORY, lines.encode()
-        )  # whole: a resumed run repeats no line
+        # The whole file: a resumed run repeats no line.
+        durable.write_atomically(self.run.folder / HISTORY, lines.encode())
 
     def _save(self) -> None:
         self.state.model = self.model.state_dict()

@@ -30,10 +30,11 @@ def as_text(outcome: Outcome) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     ]
-    parity, verdict = outcome.parity, "beats" if outcome.gate["beats_baselines"] else "does not beat"
+    parity = outcome.parity
+    verdict = "holds" if outcome.gate["beats_baselines"] else "does not hold"
     return "\n".join([
         *drawn, "",
-        f"on {outcome.metrics['rows']} test rows, 95 % intervals; the model {verdict} the baselines",
+        f"on {outcome.metrics['rows']} test rows, 95 % intervals; the model {verdict} against the baselines",
         f"ONNX agrees with PyTorch within {parity['max_difference']:.2g} on {parity['rows']} rows "
         f"(limit {parity['limit']:.2g})",
         f"published {outcome.tag} in {outcome.seconds:.1f} s",

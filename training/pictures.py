@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from html import escape
 
-import numpy as np
-
 WIDTH, HEIGHT, LEFT, BOTTOM = 560, 260, 56, 36
 BLUE, ORANGE, GREY = "#1f6feb", "#d1570a", "#8c959f"
 MOST_CLASSES = 40  # a larger matrix cannot be read as a picture of this size
@@ -21,11 +19,12 @@ def curve(history: Sequence[dict[str, float]], best_epoch: int) -> str:
         for values, colour in ((train, BLUE), (validation, ORANGE))
     ]
     mark = _x(max(0, best_epoch) / last)
-    kept = f'<line x1="{mark:.1f}" x2="{mark:.1f}" y1="{_y(1):.1f}" y2="{_y(0):.1f}" stroke="{GREY}" stroke-dasharray="4"/>'
+    kept = f'<path d="M{mark:.1f} {_y(1):.1f} V{_y(0):.1f}" stroke="{GREY}" stroke-dasharray="4"/>'
     labels = [
         _text(_x(0), HEIGHT - 8, "epoch 0", "start"), _text(_x(1), HEIGHT - 8, str(len(history) - 1), "end"),
         _text(LEFT - 6, _y(0), "0", "end"), _text(LEFT - 6, _y(1) + 10, f"{top:.3g}", "end"),
-        _text(_x(1), 14, "validation loss", "end", ORANGE), _text(_x(1) - 130, 14, "training loss", "end", BLUE),
+        _text(_x(1), 14, "validation loss", "end", ORANGE),
+        _text(_x(1) - 130, 14, "training loss", "end", BLUE),
         _text(mark + 4, _y(1) + 24, "kept", "start", GREY),
     ]  # fmt: skip
     return _svg("Training curve", WIDTH, HEIGHT, [_axes(), kept, *lines, *labels])
@@ -37,12 +36,8 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     Beyond MOST_CLASSES classes the picture says so and shows nothing.
     """
     if len(classes) > MOST_CLASSES:
-        return _svg(
-            "Confusion matrix",
-            WIDTH,
-            30,
-            [_text(4, 20, f"{len(classes)} classes: too many to draw", "start")],
-        )
+        said = _text(4, 20, f"{len(classes)} classes: too many to draw", "start")
+        return _svg("Confusion matrix", WIDTH, 30, [said])
     side, edge = max(18, min(40, 420 // len(classes))), 90
     parts = [_text(edge, 14, "predicted", "start", GREY), _text(4, edge - 6, "true", "start", GREY)]
     for row, counts in enumerate(matrix):
@@ -62,11 +57,7 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
 def reliability(bins: Sequence[dict[str, float]]) -> str:
     """Return accuracy against confidence per bin; a calibrated model lies on the diagonal."""
     rows = max(1, max((entry["rows"] for entry in bins), default=1))
-    dots = [
-        f'<circle cx="{_x(b["confidence"]):.1f}" cy="{_y(b["accuracy"]):.1f}" r="{3 + 7 * np.sqrt(b["rows"] / rows):.1f}"'
-        f' fill="{BLUE}" fill-opacity=".7"/>'
-        for b in bins
-    ]
+    dots = [_dot(_x(b["confidence"]), _y(b["accuracy"]), (b["rows"] / rows) ** 0.5) for b in bins]
     diagonal = _line([(_x(0), _y(0)), (_x(1), _y(1))], GREY)
     labels = [
         _text(_x(0), HEIGHT - 8, "confidence 0", "start"), _text(_x(1), HEIGHT - 8, "1", "end"),
@@ -85,8 +76,9 @@ def _y(share: float) -> float:
 
 
 def _svg(title: str, width: int, height: int, parts: Sequence[str]) -> str:
-    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" aria-label="{title}"'
-    return f'{head} font-family="system-ui, sans-serif" font-size="12">{"".join(parts)}</svg>'
+    head = f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
+    font = 'font-family="system-ui, sans-serif" font-size="12"'
+    return f'{head} aria-label="{title}" {font}>{"".join(parts)}</svg>'
 
 
 def _axes() -> str:
@@ -102,6 +94,10 @@ def _line(points: Sequence[tuple[float, float]], colour: str) -> str:
 def _cell(x: float, y: float, side: float, share: float, colour: str) -> str:
     box = f'x="{x}" y="{y}" width="{side}" height="{side}"'
     return f'<rect {box} fill="{colour}" fill-opacity="{share:.3f}" stroke="#d6dae0"/>'
+
+
+def _dot(x: float, y: float, size: float) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{3 + 7 * size:.1f}" fill="{BLUE}" fill-opacity=".7"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "#1b1f24") -> str:

@@ -177,7 +177,8 @@ def make_draft(task: Task, answers: Answers, parity: dict[str, Any]) -> Draft:
         name=config.name, created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), purpose=config.purpose,
         task="classification", input=task.spec, classes=table.classes,
         metrics=evaluate.metrics(y, answers.model, table.classes), baselines=baselines, parity=parity,
-        gate=verdict.gate(config, y, answers.model, answers.baselines), quality=verdict.quality(config, baselines),
+        gate=verdict.gate(config, y, answers.model, answers.baselines),
+        quality=verdict.quality(config, baselines),
         data=_data_facts(task), config=config.as_dict(), code=_code_facts(task.command),
     )  # fmt: skip
 

@@ -1,0 +1,176 @@
+"""Cases for `drift_rules`, and a comparison of its PromQL with numpy."""
+
+import numpy as np
+
+from grafana.cases import Case, Fire, Series, series
+from grafana.serving_cases import M, info
+from grafana.statement import Statement
+
+RELEASE = {**M, "version": "v1"}
+EVEN = (0.25, 0.25, 0.25, 0.25)
+ONE_BIN = (10, 0, 0, 0)
+REFERENCE_ROWS = 1000
+FEWEST = 100  # rows; ten rows a minute reach it in minute 10
+SMOOTHING = 1e-4
+
+
+def cases() -> list[Case]:
+    """Return every case of the drift alerts."""
+    return [*_drift(), *_collapse()]
+
+
+def scores(window: np.ndarray, shares: np.ndarray, reference_rows: int) -> tuple[float, float, float]:
+    """Return PSI, chi-square and z of the counts of one signal, (bins,), against its reference shares."""
+    n = window.sum()
+    p = window / n
+    psi = ((p - shares) * np.log((p + SMOOTHING) / (shares + SMOOTHING))).sum()
+    pooled = (window + shares * reference_rows) / (n + reference_rows)
+    held = pooled > 0
+    terms = (p - shares)[held] ** 2 / pooled[held]
+    chi2 = n * reference_rows / (n + reference_rows) * terms.sum()
+    spread = 2 / (9 * (held.sum() - 1))
+    z = ((chi2 / (held.sum() - 1)) ** (1 / 3) - (1 - spread)) / np.sqrt(spread)
+    return float(psi), float(chi2), float(z)
+
+
+def oracle_test() -> Statement:
+    """Return a promtool test that compares rows, PSI, chi-square and z of every window with numpy.
+
+    Two replicas, a sample an hour, other traffic from hour 150 on; read at hour 168. The second signal has
+    unused bins, the third a bin that the reference never saw.
+    """
+    generator = np.random.default_rng(3)
+    inputs: Series = info("1x180")
+    expected: list[str] = []
+    for s, used in enumerate((16, 10, 9)):
+        shares = np.zeros(16)
+        shares[: used - (s == 2)] = _thousandths(generator, used - (s == 2))
+        early, late = generator.integers(1, 60, (2, 2, 16))
+        early[:, used:], late[:, used:] = 0, 0
+        for replica in range(2):
+            inputs |= _signal(f"s{s}", shares, _two_rates(early[replica], late[replica]), f"r{replica}")
+        for window, hours in (("short", (0, 1)), ("medium", (6, 18)), ("long", (150, 18))):
+            rows = (early * hours[0] + late * hours[1]).sum(axis=0)
+            expected += _expressions(f's{s}",window="{window}', rows, shares)
+    samples = [
+        {"expr": expr, "eval_time": "168h", "exp_samples": [{"labels": "{}", "value": 1}]}
+        for expr in expected
+    ]
+    return {
+        "name": "PromQL equals numpy",
+        "interval": "1h",
+        "input_series": _listed(inputs),
+        "promql_expr_test": samples,
+    }
+
+
+def _thousandths(generator: np.random.Generator, bins: int) -> np.ndarray:
+    # Shares that add up to 1 and print exactly.
+    cuts = np.sort(generator.choice(np.arange(1, 1000), bins - 1, replace=False))
+    return np.diff(np.concatenate([[0], cuts, [1000]])) / 1000
+
+
+def _two_rates(early: np.ndarray, late: np.ndarray) -> list[str]:
+    return [f"0+{a}x150 {150 * a + b}+{b}x30" for a, b in zip(early, late, strict=True)]
+
+
+def _expressions(place: str, rows: np.ndarray, shares: np.ndarray) -> list[str]:
+    psi, chi2, z = scores(rows, shares, REFERENCE_ROWS)
+    held = int(((rows > 0) | (shares > 0)).sum())
+    told = {"rows": float(rows.sum()), "psi": psi, "chi2": chi2, "df": held - 1.0, "z": z}
+    # Prometheus adds up in another order: the last digits of a float64 may differ.
+    return [
+        f'sum(abs(model_signal:drift_{name}{{signal="{place}"}} / {value!r} - 1) < bool 1e-9)'
+        for name, value in told.items()
+    ]
+
+
+def _signal(name: str, shares: np.ndarray, counts: list[str], instance: str = "a:3000") -> Series:
+    found: Series = series("vigil_reference_rows", f"{REFERENCE_ROWS}x1600", instance=instance, **RELEASE)
+    for b, (share, values) in enumerate(zip(shares, counts, strict=True)):
+        labels = {**RELEASE, "instance": instance, "signal": name, "bin": f"{b:02d}"}
+        found |= series("vigil_reference_share", f"{share:.3f}x1600", **labels)
+        found |= series("vigil_signal_bin_total", values, **labels)
+    return found
+
+
+def _steady(name: str, each_minute: tuple[int, ...], shares: tuple[float, ...] = EVEN) -> Series:
+    return _signal(name, np.array(shares), [f"0+{n}x90" for n in each_minute])
+
+
+def _limits(z: float = 4.0, psi: float = 0.1) -> Series:
+    found = series("vigil_drift_psi_threshold", f"{psi}x90", **RELEASE)
+    found |= series("vigil_drift_min_rows", f"{FEWEST}x90", **RELEASE)
+    for window in ("short", "medium", "long"):
+        found |= series("vigil_drift_z_threshold", f"{z}x90", **RELEASE, window=window)
+    return found
+
+
+def _drift() -> list[Case]:
+    name = "VigilDataDrift"
+    usual = info("1x90") | _limits()
+    shifts = {
+        "brightness": (10, 0, 0, 0),
+        "contrast": (8, 2, 0, 0),
+        "edges": (7, 1, 1, 1),
+        "width": (6, 2, 1, 1),
+    }
+    told = _told(shifts, minutes=25)
+    four: Series = {}
+    for signal, rates in shifts.items():
+        four |= _steady(signal, rates)
+    fire = Fire(10, labels=RELEASE, description=told)
+    rolled_back = _limits() | info("1x29 stale") | info("_x30 1x50", "v1", stage="previous")
+    small = _steady("brightness", (2800, 2400, 2400, 2400))
+    return [
+        Case(name, "four signals move, the worst three are named", usual | four, (fire,)),
+        Case(name, "a rollback ends it at once", rolled_back | four, (fire,), clears=30),
+        Case(name, "nothing moves", usual | _steady("brightness", (3, 3, 2, 2)), last=80),
+        Case(name, "sure, but small", usual | small, last=80),
+        Case(
+            name,
+            "large, but not sure",
+            info("1x90") | _limits(z=60) | _steady("brightness", ONE_BIN),
+            last=80,
+        ),
+        Case(name, "too few rows", usual | _steady("brightness", (1, 0, 0, 0)), last=80),
+        Case(name, "a release that is not live", _limits() | info("1x90", stage="previous") | four, last=80),
+    ]
+
+
+def _told(shifts: dict[str, tuple[int, ...]], minutes: int) -> str:
+    z = {
+        name: scores(np.array(rates) * minutes, np.array(EVEN), REFERENCE_ROWS)[2]
+        for name, rates in shifts.items()
+    }
+    worst = sorted(z, key=lambda name: -z[name])[:3]
+    named = " ".join(f"{name} (z {z[name]:.1f})" for name in worst)
+    return f"{len(z)} signals of m v1 moved, surely and by much: {named}."
+
+
+def _collapse() -> list[Case]:
+    name = "VigilPredictionsCollapsed"
+    signal = "predicted_class"
+    usual = info("1x90") | _limits()
+    one_class = _steady(signal, ONE_BIN, (0.85, 0.05, 0.05, 0.05))
+    return [
+        Case(
+            name,
+            "one class only",
+            usual | _steady(signal, ONE_BIN),
+            (Fire(10, labels=RELEASE, value="100%"),),
+        ),
+        Case(name, "nine in ten", usual | _steady(signal, (9, 1, 0, 0)), last=80),
+        Case(name, "a class that was always nearly alone", usual | one_class, last=80),
+        Case(name, "too few rows", usual | _steady(signal, (1, 0, 0, 0)), last=80),
+        Case(name, "another signal", usual | _steady("brightness", ONE_BIN), last=80),
+        Case(
+            name,
+            "a release that is not live",
+            _limits() | info("1x90", stage="previous") | _steady(signal, ONE_BIN),
+        ),
+    ]
+
+
+def _listed(inputs: Series) -> list[dict[str, str]]:
+    return [{"series": name, "values": values} for name, values in inputs.items()]

@@ -1,0 +1,70 @@
+"""Cases for `quality_rules`."""
+
+from grafana.cases import Case, Fire, Series, series
+from grafana.serving_cases import M, info
+
+MONITOR = {"job": "vigil-monitor", "instance": "m:3001"}
+
+
+def cases() -> list[Case]:
+    """Return every case of quality, labels, monitor and watchdog."""
+    return [*_floor(), *_labels(), *_monitor(), Case("Watchdog", "always", {}, (Fire(0),))]
+
+
+def _measured(upper: float, rows: int, floor: float = 0.9) -> Series:
+    def gauge(what: str, value: float) -> Series:
+        return series(f"vigil_quality_{what}", f"{value}x60", **MONITOR, **M, version="v1", metric="accuracy")
+
+    fewest = series("vigil_quality_min_rows", "200x60", **MONITOR, **M)
+    return gauge("upper", upper) | gauge("floor", floor) | gauge("rows", rows) | fewest
+
+
+def _floor() -> list[Case]:
+    name = "VigilQualityUnderFloor"
+    under = Fire(0, labels={**M, "version": "v1", "metric": "accuracy"}, value="0.880")
+    low = _measured(0.88, 200)
+    rolled_back = info("1x9 stale") | info("_x10 1x50", "v0") | info("_x10 1x50", "v1", stage="previous")
+    return [
+        Case(name, "the whole interval is under the floor", low | info("1x60"), (under,)),
+        Case(name, "a rollback ends it at once", low | rolled_back, (under,), clears=10),
+        Case(name, "the interval reaches the floor", _measured(0.91, 200) | info("1x60")),
+        Case(name, "one row too few", _measured(0.88, 199) | info("1x60")),
+        Case(name, "a release that is not live", low | info("1x60", stage="previous")),
+    ]
+
+
+def _labels() -> list[Case]:
+    def newest(values: str, delay: bool = True) -> Series:
+        latest = series("vigil_labels_latest_timestamp_seconds", values, **MONITOR, **M)
+        return latest | (series("vigil_label_delay_seconds", "600x1600", **MONITOR, **M) if delay else {})
+
+    name = "VigilLabelsLate"
+    asked = series("vigil_predictions_total", "0+10x1600", **M, version="v1", class_="7")
+    idle = series("vigil_predictions_total", "0x1600", **M, version="v1", class_="7")
+    # The newest label is of second 60: 24 h and three times the delay later it is late.
+    late = Fire(1472, labels=M, value="1d 0h 46m 0s")
+    sooner = Fire(1442, labels=M, value="1d 0h 16m 0s")
+    return [
+        Case(name, "a day and three delays without a label", newest("60x1600") | asked, (late,)),
+        Case(name, "the delay is not known", newest("60x1600", delay=False) | asked, (sooner,)),
+        Case(name, "labels keep coming", newest("0+60x1600") | asked, last=1550),
+        Case(name, "nothing was asked", newest("60x1600") | idle, last=1550),
+        Case(name, "labels were never used", newest("0x1600") | asked, last=1550),
+    ]
+
+
+def _monitor() -> list[Case]:
+    def runs(values: str) -> Series:
+        last = series("vigil_monitor_last_success_timestamp_seconds", values, **MONITOR)
+        return last | series("vigil_monitor_interval_seconds", "300x90", **MONITOR)
+
+    stale = Fire(36, labels={"job": "vigil-monitor"}, value="31m 0s")
+    return [
+        Case("VigilMonitorStale", "three intervals without a run", runs("0+60x20 1200x70"), (stale,)),
+        Case("VigilMonitorStale", "runs keep ending", runs("0+60x90"), last=80),
+        Case("VigilMonitorStale", "one run is missed", runs("0+60x20 1200x9 1800+60x60"), last=50),
+        Case("VigilMonitorAbsent", "served, but not watched", info("1x60"), (Fire(0),)),
+        Case("VigilMonitorAbsent", "the monitor dies", info("1x60") | runs("0+60x10 stale"), (Fire(11),)),
+        Case("VigilMonitorAbsent", "nothing is served", series("up", "1x60")),
+        Case("VigilMonitorAbsent", "watched", info("1x60") | runs("0+60x60")),
+    ]

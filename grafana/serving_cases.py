@@ -1,0 +1,149 @@
+"""Cases for `serving_rules`."""
+
+from grafana.cases import Case, Fire, Series, series
+
+M = {"model": "m"}
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+def cases() -> list[Case]:
+    """Return every case of the serving alerts."""
+    return [*_presence(), *_versions(), *_loads(), *_provider(), *_invalid(), *_capacity(), *_records()]
+
+
+def up(values: str, instance: str = "a:3000") -> Series:
+    """Return whether a server was scraped."""
+    return series("up", values, instance=instance)
+
+
+def ready(values: str, instance: str = "a:3000") -> Series:
+    """Return whether a server answers predictions."""
+    return series("vigil_ready", values, instance=instance)
+
+
+def info(values: str, version: str = "v1", **labels: str) -> Series:
+    """Return a loaded release; it is live and runs where it was asked to unless labels say otherwise."""
+    usual = {"model": "m", "version": version, "stage": "live", "provider": CPU, "requested_provider": CPU}
+    return series("vigil_model_info", values, **usual | labels)
+
+
+def _presence() -> list[Case]:
+    none_ready = Fire(0, "critical", labels={"job": "vigil"})
+    one_unready = Fire(0, "warning", labels={"instance": "a:3000"})
+    with_b = up("1x60", "b:3000") | ready("1x60", "b:3000")
+    return [
+        Case("VigilAbsent", "the only server dies", up("1x5 0x30") | ready("1x5 stale"), (Fire(6),)),
+        Case("VigilAbsent", "the target left discovery", up("1x5 stale") | ready("1x5 stale"), (Fire(6),)),
+        Case("VigilAbsent", "a server without our metrics", up("1x60"), (Fire(0),)),
+        Case("VigilAbsent", "one of two is left", up("0x60") | with_b),
+        Case("VigilAbsent", "a restart takes a minute", up("1x5 0 1x60") | ready("1x5 stale 1x60"), last=7),
+        Case("VigilNotReady", "the only server", ready("0x60"), (none_ready, one_unready)),
+        Case("VigilNotReady", "one of two", ready("0x60") | with_b, (one_unready,)),
+        Case("VigilNotReady", "all are ready", ready("1x60") | with_b),
+        Case("VigilNotReady", "starting takes a minute", ready("0x1 1x60"), last=3),
+    ]
+
+
+def _versions() -> list[Case]:
+    def target(version: str, instance: str = "a:3000") -> Series:
+        return series("vigil_model_target_info", "1x60", instance=instance, model="m", version=version)
+
+    wrong = Fire(0, labels={**M, "version": "v2"}, value="1")
+    old = info("1x60", "v1", stage="previous")
+    other = target("v2", "b:3000") | info("1x60", "v2", instance="b:3000")
+    name = "VigilWrongVersionServed"
+    return [
+        Case(name, "v2 is promoted, v1 answers", target("v2") | info("1x60"), (wrong,)),
+        Case(name, "one of two servers is behind", target("v2") | info("1x60") | other, (wrong,)),
+        Case(
+            name, "v2 is loaded but not live", target("v2") | info("1x60", "v2", stage="previous"), (wrong,)
+        ),
+        Case(name, "v2 answers, v1 is kept", target("v2") | info("1x60", "v2") | old),
+        Case(
+            name, "the change takes 10 minutes", target("v2") | info("1x10 stale") | info("_x11 1x60", "v2")
+        ),
+    ]
+
+
+def _loads() -> list[Case]:
+    def failures(values: str, reason: str = "golden") -> Series:
+        return series("vigil_model_load_failures_total", values, **M, reason=reason)
+
+    failed = Fire(21, labels={**M, "reason": "golden"})
+    name = "VigilModelLoadFailing"
+    return [
+        Case(name, "the first failure ever", failures("_x21 1x60"), (failed,), clears=36),
+        Case(name, "one more failure", failures("3x20 4x60"), (failed,), clears=36),
+        Case(name, "failures of long ago", failures("3x60")),
+        Case(name, "a server without failures", failures("0x60")),
+    ]
+
+
+def _provider() -> list[Case]:
+    refused = series("vigil_model_load_failures_total", "_x21 1x60", **M, reason="provider")
+    other = series("vigil_model_load_failures_total", "_x21 1x60", **M, reason="golden")
+    name = "VigilGPUFellBackToCPU"
+    return [
+        Case(name, "CUDA asked, CPU runs", info("1x60", requested_provider=CUDA), (Fire(0, labels=M),)),
+        Case(name, "the server refuses to run on the CPU", refused, (Fire(21, labels=M),), clears=36),
+        Case(name, "CUDA asked, CUDA runs", info("1x60", requested_provider=CUDA, provider=CUDA)),
+        Case(name, "CPU asked, CPU runs", info("1x60")),
+        Case(name, "a load failed for another reason", other, last=24),
+        Case(name, "a release kept for rollback", info("1x60", requested_provider=CUDA, stage="previous")),
+    ]
+
+
+def _invalid() -> list[Case]:
+    def rows(answered: int, refused: int) -> Series:
+        good = series("vigil_input_rows_total", f"0+{answered}x60", **M, version="v1")
+        return good | series("vigil_input_invalid_rows_total", f"0+{refused}x60", **M, reason="shape")
+
+    name = "VigilInvalidInputs"
+    flood = series("vigil_input_invalid_rows_total", "0+9x60", **M, reason="shape")
+    both = (Fire(1, "critical", labels=M, value="100%"), Fire(1, "warning", labels=M, value="100%"))
+    return [
+        Case(name, "a tenth is refused", rows(90, 10), (Fire(1, "warning", labels=M, value="10%"),)),
+        Case(name, "all is refused and nothing was ever answered", flood, both),
+        Case(name, "four in a hundred", rows(96, 4)),
+        Case(name, "just under half does not page", rows(51, 49), last=10),
+        Case(name, "nothing is sent", rows(0, 0)),
+    ]
+
+
+def _capacity() -> list[Case]:
+    def flight(rows: int, limit: int) -> Series:
+        used = series("vigil_inflight_rows", f"{rows}x60", **M)
+        return used | series("vigil_inflight_rows_limit", f"{limit}x60", **M)
+
+    def refused(each_minute: int, reason: str) -> Series:
+        return series("vigil_requests_rejected_total", f"0+{each_minute}x60", **M, reason=reason)
+
+    full = Fire(0, labels={**M, "instance": "a:3000"}, value="95%")
+    queue, late = (
+        Fire(1, labels={**M, "reason": reason}, value="0.60") for reason in ("queue_full", "deadline")
+    )
+    name = "VigilRejectingRequests"
+    return [
+        Case("VigilSaturated", "95 % of the limit", flight(95, 100), (full,)),
+        Case("VigilSaturated", "85 % of the limit", flight(85, 100)),
+        Case("VigilSaturated", "no limit is set", flight(95, 0)),
+        Case(name, "the queue is full", refused(60, "queue_full"), (queue,)),
+        Case(name, "deadlines pass", refused(60, "deadline"), (late,)),
+        Case(name, "five a minute", refused(5, "queue_full")),
+        Case(name, "a server that is not ready has its own alert", refused(60, "not_ready")),
+    ]
+
+
+def _records() -> list[Case]:
+    def records(written: int, dropped: int, reason: str = "queue_full") -> Series:
+        lost = series("vigil_records_dropped_total", f"0+{dropped}x60", **M, reason=reason)
+        return lost | series("vigil_records_total", f"0+{written}x60", **M)
+
+    name = "VigilRecordsLost"
+    only_lost = series("vigil_records_dropped_total", "0+5x60", **M, reason="write_failed")
+    return [
+        Case(name, "one in twenty", records(95, 5), (Fire(1, labels=M, value="5%"),)),
+        Case(name, "nothing was ever written", only_lost, (Fire(1, labels=M, value="100%"),)),
+        Case(name, "five in a thousand", records(995, 5)),
+        Case(name, "ids that the caller sent twice", records(50, 50, "duplicate_id")),
+    ]
