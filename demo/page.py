@@ -24,7 +24,7 @@ QUERIES = {  # series of the picture: (the label that tells them apart, PromQL)
     "floor": ("metric", "max by (metric) (vigil_quality_floor)"),
 }
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1f2933}
-table{border-collapse:collapse}td,th{padding:.25rem .8rem;border-bottom:1px solid #e4e7eb;text-align:left;vertical-align:top}
+table{border-collapse:collapse}td,th{padding:.25rem .8rem;border-bottom:1px solid #e4e7eb;text-align:left}
 img{max-width:100%}iframe{width:100%;height:900px;border:1px solid #e4e7eb}code{background:#f5f7fa}"""
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 INK, MUTED, BAD, GOOD, LIMIT = "#1f2933", "#9aa5b1", "#c0392b", "#1f7a5c", "#8a6d00"
+CLOSE_S = 4.0
 SHOWN = 3  # signals drawn in colour; all others are grey
 Series = dict[str, list[tuple[float, float]]]
 
@@ -33,7 +34,7 @@ def draw(run: dict[str, Any]) -> bytes:
             _marks(axes, run["marks"])
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(colors=INK)
-        for at, text in run["marks"]:
+        for at, text in _apart(run["marks"]):
             drift.annotate(
                 text, (at, 1.0), xycoords=("data", "axes fraction"), rotation=30, ha="left", va="bottom",
                 fontsize=8, color=INK,
@@ -84,8 +85,8 @@ def _drift(axes: "Axes", series: dict[str, Series]) -> None:
     for points in series["drift_limit"].values():
         axes.plot(*_columns(points), color=LIMIT, ls="--", lw=1.4, label="calibrated limit")
     axes.set_ylabel("drift z, short window")
-    axes.set_ylim(bottom=-2)
-    axes.legend(loc="upper left", frameon=False, fontsize=8)
+    axes.set_ylim(-2, 1.35 * max([6.0, *peak.values()]))
+    axes.legend(loc="upper left", frameon=False, fontsize=8, ncols=SHOWN + 1)
 
 
 def _quality(axes: "Axes", series: dict[str, Series]) -> None:
@@ -108,6 +109,17 @@ def _quality(axes: "Axes", series: dict[str, Series]) -> None:
 def _marks(axes: "Axes", marks: list[tuple[float, str]]) -> None:
     for at, _ in marks:
         axes.axvline(at, color=INK, lw=0.8, ls=":")
+
+
+def _apart(marks: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    # Marks that stand too close to be read apart share one text.
+    shown: list[tuple[float, str]] = []
+    for at, text in marks:
+        if shown and at - shown[-1][0] < CLOSE_S:
+            shown[-1] = (shown[-1][0], f"{shown[-1][1]}, {text}")
+        else:
+            shown.append((at, text))
+    return shown
 
 
 def _columns(points: list[tuple[float, float]]) -> tuple[list[float], list[float]]:

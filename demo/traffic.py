@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ATTEMPT_S = 5.0
+IDLE_S = 2.0  # the service closes a connection that is silent for 5 s; a client that waits longer opens a new one
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Sender:
         self._due: deque[tuple[float, str, str]] = deque()
         self._stop = threading.Event()
         self._connection = self._connect()
+        self._used_s = 0.0
         self.sent = 0
         self.lost: list[str] = []
         self.labels = 0
@@ -82,6 +84,9 @@ class Sender:
             self.labels += len(due)
 
     def _post(self, path: str, said: object) -> tuple[int, bytes]:
+        if time.monotonic() - self._used_s > IDLE_S:
+            self._connection.close()
+        self._used_s = time.monotonic()
         try:
             self._connection.request("POST", path, json.dumps(said), {"Content-Type": "application/json"})
             answer = self._connection.getresponse()
