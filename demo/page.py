@@ -48,12 +48,15 @@ def write(folder: Path, out: Path, facts: Facts) -> None:
     series = {name: _series(facts, *query) for name, query in QUERIES.items()}
     run = asdict(facts) | {"series": series}
     (folder / "run.json").write_text(json.dumps(run, indent=1))
-    shown = picture.draw(run)
-    (folder / "demo.png").write_bytes(shown)
+    shown = ""
+    if facts.prometheus_port is not None:
+        drawn = picture.draw(run)
+        (folder / "demo.png").write_bytes(drawn)
+        shown = _image(drawn, "drift and quality over time")
     parts = [
         f"<h1>Vigil: one run of the demo</h1><p>{time.strftime('%Y-%m-%d %H:%M', time.localtime(facts.started_s))}</p>",
         f"<p><code>{html.escape(json.dumps(facts.result))}</code></p>",
-        _image(shown, "drift and quality over time"),
+        shown,
         "<h2>Timeline</h2>" + _table(("second", "what happened"), [(f"{at:.1f}", text) for at, text in facts.events]),
         "<h2>Drift per signal</h2>" + _peaks(series["drift_z"], series["drift_limit"]),
         "<h2>Truth against prediction</h2>" + _confusions(facts),

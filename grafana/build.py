@@ -22,23 +22,16 @@ from grafana.config import Addresses  # noqa: E402
 from grafana.profile import PRODUCTION, PROFILES, Profile  # noqa: E402
 
 
-class _Dumper(yaml.SafeDumper):
-    """Write text of several lines as a block and never an alias: rule files are read by people."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _block(dumper: Any, text: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
+# Text of several lines as a block, and never an alias: people read rule files.
+_Dumper: Any = type("_Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
 _Dumper.add_representer(str, _block)
 
 
-def files(
-    profile: Profile, addresses: Addresses | None = None, runbook_base: str = rules.RUNBOOKS
-) -> dict[str, str]:
+def files(profile: Profile, addresses: Addresses | None = None, runbook_base: str = rules.RUNBOOKS) -> dict[str, str]:
     """Return the text of every generated file by its path below the folder.
 
     The promtool tests speak of the production lengths, so only that profile has them.
@@ -77,7 +70,8 @@ def differing(expected: dict[str, str], folder: Path) -> list[str]:
 
 def to_yaml(content: Any) -> str:
     """Return `content` as YAML text, keys in the order given."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000)
+    text: str = yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=10_000)
+    return text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,25 +101,15 @@ def _holds(place: Path, text: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     default = Addresses()
-    parser = argparse.ArgumentParser(
-        prog="python grafana/build.py", description="Write the monitoring configuration."
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; exit 1 and name the files that differ"
-    )
+    parser = argparse.ArgumentParser(prog="python grafana/build.py", description="Write the monitoring configuration.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that differ")
     parser.add_argument("--profile", choices=PROFILES, default="production")
     parser.add_argument("--out", type=Path, default=HERE, metavar="DIR")
-    parser.add_argument(
-        "--target", action="append", metavar="HOST:PORT", help="a model server; may be repeated"
-    )
+    parser.add_argument("--target", action="append", metavar="HOST:PORT", help="a model server; may be repeated")
     for name in ("monitor", "prometheus", "alertmanager"):
         parser.add_argument(f"--{name}", default=getattr(default, name), metavar="HOST:PORT")
-    parser.add_argument(
-        "--webhook", default=default.webhook, metavar="URL", help="/page, /ticket, /deadman is added"
-    )
-    parser.add_argument(
-        "--runbook-base", default=rules.RUNBOOKS, metavar="URL", help="where runbooks/ is published"
-    )
+    parser.add_argument("--webhook", default=default.webhook, metavar="URL", help="/page, /ticket, /deadman is added")
+    parser.add_argument("--runbook-base", default=rules.RUNBOOKS, metavar="URL", help="where runbooks/ is published")
     return parser
 
 

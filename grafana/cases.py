@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from grafana.profile import MINUTE_S, Profile
+from grafana.profile import MINUTE_S
 from grafana.statement import Alert, Statement
 
 Series = dict[str, str]
@@ -44,10 +44,10 @@ class Case:
     last: int = 45
 
 
-def case_file(cases: list[Case], alerts: list[Alert], profile: Profile, rules: Statement) -> Statement:
+def case_file(cases: list[Case], alerts: list[Alert], rules: Statement) -> Statement:
     """Return a promtool test file for the rule file of the same name; `alerts` are those it declares."""
     names = [group["name"] for group in rules["groups"]]
-    tests = [_test(case, alerts, profile) for case in cases]
+    tests = [_test(case, alerts) for case in cases]
     return {"evaluation_interval": "1m", "group_eval_order": names, "tests": tests}
 
 
@@ -57,28 +57,29 @@ def series(name: str, values: str, **labels: str) -> Series:
     return {name + "{" + ",".join(f'{key}="{text}"' for key, text in full.items()) + "}": values}
 
 
-def _test(case: Case, alerts: list[Alert], profile: Profile) -> Statement:
+def due(case: Case, alerts: list[Alert]) -> list[tuple[int, Fire, Alert]]:
+    """Return when, in minutes, each alert of a case must fire."""
     chosen = [(fire, _find(case, fire, alerts)) for fire in case.fires]
-    due = [(fire.since + alert.for_s // MINUTE_S, fire, alert) for fire, alert in chosen]
-    times = {at - before for at, _, _ in due for before in (0, 1)} | {case.clears or case.last}
+    return [(fire.since + alert.for_s // MINUTE_S, fire, alert) for fire, alert in chosen]
+
+
+def _test(case: Case, alerts: list[Alert]) -> Statement:
+    waits = due(case, alerts)
+    times = {at - before for at, _, _ in waits for before in (0, 1) if at >= before}
+    end = case.clears or (0 if waits else case.last)
+    checks = [_check(case, at, waits) for at in sorted(times | ({end} if end else set()))]
     return {
         "name": f"{case.alert}: {case.title}",
         "interval": "1m",
         "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-        "alert_rule_test": [
-            {
-                "eval_time": f"{at}m",
-                "alertname": case.alert,
-                "exp_alerts": [
-                    _expected(fire, alert)
-                    for start, fire, alert in due
-                    if start <= at and not (case.clears and at >= case.clears)
-                ],
-            }
-            for at in sorted(times)
-            if at >= 0 and (case.clears or not due or at <= max(start for start, _, _ in due))
-        ],
+        "alert_rule_test": checks,
     }
+
+
+def _check(case: Case, at: int, waits: list[tuple[int, Fire, Alert]]) -> Statement:
+    over = bool(case.clears) and at >= case.clears
+    expected = [] if over else [_expected(fire, alert) for start, fire, alert in waits if start <= at]
+    return {"eval_time": f"{at}m", "alertname": case.alert, "exp_alerts": expected}
 
 
 def _find(case: Case, fire: Fire, alerts: list[Alert]) -> Alert:

@@ -1,5 +1,7 @@
 """Cases for `drift_rules`, and a comparison of its PromQL with numpy."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from grafana.cases import Case, Fire, Series, series
@@ -52,10 +54,7 @@ def oracle_test() -> Statement:
         for window, hours in (("short", (0, 1)), ("medium", (6, 18)), ("long", (150, 18))):
             rows = (early * hours[0] + late * hours[1]).sum(axis=0)
             expected += _expressions(f's{s}",window="{window}', rows, shares)
-    samples = [
-        {"expr": expr, "eval_time": "168h", "exp_samples": [{"labels": "{}", "value": 1}]}
-        for expr in expected
-    ]
+    samples = [{"expr": expr, "eval_time": "168h", "exp_samples": [{"labels": "{}", "value": 1}]} for expr in expected]
     return {
         "name": "PromQL equals numpy",
         "interval": "1h",
@@ -138,11 +137,8 @@ def _drift() -> list[Case]:
     ]
 
 
-def _told(shifts: dict[str, tuple[int, ...]], minutes: int) -> str:
-    z = {
-        name: scores(np.array(rates) * minutes, np.array(EVEN), REFERENCE_ROWS)[2]
-        for name, rates in shifts.items()
-    }
+def _told(shifts: Mapping[str, tuple[int, ...]], minutes: int) -> str:
+    z = {name: scores(np.array(rates) * minutes, np.array(EVEN), REFERENCE_ROWS)[2] for name, rates in shifts.items()}
     worst = sorted(z, key=lambda name: -z[name])[:3]
     named = " ".join(f"{name} (z {z[name]:.1f})" for name in worst)
     return f"{len(z)} signals of m v1 moved, surely and by much: {named}."

@@ -31,9 +31,7 @@ def alerts(profile: Profile) -> list[Alert]:
 def _reference() -> list[Statement]:
     return [
         record(REFERENCE, f"max by ({BIN}) (vigil_reference_share) and on ({RELEASE}) {LIVE}"),
-        record(
-            "model:reference_rows", f"max by ({RELEASE}) (vigil_reference_rows) and on ({RELEASE}) {LIVE}"
-        ),
+        record("model:reference_rows", f"max by ({RELEASE}) (vigil_reference_rows) and on ({RELEASE}) {LIVE}"),
         record(
             "model_signal_bin:reference_rows",
             f"{REFERENCE} * on ({RELEASE}) group_left () model:reference_rows",
@@ -45,8 +43,7 @@ def _rows(profile: Profile) -> list[Statement]:
     windows = [
         record(
             "model_signal_bin:drift_rows",
-            f"sum by ({BIN}) (increase(vigil_signal_bin_total[{duration(seconds)}]))\n"
-            f"and on ({RELEASE}) {LIVE}",
+            f"sum by ({BIN}) (increase(vigil_signal_bin_total[{duration(seconds)}]))\nand on ({RELEASE}) {LIVE}",
             window=window,
         )
         for window, seconds in profile.drift.items()
@@ -76,8 +73,7 @@ def _scores() -> list[Statement]:
         record("model_signal:drift_df", f"count by ({SIGNAL}, window) ({bin_rows}) - 1 > 0"),
         record(
             "model_signal:drift_z",
-            f"((model_signal:drift_chi2 / model_signal:drift_df) ^ (1 / 3) - (1 - {spread}))\n"
-            f"/ sqrt({spread})",
+            f"((model_signal:drift_chi2 / model_signal:drift_df) ^ (1 / 3) - (1 - {spread}))\n/ sqrt({spread})",
         ),
     ]
 

@@ -175,10 +175,7 @@ def _users(profile: Profile) -> tuple[View, ...]:
             "Latency",
             f"From request to reply. The objective is {profile.latency_bound_s:g} s.",
             "s",
-            tuple(
-                (f"histogram_quantile({q}, sum by (le) ({buckets}))", f"p{q * 100:g}")
-                for q in (0.5, 0.95, 0.99)
-            ),
+            tuple((f"histogram_quantile({q}, sum by (le) ({buckets}))", f"p{q * 100:g}") for q in (0.5, 0.95, 0.99)),
             steps=((GREEN, None), (RED, profile.latency_bound_s)),
             none="no requests",
         ),

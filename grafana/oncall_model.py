@@ -91,8 +91,7 @@ def drift() -> tuple[View, ...]:
             "percentunit",
             (
                 (
-                    f"sum by (model, class) ({answers}) / on (model) group_left () "
-                    f"(sum by (model) ({answers}) > 0)",
+                    f"sum by (model, class) ({answers}) / on (model) group_left () (sum by (model) ({answers}) > 0)",
                     "{{model}} {{class}}",
                 ),
             ),

@@ -83,9 +83,7 @@ def _laid_out(rows: dict[str, tuple[View, ...]]) -> list[Panel]:
     top = 0
     for heading, views in rows.items():
         place = {"x": 0, "y": top, "w": WIDTH, "h": 1}
-        panels.append(
-            {"id": len(panels) + 1, "type": "row", "title": heading, "collapsed": False, "gridPos": place}
-        )
+        panels.append({"id": len(panels) + 1, "type": "row", "title": heading, "collapsed": False, "gridPos": place})
         left, top, line = 0, top + 1, 0
         for view in views:
             if left + view.width > WIDTH:
@@ -116,6 +114,7 @@ def _panel(view: View) -> Panel:
         }
     elif view.kind == "stat":
         options = _tile(view)
+    hidden = {"Time": True, "Value": True}  # a table is read for its labels
     return {
         "title": view.title,
         "description": view.description,
@@ -124,6 +123,7 @@ def _panel(view: View) -> Panel:
         "targets": _targets(view),
         "fieldConfig": {"defaults": defaults, "overrides": _overrides(view)},
         "options": options,
+        "transformations": [{"id": "organize", "options": {"excludeByName": hidden}}] if view.kind == "table" else [],
     }
 
 
@@ -138,6 +138,7 @@ def _targets(view: View) -> list[Panel]:
             "editorMode": "code",
             "instant": now,
             "range": not now,
+            "format": "table" if view.kind == "table" else "time_series",
         }
         for i, (expr, legend) in enumerate(view.queries)
     ]
@@ -169,16 +170,13 @@ def _mappings(words: dict[str, tuple[str, str]]) -> list[Panel]:
     mappings: list[Panel] = [{"type": "value", "options": plain}] if plain else []
     for value in sorted(special & words.keys()):
         text, colour = words[value]
-        mappings.append(
-            {"type": "special", "options": {"match": value, "result": {"text": text, "color": colour}}}
-        )
+        mappings.append({"type": "special", "options": {"match": value, "result": {"text": text, "color": colour}}})
     return mappings
 
 
 def _overrides(view: View) -> list[Panel]:
     overrides = [
-        _override(pattern, "color", {"mode": "fixed", "fixedColor": colour})
-        for pattern, colour in view.colours.items()
+        _override(pattern, "color", {"mode": "fixed", "fixedColor": colour}) for pattern, colour in view.colours.items()
     ]
     if view.dashed:
         overrides.append(_override(view.dashed, "custom.lineStyle", {"fill": "dash", "dash": [8, 6]}))

@@ -10,12 +10,8 @@ LIVE = '(vigil_model_info{stage="live"} == 1)'
 def records(profile: Profile) -> list[Statement]:
     """Return the ages that alerts and panels share."""
     return [
-        record(
-            "job:monitor_age:seconds", "time() - max by (job) (vigil_monitor_last_success_timestamp_seconds)"
-        ),
-        record(
-            "model:labels_age:seconds", "time() - max by (model) (vigil_labels_latest_timestamp_seconds > 0)"
-        ),
+        record("job:monitor_age:seconds", "time() - max by (job) (vigil_monitor_last_success_timestamp_seconds)"),
+        record("model:labels_age:seconds", "time() - max by (model) (vigil_labels_latest_timestamp_seconds > 0)"),
     ]
 
 
@@ -26,9 +22,7 @@ def alerts(profile: Profile) -> list[Alert]:
 
 def _under_floor(profile: Profile) -> Alert:
     enough = "on (model) group_left () max by (model) (vigil_quality_min_rows)"
-    upper, floor, rows = (
-        f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows")
-    )
+    upper, floor, rows = (f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows"))
     return Alert(
         name="VigilQualityUnderFloor",
         severity="critical",
@@ -75,10 +69,7 @@ def _monitor(profile: Profile) -> list[Alert]:
             component="monitor",
             summary="Models are served, but nothing watches their quality.",
             description="No monitor is scraped: quality and label alerts cannot fire, drift alerts can.",
-            expr=(
-                "absent(max(vigil_monitor_last_success_timestamp_seconds))\n"
-                "and on () count(vigil_model_info) > 0"
-            ),
+            expr=("absent(max(vigil_monitor_last_success_timestamp_seconds))\nand on () count(vigil_model_info) > 0"),
             for_s=profile.patient_s,
         ),
     ]

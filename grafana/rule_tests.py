@@ -23,7 +23,7 @@ def test_files(profile: Profile, rule_files: dict[str, Statement]) -> dict[str, 
     files = {
         name: {
             "rule_files": [f"../rules/{name}.yml"],
-            **case_file(make(), rules.ALERTS[name](profile), profile, content),
+            **case_file(make(), rules.ALERTS[name](profile), content),
         }
         for (name, make), content in zip(CASES.items(), rule_files.values(), strict=True)
     }

@@ -24,9 +24,7 @@ def rule_files(profile: Profile, runbook_base: str = RUNBOOKS) -> dict[str, Stat
         "drift": [group("vigil-drift", profile.drift_evaluation_s, drift_rules.records(profile))],
         "quality": [group("vigil-quality", profile.evaluation_s, quality_rules.records(profile))],
     }
-    return {
-        name: {"groups": [*groups, _alerts(name, profile, runbook_base)]} for name, groups in recorded.items()
-    }
+    return {name: {"groups": [*groups, _alerts(name, profile, runbook_base)]} for name, groups in recorded.items()}
 
 
 def alerts(profile: Profile) -> list[Alert]:

@@ -55,13 +55,9 @@ def _versions() -> list[Case]:
     return [
         Case(name, "v2 is promoted, v1 answers", target("v2") | info("1x60"), (wrong,)),
         Case(name, "one of two servers is behind", target("v2") | info("1x60") | other, (wrong,)),
-        Case(
-            name, "v2 is loaded but not live", target("v2") | info("1x60", "v2", stage="previous"), (wrong,)
-        ),
+        Case(name, "v2 is loaded but not live", target("v2") | info("1x60", "v2", stage="previous"), (wrong,)),
         Case(name, "v2 answers, v1 is kept", target("v2") | info("1x60", "v2") | old),
-        Case(
-            name, "the change takes 10 minutes", target("v2") | info("1x10 stale") | info("_x11 1x60", "v2")
-        ),
+        Case(name, "the change takes 10 minutes", target("v2") | info("1x10 stale") | info("_x11 1x60", "v2")),
     ]
 
 
@@ -119,9 +115,7 @@ def _capacity() -> list[Case]:
         return series("vigil_requests_rejected_total", f"0+{each_minute}x60", **M, reason=reason)
 
     full = Fire(0, labels={**M, "instance": "a:3000"}, value="95%")
-    queue, late = (
-        Fire(1, labels={**M, "reason": reason}, value="0.60") for reason in ("queue_full", "deadline")
-    )
+    queue, late = (Fire(1, labels={**M, "reason": reason}, value="0.60") for reason in ("queue_full", "deadline"))
     name = "VigilRejectingRequests"
     return [
         Case("VigilSaturated", "95 % of the limit", flight(95, 100), (full,)),

@@ -169,9 +169,7 @@ def _capacity(profile: Profile) -> list[Alert]:
             severity="warning",
             component="serving",
             summary="{{ $labels.model }} sheds load.",
-            description=(
-                '{{ printf "%.2f" $value }} requests/s of {{ $labels.model }} refused: {{ $labels.reason }}.'
-            ),
+            description=('{{ printf "%.2f" $value }} requests/s of {{ $labels.model }} refused: {{ $labels.reason }}.'),
             expr='model_reason:rejected:rate{reason=~"queue_full|deadline"} > 0.1',
             for_s=profile.urgent_s,
         ),

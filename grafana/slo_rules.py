@@ -68,10 +68,7 @@ def _ratio(profile: Profile, slo: str, window: str) -> str:
 def _burn(profile: Profile, slo: str, burn: Burn) -> Alert:
     limit = f"{burn.factor:g} * (1 - {_objectives(profile)[slo]})"
     chosen = f'slo="{slo}",tier="{burn.tier}"'
-    over = [
-        f'max by (job) (job:slo_errors:ratio{{{chosen},span="{span}"}}) > {limit}'
-        for span in ("long", "short")
-    ]
+    over = [f'max by (job) (job:slo_errors:ratio{{{chosen},span="{span}"}}) > {limit}' for span in ("long", "short")]
     enough = f"max by (job) (job:slo_errors:count{{{chosen}}}) >= {ENOUGH_BAD}"
     return Alert(
         name="VigilErrorBurn" if slo == "availability" else "VigilLatencyBurn",

@@ -41,7 +41,7 @@ def _against(champion: Release, candidate: Release, margin: float, confidence: f
     if lower >= -margin:
         return []
     return [
-        f"on {len(common)} common held-out rows its accuracy is {difference.mean():+.3f} against {champion.version}"
+        f"on {len(common)} common held-out rows its accuracy differs by {difference.mean():+.3f} from {champion.version}"
         f" ({confidence:.0%} lower bound {lower:+.3f}, allowed {-margin:+.3f})"
     ]
 

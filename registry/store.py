@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import uuid
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +86,10 @@ def releases(name: str | None = None) -> list[Listing]:
 
 
 def _publish(draft: Draft, folder: Path, workshop: Path) -> Release:
-    import bentoml.models  # 1 s: only a publisher pays for it
-    from bentoml._internal.models import ModelStore
+    with warnings.catch_warnings():  # deprecations among BentoML's own dependencies
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import bentoml.models  # 1 s: only a publisher pays for it
+        from bentoml._internal.models import ModelStore
 
     files = workshop / "files"
     shutil.copytree(folder, files)

@@ -72,7 +72,8 @@ def limits(draft: Draft) -> list[str]:
     weakest, score = min(draft.metrics["per_class"].items(), key=lambda item: item[1]["f1"])
     found = [
         f"Measured on {rows} rows held out of the same source: accuracy lies between "
-        f"{accuracy['lower']:.3f} and {accuracy['upper']:.3f}; traffic from elsewhere (other writers, devices, sites) can score lower.",
+        f"{accuracy['lower']:.3f} and {accuracy['upper']:.3f}; traffic from elsewhere (other "
+        "writers, devices, sites) can score lower.",
         f"The weakest class is {weakest}: F1 {score['f1']:.3f} on {score['rows']} rows.",
         f"It knows {len(draft.classes)} classes and answers one of them for any row, also for a row of none.",
     ]
@@ -89,7 +90,8 @@ def _data(draft: Draft) -> Table:
     splits = ", ".join(f"{name} {count}" for name, count in draft.data["splits"].items())
     shape = " x ".join(map(str, draft.input.shape))
     return Table(("", ""), (
-        ("source", draft.data["source"]), ("rows", str(draft.data["rows"])), ("SHA-256", draft.data["digest"]),
+        ("source", draft.data["source"]), ("rows", str(draft.data["rows"])),
+        ("SHA-256", draft.data["digest"]),
         ("splits, by hash of the row", splits), ("one row", f"{draft.input.dtype}, {shape}"),
         ("classes", ", ".join(draft.classes)),
         ("labels replaced at random", f"{draft.data['label_noise']:.0%}"),

@@ -170,16 +170,10 @@ def _number(path: Path, column: str, row: int, text: str) -> float:
 
 
 def _table(raw: _Raw) -> Table:
-    rows = _checked_rows(raw)
+    _check_shape(raw)
+    names = _names(raw)
+    rows = _finite_rows(raw, names)
     y, classes = _labels(raw)
-    names = raw.names
-    if rows.ndim == 2 and not names:
-        names = tuple(f"x{column}" for column in range(rows.shape[1]))
-    if (rows.ndim == 2 and len(names) != rows.shape[1]) or (rows.ndim > 2 and names):
-        raise DataError(
-            f"{raw.place}: {len(names)} names for rows of shape {rows.shape[1:]}; "
-            "accepted is one per column, none for images"
-        )
     key = row_keys(rows)
     unit = _hashes(hashlib.blake2b(b"group", digest_size=8), [g.encode() for g in raw.group])
     facts = repr((rows.dtype.str, rows.shape, names, classes)).encode()
@@ -187,7 +181,7 @@ def _table(raw: _Raw) -> Table:
     return Table(rows, y, names, classes, key, unit if raw.group else key, digest)
 
 
-def _checked_rows(raw: _Raw) -> np.ndarray:
+def _check_shape(raw: _Raw) -> None:
     x = raw.x
     if x.ndim not in (2, 3, 4) or not x.size or x.dtype.kind not in "uifb":
         raise DataError(
@@ -198,13 +192,28 @@ def _checked_rows(raw: _Raw) -> np.ndarray:
         raise DataError(
             f"{raw.place}: y has shape {raw.labels.shape}, x has {len(x)} rows; one label per row is needed"
         )
+
+
+def _names(raw: _Raw) -> tuple[str, ...]:
+    columns = raw.x.shape[1] if raw.x.ndim == 2 else 0
+    names = raw.names or tuple(f"x{column}" for column in range(columns))
+    if len(names) != columns or len(set(names)) != columns:
+        raise DataError(
+            f"{raw.place}: {len(set(names))} different names for rows of shape {raw.x.shape[1:]}; "
+            "accepted is one per column, none for images"
+        )
+    return names
+
+
+def _finite_rows(raw: _Raw, names: tuple[str, ...]) -> np.ndarray:
+    x = raw.x
     if x.ndim == 2 or x.dtype != np.uint8:
         with np.errstate(over="ignore"):
             x = x.astype(np.float32)
     finite = np.isfinite(x).reshape(len(x), -1)
     if not finite.all():
         row, cell = (int(i) for i in np.argwhere(~finite)[0])
-        column = f"column '{raw.names[cell]}'" if raw.names else f"value {cell}"
+        column = f"column '{names[cell]}'" if names else f"value {cell}"
         raise DataError(
             f"{raw.place}: row {row} (of 0 to {len(x) - 1}), {column} is not a finite float32 "
             f"({int((~finite).sum())} such values in all); fill or drop them"

@@ -51,7 +51,7 @@ h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
     """Return the document as GitHub-flavoured Markdown."""
-    parts = [f"# {title}"]
+    parts = [f"# {escape(title, quote=False)}"]
     for section in sections:
         parts += [f"## {section.title}", *(_markdown_block(block) for block in section.blocks)]
     return "\n\n".join(parts) + "\n"
@@ -69,17 +69,18 @@ def html(title: str, sections: Sequence[Section]) -> str:
 
 def _markdown_block(block: Block) -> str:
     if isinstance(block, Text):
-        return block.text
+        return escape(block.text, quote=False)
     if isinstance(block, Code):
         return f"```\n{block.text}\n```"
     if isinstance(block, Picture):
-        return f"{block.caption}\n\n{_markdown_block(block.table)}"
+        return f"{escape(block.caption, quote=False)}\n\n{_markdown_block(block.table)}"
     lines = [block.header, ("---",) * len(block.header), *block.rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    # A tag would vanish from the rendered table, a bar or a new line would break it.
+    return escape(text, quote=False).replace("|", "\\|").replace("\n", " ")
 
 
 def _html_block(block: Block) -> str:

@@ -1,0 +1,51 @@
+"""Measure what the README claims, side by side where two ways are compared, and write one JSON file.
+
+python -m benchmarks.run [signals|serving|start ...]
+"""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks import serving, signals, start
+
+RESULTS = Path(__file__).resolve().parent / "results"
+MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "signals": signals.measure,
+    "start": start.measure,
+    "serving": serving.measure,
+}
+PACKAGES = ("bentoml", "onnxruntime", "numpy", "torch")
+
+
+def main(names: list[str]) -> None:
+    """Run the named measures, or all, print them and write them with machine, date and command."""
+    found = {}
+    for name in names or list(MEASURES):
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        found[name] = MEASURES[name]()
+    now = datetime.now(UTC)
+    about = {
+        "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
+        "command": " ".join(["python -m benchmarks.run", *names]),
+        "machine": {"processor": platform.machine(), "cores": _cores(), "python": platform.python_version()},
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(about | found, indent=1) + "\n"
+    (RESULTS / f"cpu-{now:%Y-%m-%d}.json").write_text(text)
+    print(text)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,130 @@
+"""What every test may use: a store of its own, tiny real releases, and the real service."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from tiny_release import DIGITS, IMAGE, make_draft, make_files
+
+from demo.stack import free_ports
+from registry import store
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Give each test its own BENTOML_HOME, and return it."""
+    place = tmp_path / "bentoml"
+    monkeypatch.setenv("BENTOML_HOME", str(place))
+    for name in [name for name in os.environ if name.startswith("VIGIL_")]:
+        monkeypatch.delenv(name)
+    return place
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """Return a function that polls until something is true, and fails with its name after a deadline."""
+
+    def wait(what, look, timeout_s=20.0):
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            found = look()
+            if found:
+                return found
+            time.sleep(0.02)
+        pytest.fail(f"{what}: not within {timeout_s} s")
+
+    return wait
+
+
+@pytest.fixture
+def publish(tmp_path):
+    """Return a function that publishes a tiny real release into the store of BENTOML_HOME."""
+
+    def make(name="tiny", seed=0, right=1.0, spec=IMAGE, classes=DIGITS, **changed):
+        files = make_files(tmp_path / f"files-{name}-{seed}-{time.monotonic_ns()}", spec, classes, seed, right)
+        draft = make_draft(name, spec, classes, right, **changed)
+        return store.publish(draft, files)
+
+    return make
+
+
+@dataclass
+class Service:
+    """A running `bentoml serve`; `url` is its root."""
+
+    process: subprocess.Popen
+    url: str
+    log: Path
+    environment: dict = field(default_factory=dict)
+
+    def call(self, path, body=None, headers=None, method=None):
+        """Return (status, JSON or text) of one request."""
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        kind = {"Content-Type": "application/json"} if data is not None else {}
+        request = urllib.request.Request(self.url + path, data, kind | (headers or {}), method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, _parsed(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _parsed(error)
+        except (urllib.error.URLError, ConnectionError):
+            return 0, None
+
+    def metric(self, name, **labels):
+        """Return the sum of the samples of a metric that have these labels."""
+        _, text = self.call("/metrics")
+        total = 0.0
+        for line in text.splitlines():
+            if line.startswith((name + "{", name + " ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
+                total += float(line.rsplit(" ", 1)[1])
+        return total
+
+    def stop(self):
+        """Send SIGTERM, wait, and kill what is left of the group; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            return self.process.wait()
+
+
+def _parsed(answer):
+    content = answer.read()
+    return json.loads(content) if answer.headers.get_content_type() == "application/json" else content.decode()
+
+
+@pytest.fixture(scope="module")
+def start_service(tmp_path_factory, eventually):
+    """Return a function that starts the real service on a store; all are stopped when the module ends."""
+    running = []
+
+    def start(home, target="service:Vigil", **variables):
+        port = free_ports(1)[0]
+        environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | variables
+        log = tmp_path_factory.mktemp("service") / "log"
+        command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+        with open(log, "wb") as stream:
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        service = Service(process, f"http://127.0.0.1:{port}", log, environment)
+        running.append(service)
+        eventually("the service answering /livez", lambda: service.call("/livez")[0] == 200, 60)
+        return service
+
+    yield start
+    for service in running:
+        service.stop()

@@ -1,0 +1,45 @@
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+INSTALL = "apt-get install -y --no-install-recommends prometheus prometheus-alertmanager"
+
+
+def program(name):
+    found = shutil.which(name)
+    if found is None:
+        pytest.fail(f"{name} is not installed; run: {INSTALL}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Run a program of the Prometheus packages to its end; return its output and status."""
+
+    def run(name, *arguments):
+        command = [program(name), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+@pytest.fixture
+def check_queries(run, tmp_path):
+    """Have promtool parse queries, each as a recording rule of its own; return what it complains about."""
+
+    def check(queries):
+        rules = [{"record": f"query:number:{i}", "expr": query} for i, query in enumerate(queries)]
+        place = tmp_path / "queries.yml"
+        place.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}))
+        done = run("promtool", "check", "rules", place)
+        return "" if done.returncode == 0 else done.stdout + done.stderr
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def grafana_folder():
+    return Path(__file__).resolve().parents[2] / "grafana"

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+import yaml
+
+from grafana import build, drift_cases, rules
+from grafana.profile import PRODUCTION
+from monitoring import reference
+
+
+def test_the_numbers_promql_is_held_to_are_those_thresholds_are_calibrated_with():
+    generator = np.random.default_rng(0)
+    for bins in (2, 5, 16):
+        counts = generator.integers(0, 50, bins) + np.eye(bins, dtype=int)[0]
+        original = generator.integers(1, 500, bins)
+        original[-1] = 0 if bins == 5 else original[-1]
+        _, _, z = drift_cases.scores(counts, original / original.sum(), int(original.sum()))
+        assert z == pytest.approx(reference.z_scores(counts[None], original[None])[0], rel=1e-12)
+
+
+def test_bins_that_nobody_uses_change_nothing():
+    counts, shares = np.array([30, 50, 20]), np.array([0.2, 0.5, 0.3])
+    padded = drift_cases.scores(np.append(counts, [0, 0]), np.append(shares, [0, 0]), 800)
+    assert padded == pytest.approx(drift_cases.scores(counts, shares, 800), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("record", "right", "wrong"),
+    [
+        ("model_signal:drift_df", "> 0)) - 1", ">= 0)) - 1"),
+        ("model_signal:drift_psi", "1e-4", "1e-3"),
+        ("model_signal:drift_z", "(1 / 3)", "(1 / 2)"),
+        ("model:reference_rows", "max by", "sum by"),
+        ("model_signal_bin:drift_rows", "sum by", "max by"),
+    ],
+)
+def test_a_wrong_drift_formula_is_noticed(run, tmp_path, record, right, wrong):
+    file = rules.rule_files(PRODUCTION)["drift"]
+    changed = [rule for group in file["groups"] for rule in group["rules"] if rule.get("record") == record]
+    for rule in changed:
+        assert right in rule["expr"]
+        rule["expr"] = rule["expr"].replace(right, wrong)
+    build.write(PRODUCTION, tmp_path, build.Addresses())
+    (tmp_path / "prometheus/rules/drift.yml").write_text(yaml.safe_dump(file))
+    assert run("promtool", "test", "rules", tmp_path / "prometheus/tests/drift_oracle.yml").returncode == 1

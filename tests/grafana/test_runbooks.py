@@ -1,0 +1,60 @@
+import re
+import shlex
+
+import pytest
+
+import vigil
+from grafana import rules
+from grafana.profile import PRODUCTION
+from tests.grafana import promql
+
+ALERTS = sorted({alert.name for alert in rules.alerts(PRODUCTION)})
+PARTS = [
+    "Meaning", "Impact", "Is it us?", "Diagnosis", "Mitigation", "Escalation", "After", "False alarms",
+]  # fmt: skip
+
+
+def blocks(text, language):
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL)
+    return [block.strip() for _, block in found]
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert(grafana_folder):
+    assert sorted(page.stem for page in (grafana_folder / "runbooks").glob("*.md")) == ALERTS
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_a_runbook_has_every_part_in_order(grafana_folder, name):
+    text = (grafana_folder / "runbooks" / f"{name}.md").read_text()
+    assert text.startswith(f"# {name}\n")
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == PARTS
+    assert re.search(r"^1\. ", text.split("## Diagnosis")[1], re.MULTILINE)
+    assert text.count("```promql") >= 3
+
+
+def test_every_query_of_a_runbook_can_be_pasted(grafana_folder, check_queries):
+    found = [q for page in (grafana_folder / "runbooks").glob("*.md") for q in blocks(page.read_text(), "promql")]
+    assert len(found) > 80
+    assert check_queries(found) == ""
+
+
+def test_every_metric_in_a_runbook_is_produced_by_somebody(grafana_folder):
+    known = promql.declared()
+    for page in (grafana_folder / "runbooks").glob("*.md"):
+        for query in blocks(page.read_text(), "promql"):
+            assert promql.unknown(query, known) == set(), page.name
+
+
+def test_every_command_of_a_runbook_is_one_that_vigil_knows(grafana_folder):
+    commands = [c for page in (grafana_folder / "runbooks").glob("*.md") for c in blocks(page.read_text(), "sh")]
+    assert len(commands) > 15
+    for command in commands:
+        words = [word for word in shlex.split(command) if not word.startswith("VIGIL_")]
+        assert words[0] == "vigil", command
+        assert vigil.parser().parse_args(words[1:]).run
+
+
+def test_the_mitigation_of_a_bad_release_is_the_rollback(grafana_folder):
+    for name in ("VigilQualityUnderFloor", "VigilPredictionsCollapsed", "VigilErrorBurn", "VigilWrongVersionServed"):
+        text = (grafana_folder / "runbooks" / f"{name}.md").read_text()
+        assert "vigil rollback --why" in text.split("## Mitigation")[1]

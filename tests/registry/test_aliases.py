@@ -1,0 +1,161 @@
+import json
+import multiprocessing
+import shutil
+
+import pytest
+
+from registry import aliases, gate, store
+from registry.errors import AliasError, ReleaseError
+
+
+def test_the_first_promotion_makes_a_champion_with_its_history(publish):
+    made = publish()
+    change = aliases.promote(made.tag, "first")
+    state = aliases.read("tiny")
+    assert state.champion == aliases.Pin(made.version, made.digest)
+    assert state.previous is None and state.history == (change,)
+    assert (change.action, change.why, change.from_version, change.to_version) == ("promote", "first", None, made.version)
+    assert change.accuracy == 1.0 and change.who
+
+
+def test_rollback_walks_back_along_the_champions_and_then_refuses(publish):
+    one, two, three = (publish(seed=seed) for seed in (1, 2, 3))
+    for made in (one, two, three):
+        aliases.promote(made.tag, "next", force=True)
+    assert aliases.rollback("tiny", "bad").to_version == two.version
+    assert aliases.rollback("tiny", "bad too").to_version == one.version
+    with pytest.raises(AliasError, match="nothing to roll back to"):
+        aliases.rollback("tiny", "again")
+    assert [change.action for change in aliases.read("tiny").history] == ["promote"] * 3 + ["rollback"] * 2
+
+
+def test_rollback_of_a_model_that_was_never_promoted_is_refused():
+    with pytest.raises(AliasError, match="nothing to roll back to"):
+        aliases.rollback("tiny", "why not")
+
+
+def test_an_unknown_tag_cannot_be_promoted():
+    with pytest.raises(ReleaseError, match="not in the store"):
+        aliases.promote("tiny:20260101-000000-00000000", "hm")
+
+
+def test_the_champion_cannot_be_promoted_again(publish):
+    tag = publish().tag
+    aliases.promote(tag, "first")
+    with pytest.raises(AliasError, match="is the champion already"):
+        aliases.promote(tag, "again")
+
+
+def test_a_worse_release_is_refused_with_its_numbers_and_force_is_recorded(publish):
+    good, worse = publish(seed=0), publish(seed=0, right=0.6, created="2026-11-24T12:00:00Z")
+    aliases.promote(good.tag, "first")
+    with pytest.raises(AliasError, match=r"300 common held-out rows .* differs by -0\.\d+ .* Override: --force"):
+        aliases.promote(worse.tag, "newer")
+    assert aliases.read("tiny").champion.version == good.version
+    change = aliases.promote(worse.tag, "newer", force=True)
+    assert len(change.forced) == 1 and "common held-out rows" in change.forced[0]
+    assert aliases.read("tiny").previous.version == good.version
+
+
+def test_an_equal_release_is_promoted_without_force(publish):
+    good, equal = publish(seed=0), publish(seed=0, created="2026-11-24T12:00:00Z")
+    aliases.promote(good.tag, "first")
+    assert aliases.promote(equal.tag, "retrained").forced == ()
+
+
+@pytest.mark.parametrize(
+    ("changed", "objection"),
+    [
+        ({"parity": {}}, "no parity certificate"),
+        ({"parity": {"max_difference": 1e-3, "limit": 1e-4}}, "no parity certificate within its limit"),
+        ({"parity": {"max_difference": float(2**70), "limit": 1e-4}}, "no parity certificate within its limit"),
+        ({"gate": {"margin": 0.02, "confidence": 0.95, "beats_baselines": False}}, "does not beat the baselines"),
+    ],
+)
+def test_a_release_without_its_proofs_is_refused(publish, changed, objection):
+    with pytest.raises(AliasError, match=objection):
+        aliases.promote(publish(**changed).tag, "first")
+
+
+def test_a_release_with_too_few_common_rows_cannot_be_judged(publish, monkeypatch):
+    one, other = publish(seed=1), publish(seed=2)
+    monkeypatch.setattr(gate, "FEWEST_COMMON_ROWS", 301)
+    assert gate.objections(other, one) == ["only 300 held-out rows in common with the champion, 301 are needed"]
+
+
+def test_a_reason_is_demanded(publish):
+    with pytest.raises(AliasError, match="says nothing"):
+        aliases.promote(publish().tag, "  ")
+
+
+def test_a_broken_champion_is_an_objection_that_force_overrules(publish):
+    broken, fresh = publish(seed=1), publish(seed=2)
+    aliases.promote(broken.tag, "first")
+    (broken.path / "model.onnx").write_bytes(b"gone")
+    with pytest.raises(AliasError, match="cannot be compared with the champion"):
+        aliases.promote(fresh.tag, "the champion is broken")
+    aliases.promote(fresh.tag, "the champion is broken", force=True)
+    with pytest.raises(ReleaseError, match=r"model\.onnx is not the file"):
+        aliases.rollback("tiny", "to the broken one")
+    assert aliases.read("tiny").champion.version == fresh.version
+
+
+def test_rollback_refuses_another_release_under_the_promoted_name(publish):
+    one, two = publish(seed=1), publish(seed=2)
+    aliases.promote(one.tag, "first")
+    aliases.promote(two.tag, "second", force=True)
+    said = json.loads(aliases.path("tiny").read_bytes())
+    said["line"][0]["digest"] = "0" * 64
+    aliases.path("tiny").write_text(json.dumps(said))
+    with pytest.raises(AliasError, match="its digest differs"):
+        aliases.rollback("tiny", "back")
+
+
+def test_an_unreadable_alias_file_is_named(publish):
+    aliases.promote(publish().tag, "first")
+    aliases.path("tiny").write_text("{")
+    with pytest.raises(AliasError, match=r"tiny\.json: cannot be read: .*restore it from a backup"):
+        aliases.read("tiny")
+
+
+def test_the_only_model_is_found_and_several_are_listed(publish):
+    with pytest.raises(AliasError, match="no model has a champion"):
+        aliases.only_model()
+    aliases.promote(publish("one").tag, "first")
+    assert aliases.only_model() == "one"
+    aliases.promote(publish("two").tag, "first")
+    with pytest.raises(AliasError, match="2 models have a champion: one, two"):
+        aliases.only_model()
+
+
+def _promote_and_roll_back(tags, rounds):
+    for round_ in range(rounds):
+        for tag in tags:
+            try:
+                aliases.promote(tag, f"round {round_}", force=True)
+            except AliasError as error:
+                if "already" not in str(error):
+                    raise
+
+
+def test_promoters_at_once_lose_no_line_of_the_history(publish):
+    tags = [publish(seed=seed).tag for seed in range(3)]
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_promote_and_roll_back, args=(tags, 5)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    while any(worker.is_alive() for worker in workers):
+        state = aliases.read("tiny")  # a reader never sees half a change
+        assert len(state.line) == len(state.history)
+    assert [worker.exitcode for worker in workers] == [0] * 4
+    history = aliases.read("tiny").history
+    for before, after in zip(history, history[1:], strict=False):
+        assert after.from_version == before.to_version  # each change started from the one before
+
+
+def test_a_deleted_champion_does_not_stop_the_listing(publish):
+    made = publish()
+    aliases.promote(made.tag, "first")
+    shutil.rmtree(made.path)
+    assert store.releases() == []
+    assert aliases.read("tiny").champion.version == made.version

@@ -1,0 +1,78 @@
+"""The documents say what the code does: commands, files, variables and versions."""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import vigil
+from serving.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+VERBS = ("train", "models", "promote", "rollback", "history", "verify", "serve", "build", "watch", "labels", "report")
+FLOORS = {
+    "bentoml": (1, 4, 39), "onnx": (1, 22), "torch": (2, 10), "python-multipart": (0, 0, 27), "starlette": (1, 0, 1),
+}  # fmt: skip
+
+
+def _commands():
+    return [line.strip() for line in README.splitlines() if re.match(r"\s*vigil [a-z]", line)]
+
+
+@pytest.mark.parametrize("line", _commands())
+def test_every_command_in_the_readme_is_one_the_parser_takes(line):
+    words = re.split(r"\s+#|\s+&&", line)[0]
+    vigil.parser().parse_args([w.strip('"') for w in re.findall(r'"[^"]*"|\S+', words)][1:])
+
+
+def test_the_readme_shows_the_daily_verbs():
+    shown = {line.split()[1] for line in _commands()}
+    assert shown >= set(VERBS) - {"verify", "serve"}
+
+
+def test_every_file_and_folder_the_documents_link_exists():
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            assert (ROOT / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_benchmark_and_test_the_readme_names_exists():
+    for path in re.findall(r"`((?:tests|benchmarks|grafana|demo|training)/[\w/]+\.(?:py|json|toml))`", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_lists_every_variable_of_the_service():
+    for field in dataclasses.fields(Settings):
+        assert f"VIGIL_{field.name.upper()}" in README, field.name
+
+
+def test_the_readme_has_no_placeholder_left():
+    assert "@@" not in README
+
+
+def test_the_pinned_versions_are_above_the_floors_and_carry_no_address():
+    text = (ROOT / "constraints.txt").read_text()
+    pins = dict(line.split("==") for line in text.splitlines() if "==" in line)
+    for package, floor in FLOORS.items():
+        assert tuple(int(p) for p in pins[package].split(".")[: len(floor)]) >= floor, package
+    assert pins["torch"] == "2.13.0"
+    assert "://" not in text and " @ " not in text
+
+
+def test_every_dependency_of_the_project_is_pinned():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *(r for name, extra in extras.items() if name != "gpu" for r in extra)]
+    pins = {line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    names = {re.match(r"[A-Za-z0-9._-]+", requirement).group().lower() for requirement in asked} - {"vigil"}
+    assert {name.replace("_", "-") for name in names} <= {pin.replace("_", "-") for pin in pins}
+
+
+def test_the_bento_asks_for_run_time_packages_only():
+    text = (ROOT / "bentofile.yaml").read_text()
+    packages = re.findall(r"^    - ([a-z-]+)", text, flags=re.M)
+    assert {"bentoml", "onnxruntime", "numpy", "prometheus-client"} <= set(packages)
+    assert not {"torch", "pandas", "scikit-learn", "evidently", "matplotlib"} & set(packages)

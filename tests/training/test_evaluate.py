@@ -1,0 +1,184 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize, special, stats
+from sklearn import metrics as oracle
+
+from training import data, evaluate
+from training.config import Data
+
+CLASSES = ("a", "b", "c", "d")
+generator = np.random.default_rng(0)
+Y = generator.integers(0, 4, 400)
+LOGITS = generator.normal(size=(400, 4)) + 1.2 * np.eye(4)[Y]
+PROBABILITIES = special.softmax(LOGITS, axis=1)
+
+
+def found():
+    return evaluate.metrics(Y, PROBABILITIES, CLASSES)
+
+
+def test_every_headline_metric_agrees_with_scikit_learn():
+    predicted = PROBABILITIES.argmax(axis=1)
+    values = {
+        name: entry["value"]
+        for name, entry in found().items()
+        if isinstance(entry, dict) and "value" in entry
+    }
+    assert values.pop("ece") == pytest.approx(naive_ece(PROBABILITIES, Y), abs=1e-12)
+    assert values == pytest.approx({
+        "accuracy": oracle.accuracy_score(Y, predicted),
+        "balanced_accuracy": oracle.balanced_accuracy_score(Y, predicted),
+        "log_loss": oracle.log_loss(Y, PROBABILITIES),
+        "brier": oracle.brier_score_loss(Y, PROBABILITIES, scale_by_half=False),
+        "roc_auc": oracle.roc_auc_score(Y, PROBABILITIES, multi_class="ovr"),
+    }, abs=1e-12)  # fmt: skip
+
+
+def naive_ece(probabilities, y):
+    confidence, predicted = probabilities.max(axis=1), probabilities.argmax(axis=1)
+    total = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence >= low) & (confidence < low + 1 / 15)
+        if inside.any():
+            total += inside.mean() * abs((predicted == y)[inside].mean() - confidence[inside].mean())
+    return total
+
+
+def test_the_table_of_classes_and_the_confusion_matrix_agree_with_scikit_learn():
+    predicted, result = PROBABILITIES.argmax(axis=1), found()
+    precision, recall, f1, rows = oracle.precision_recall_fscore_support(Y, predicted)
+    assert result["confusion"] == oracle.confusion_matrix(Y, predicted).tolist()
+    for c, name in enumerate(CLASSES):
+        expected = {"precision": precision[c], "recall": recall[c], "f1": f1[c], "rows": rows[c]}
+        assert result["per_class"][name] == pytest.approx(expected)
+
+
+def test_ties_count_half_in_the_area_under_the_curve():
+    scores = np.round(PROBABILITIES, 1)
+    truth = np.eye(4)[Y]
+    value = evaluate.roc_auc(truth, scores)(np.ones((1, 400)))[0]
+    assert value == pytest.approx(
+        np.mean([oracle.roc_auc_score(truth[:, c], scores[:, c]) for c in range(4)])
+    )
+
+
+@given(weights=st.lists(st.integers(0, 3), min_size=400, max_size=400))
+@settings(max_examples=25)
+def test_a_weighted_metric_is_the_metric_of_the_repeated_rows(weights):
+    repeated = np.repeat(np.arange(400), weights)
+    if len(np.unique(Y[repeated])) < 2:
+        return
+    weighted, plain = (
+        evaluate.functions(Y, PROBABILITIES),
+        evaluate.functions(Y[repeated], PROBABILITIES[repeated]),
+    )
+    for name in weighted:
+        value = weighted[name](np.array([weights], dtype=float))[0]
+        assert value == pytest.approx(plain[name](np.ones((1, len(repeated))))[0], abs=1e-9), name
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 10), (7, 10), (10, 10), (283, 307), (9990, 10_000)])
+def test_the_interval_of_accuracy_is_the_wilson_interval_of_scipy(right, rows):
+    expected = stats.binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    result = evaluate.accuracy(right, rows)
+    assert (result["lower"], result["upper"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_the_bootstrap_interval_is_close_to_that_of_scipy():
+    losses = evaluate.row_log_loss(Y, PROBABILITIES)
+    expected = stats.bootstrap(
+        (losses,), np.mean, method="percentile", n_resamples=4000, rng=1
+    ).confidence_interval
+    result = found()["log_loss"]
+    width = expected.high - expected.low
+    assert result["lower"] == pytest.approx(expected.low, abs=0.08 * width)
+    assert result["upper"] == pytest.approx(expected.high, abs=0.08 * width)
+
+
+def test_intervals_are_the_same_in_every_run_and_hold_the_value():
+    assert found() == found()
+    for name in ("accuracy", "balanced_accuracy", "log_loss", "brier", "roc_auc"):
+        assert found()[name]["lower"] < found()[name]["value"] < found()[name]["upper"]
+
+
+def test_bootstrap_in_chunks_covers_every_resample(monkeypatch):
+    wanted = {"mean": lambda w: w @ np.arange(400) / w.sum(axis=1)}
+    whole = evaluate.bootstrap(wanted, 400, seed=0)
+    monkeypatch.setattr(evaluate, "_CHUNK_CELLS", 400 * 7)
+    assert evaluate.bootstrap(wanted, 400, seed=0) == whole
+
+
+def test_a_class_absent_from_the_test_rows_leaves_every_number_finite():
+    y = np.where(Y == 3, 0, Y)
+    result = evaluate.metrics(y, PROBABILITIES, CLASSES)
+    for name in ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece", "roc_auc"):
+        assert np.isfinite(list(result[name].values())).all(), name
+    assert result["balanced_accuracy"]["value"] == pytest.approx(
+        oracle.recall_score(y, PROBABILITIES.argmax(axis=1), labels=[0, 1, 2], average="macro")
+    )
+    assert result["per_class"]["d"]["recall"] == 0.0
+
+
+def test_a_certain_wrong_answer_costs_much_but_not_everything():
+    loss = evaluate.row_log_loss(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]], dtype=np.float32))
+    assert loss.tolist() == pytest.approx([-np.log(np.finfo(np.float32).eps), 0.0])
+
+
+def platt_loss(inverse, logits, y):
+    n, classes = logits.shape
+    target = np.full((n, classes), 1 / (n + 2) / (classes - 1))
+    target[np.arange(n), y] = (n + 1) / (n + 2)
+    return -(target * special.log_softmax(inverse * logits, axis=1)).sum()
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 6.0])
+def test_the_temperature_is_the_minimum_that_scipy_finds(scale):
+    logits = scale * LOGITS
+    best = optimize.minimize_scalar(platt_loss, bounds=(0.05, 20), args=(logits, Y), method="bounded")
+    assert 1 / evaluate.temperature(logits, Y) == pytest.approx(best.x, rel=1e-3)
+
+
+def test_the_temperature_lowers_the_log_loss_of_a_model_that_is_too_sure():
+    hot = 6 * LOGITS
+    cooled = special.softmax(hot / evaluate.temperature(hot, Y), axis=1)
+    assert oracle.log_loss(Y, cooled) < 0.5 * oracle.log_loss(Y, special.softmax(hot, axis=1))
+
+
+def test_rows_that_are_all_right_do_not_make_the_model_certain():
+    y = np.arange(100) % 4
+    confidence = special.softmax(5 * np.eye(4)[y] / evaluate.temperature(5 * np.eye(4)[y], y), axis=1).max()
+    assert confidence == pytest.approx(101 / 102, abs=1e-6)
+
+
+def test_reliability_bins_hold_every_row():
+    bins = evaluate.reliability(Y, PROBABILITIES)
+    assert sum(entry["rows"] for entry in bins) == 400
+    share = sum(entry["accuracy"] * entry["rows"] for entry in bins) / 400
+    assert share == pytest.approx(found()["accuracy"]["value"])
+
+
+def test_the_paired_difference_agrees_with_the_t_interval_of_scipy():
+    a, b = generator.normal(0.3, 1, 2000), generator.normal(0, 1, 2000)
+    result = evaluate.difference(a, b, 0.95)
+    expected = stats.ttest_rel(a, b).confidence_interval(0.90)
+    assert (result["lower"], result["upper"]) == pytest.approx((expected.low, expected.high), abs=1e-3)
+
+
+def test_cross_validation_holds_each_row_out_once(tmp_path):
+    table = data.load(Data("breast_cancer"), tmp_path)
+    seen = []
+
+    def train(x, y):
+        assert len(x) == len(y)
+
+        def answer(rows):
+            seen.extend(data.row_keys(rows).tolist())
+            return np.tile([0.4, 0.6], (len(rows), 1))
+
+        return answer
+
+    scores = evaluate.crossval(table, 5, 0, train)
+    assert sorted(seen) == sorted(table.key.tolist())
+    assert np.mean(scores) == pytest.approx((table.y == 1).mean(), abs=0.02)

@@ -1,0 +1,253 @@
+"""The whole pipeline on real data, into a real BentoML store in a temporary folder."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monitoring import reference
+from registry import store
+from registry.errors import DataError, ExportError
+from training import export, loop, outcome, run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+# bentoml 1.4.39 builds its path patterns in a way that pathspec 1.0 calls deprecated.
+pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A store of its own; BENTOML_HOME is read by the registry on each call."""
+    folder = tmp_path_factory.mktemp("bentoml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def digits(home, tmp_path_factory):
+    """The outcome of examples/digits.toml, its release, and the lines of progress."""
+    lines = []
+    result = run.train(EXAMPLES / "digits.toml", tmp_path_factory.mktemp("digits"), progress=lines.append)
+    return result, store.open_release(result.tag), lines
+
+
+def test_digits_reach_the_accuracy_of_the_readme_and_beat_the_linear_baseline(digits):
+    result, _, _ = digits
+    accuracy = result.metrics["accuracy"]
+    assert accuracy["value"] > 0.95
+    assert accuracy["value"] > result.baselines["linear"]["accuracy"]["value"]
+    assert result.baselines["majority"]["accuracy"]["value"] < 0.2
+    assert result.gate["beats_baselines"]
+
+
+def test_the_release_holds_its_five_files_and_every_fact_of_the_run(digits):
+    result, release, _ = digits
+    manifest = release.manifest
+    assert set(manifest.files) == {"model.onnx", "reference.json", "heldout.npz", "card.md", "card.html"}
+    assert manifest.name == "digits"
+    assert (manifest.input.dtype, manifest.input.shape, manifest.input.columns) == ("uint8", (8, 8), ())
+    assert manifest.classes == tuple("0123456789")
+    assert manifest.metrics == result.metrics
+    assert manifest.metrics["rows"] == manifest.data["splits"]["test"] == 307
+    assert manifest.parity["max_difference"] <= manifest.parity["limit"]
+    assert manifest.parity["rows"] == 307 + 136
+    assert manifest.quality["floor"] == manifest.baselines["linear"]["accuracy"]["lower"]
+    assert manifest.config["loop"]["seed"] == 0
+    assert manifest.data["label_noise"] == manifest.data["labels_changed"] == 0
+    assert manifest.code["command"].startswith(f"vigil train {EXAMPLES / 'digits.toml'} --run-folder ")
+
+
+def test_the_held_out_rows_are_raw_and_the_file_answers_them_as_recorded(digits):
+    _, release, _ = digits
+    with np.load(io.BytesIO(release.read("heldout.npz")), allow_pickle=False) as heldout:
+        key, x, y, recorded = (heldout[name] for name in ("key", "x", "y", "probabilities"))
+    assert (key.dtype, x.dtype, y.dtype, recorded.dtype) == (np.uint64, np.uint8, np.int64, np.float32)
+    assert len(key) == len(x) == len(y) == len(recorded) == 307
+    answered, _ = export.run(export.session_of(release.read("model.onnx")), x, 64)
+    assert np.array_equal(answered, recorded)
+    accuracy = float((recorded.argmax(axis=1) == y).mean())
+    assert accuracy == pytest.approx(release.manifest.metrics["accuracy"]["value"])
+
+
+def test_the_reference_can_be_read_back_and_rests_on_the_test_rows(digits):
+    _, release, _ = digits
+    assert reference.parse(release.read("reference.json")).rows == 307
+
+
+def test_the_card_states_numbers_parity_and_the_command_in_both_forms(digits):
+    result, release, _ = digits
+    accuracy = result.metrics["accuracy"]
+    said = f"{accuracy['value']:.3f} ({accuracy['lower']:.3f}-{accuracy['upper']:.3f})"
+    for file in ("card.md", "card.html"):
+        text = release.read(file).decode()
+        for expected in (
+            said, release.manifest.data["digest"], f"{result.parity['max_difference']:.3g} (limit 0.0001)",
+            release.manifest.code["command"], release.manifest.code["git_commit"], "optimizer.weight_decay",
+            "Conv2d(1, 32", "trained parameters", "The weakest class is", "majority", "linear",
+        ):  # fmt: skip
+            assert expected in text, (file, expected)
+    page = release.read("card.html").decode()
+    assert page.count("<svg") == 3
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_progress_has_one_line_per_stage(digits):
+    _, _, lines = digits
+    assert [line.split(":")[0] for line in lines] == ["data", "baselines", "training", "export", "published"]
+
+
+def test_the_outcome_is_one_table_for_people_and_one_object_for_machines(digits):
+    result, _, _ = digits
+    text = outcome.as_text(result)
+    assert [line.split()[0] for line in text.splitlines()[1:4]] == ["model", "majority", "linear"]
+    assert result.tag in text
+    loaded = json.loads(outcome.as_json(result))
+    assert loaded["tag"] == result.tag
+    assert loaded["metrics"] == result.metrics
+    assert "\n" not in outcome.as_json(result)
+
+
+def test_the_worse_digits_are_bad_and_share_their_test_rows_with_the_good_ones(digits, home, tmp_path):
+    _, good, _ = digits
+    result = run.train(EXAMPLES / "digits_worse.toml", tmp_path)
+    worse = store.open_release(result.tag)
+    assert result.tag.startswith("digits:")
+    assert result.metrics["accuracy"]["upper"] < 0.7
+    assert worse.manifest.data["label_noise"] == 0.9
+    assert worse.manifest.data["labels_changed"] > 300
+    assert "90% of the training labels were replaced at random" in worse.read("card.md").decode()
+    keys = [np.load(io.BytesIO(r.read("heldout.npz")), allow_pickle=False)["key"] for r in (good, worse)]
+    assert np.array_equal(*keys)
+
+
+def test_a_table_trains_with_its_columns_named(home, tmp_path):
+    result = run.train(EXAMPLES / "breast_cancer.toml", tmp_path)
+    manifest = store.open_release(result.tag).manifest
+    assert result.metrics["accuracy"]["value"] > 0.94
+    assert manifest.input.dtype == "float32"
+    assert len(manifest.input.columns) == 30
+    assert manifest.classes == ("malignant", "benign")
+    assert manifest.gate["beats_baselines"]
+
+
+SMALL = """
+name = "small"
+[data]
+source = "digits"
+[model]
+width = 16
+[loop]
+epochs = 4000
+patience_epochs = 4000
+checkpoint_steps = 5
+"""
+
+COMMAND = """
+import sys
+from pathlib import Path
+from registry.errors import UserError
+from training import run
+try:
+    run.train(Path(sys.argv[1]), Path(sys.argv[2]), resume=len(sys.argv) > 3)
+except UserError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+def start(*arguments):
+    root = Path(__file__).parents[2]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    words = [sys.executable, "-c", COMMAND, *map(str, arguments)]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path, process, deadline_s=60):
+    end = time.monotonic() + deadline_s
+    while not path.exists():
+        assert process.poll() is None, "the process ended before it saved"
+        assert time.monotonic() < end, f"{path} did not appear"
+        time.sleep(0.01)
+
+
+def test_sigterm_saves_and_exits_with_the_command_to_resume(home, tmp_path):
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL)
+    process = start(config, tmp_path / "run")
+    wait_for(tmp_path / "run" / loop.CHECKPOINT, process)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert f"resume with vigil train {config} --run-folder {tmp_path / 'run'} --resume" in said
+    assert store.releases("small") == []
+
+
+def test_a_killed_process_resumed_publishes_the_same_model_as_one_left_alone(home, tmp_path):
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL.replace("4000", "60").replace("small", "killed"))
+    process = start(config, tmp_path / "run")
+    wait_for(tmp_path / "run" / loop.CHECKPOINT, process)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    resumed = run.train(config, tmp_path / "run", resume=True)
+    whole = run.train(config, tmp_path / "whole")
+    one, two = (store.open_release(result.tag).read("model.onnx") for result in (resumed, whole))
+    assert one == two
+    assert resumed.metrics == whole.metrics
+
+
+def small(tmp_path, text):
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL.replace("4000", "1") + text)
+    return config
+
+
+def test_a_parity_limit_that_cannot_be_kept_stops_the_release(home, tmp_path):
+    with pytest.raises(ExportError, match="the model was not published"):
+        run.train(small(tmp_path, "[export]\nlimit = 1e-9\n"), tmp_path / "run")
+    assert store.releases("small") == []
+
+
+def test_wrong_data_stops_before_anything_is_trained(home, tmp_path):
+    config = tmp_path / "table.toml"
+    config.write_text('name = "table"\n[data]\nsource = "csv"\npath = "absent.csv"\ntarget = "y"\n')
+    with pytest.raises(DataError, match=f"{tmp_path / 'absent.csv'}: no such file"):
+        run.train(config, tmp_path / "run")
+    assert not (tmp_path / "run" / loop.CHECKPOINT).exists()
+
+
+def test_a_csv_and_a_network_of_your_own_make_a_release(home, tmp_path):
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(400, 3))
+    labels = np.where(rows.sum(axis=1) > 0, "up", "down")
+    lines = [f"{i},{a},{b},{c},{way}" for i, ((a, b, c), way) in enumerate(zip(rows, labels, strict=True))]
+    (tmp_path / "rows.csv").write_text("\n".join(["id,a,b,c,way", *lines]))
+    (tmp_path / "own_network_run.py").write_text(
+        "import torch\ndef make(shape, classes):\n    return torch.nn.Linear(shape[0], classes)\n"
+    )
+    config = tmp_path / "own.toml"
+    config.write_text(
+        'name = "own"\n[data]\nsource = "csv"\npath = "rows.csv"\ntarget = "way"\nid = "id"\n'
+        '[model]\nkind = "own_network_run:make"\n[schedule]\npeak = 0.1\n'
+    )
+    manifest = store.open_release(run.train(config, tmp_path / "run").tag).manifest
+    assert manifest.input.columns == ("a", "b", "c")
+    assert manifest.classes == ("down", "up")
+    assert manifest.metrics["accuracy"]["value"] > 0.9
+    assert manifest.purpose == ""
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt install git")
+def test_the_commit_is_that_of_this_code():
+    found = run.git_commit()
+    assert found == "unknown" or len(found.removesuffix("-dirty")) == 40
