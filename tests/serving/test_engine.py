@@ -1,0 +1,87 @@
+import io
+
+import numpy as np
+import onnxruntime
+import pytest
+from tiny_release import IMAGE, make_draft, make_files, rows_of
+
+from registry import store
+from registry.errors import ReleaseError
+from serving.engine import Engine, EngineError
+
+
+def test_it_answers_as_onnx_runtime_does(publish):
+    made = publish()
+    engine = Engine(made, ("cpu",), threads=1)
+    rows = rows_of(IMAGE, 17, seed=9)
+    session = onnxruntime.InferenceSession(made.read("model.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(engine.run(rows), session.run(["probabilities"], {"input": rows})[0])
+    assert engine.provider == engine.requested == "CPUExecutionProvider"
+
+
+def test_the_number_of_threads_is_chosen_by_measurement_and_told(publish):
+    assert Engine(publish(), ("cpu",), threads=0).threads >= 1
+    assert Engine(publish(seed=2), ("cpu",), threads=1).threads == 1
+
+
+def test_a_long_batch_is_expected_to_take_no_less_than_a_short_one(publish):
+    engine = Engine(publish(), ("cpu",), threads=1)
+    assert 0 <= engine.expected_s(1) <= engine.expected_s(1000)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this machine has CUDA; the refusal needs one without",
+)
+@pytest.mark.parametrize("providers", [("cuda",), ("cuda", "cpu")])
+def test_cuda_that_was_asked_for_and_not_given_is_refused(publish, providers):
+    with pytest.raises(EngineError, match="asked for CUDAExecutionProvider, ONNX Runtime gave CPU") as caught:
+        Engine(publish(), providers, threads=1)
+    assert caught.value.reason == "provider"
+
+
+def altered(tmp_path, change):
+    """Publish a release whose held-out answers were changed before its digests were fixed."""
+    files = make_files(tmp_path / "files")
+    with np.load(files / "heldout.npz") as heldout:
+        arrays = dict(heldout)
+    change(arrays)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    (files / "heldout.npz").write_bytes(stream.getvalue())
+    return store.publish(make_draft(), files)
+
+
+def test_a_release_that_does_not_repeat_its_own_answers_is_refused(tmp_path):
+    def swap(arrays):
+        arrays["probabilities"] = np.roll(arrays["probabilities"], 1, axis=1)
+
+    with pytest.raises(EngineError, match="answers its held-out rows differently by") as caught:
+        Engine(altered(tmp_path, swap), ("cpu",), threads=1)
+    assert caught.value.reason == "golden"
+
+
+def test_a_release_that_cannot_take_its_own_rows_is_refused(tmp_path):
+    def widen(arrays):
+        arrays["x"] = np.zeros((64, 9, 9), dtype=np.uint8)
+
+    with pytest.raises(EngineError) as caught:
+        Engine(altered(tmp_path, widen), ("cpu",), threads=1)
+    assert caught.value.reason == "load"
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    files = make_files(tmp_path / "files")
+    (files / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(EngineError, match="ONNX Runtime cannot load it") as caught:
+        Engine(store.publish(make_draft(), files), ("cpu",), threads=1)
+    assert caught.value.reason == "load"
+
+
+def test_bytes_that_were_changed_after_publishing_never_reach_onnx_runtime(publish):
+    made = publish()
+    content = bytearray((made.path / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (made.path / "model.onnx").write_bytes(content)
+    with pytest.raises(ReleaseError, match=r"model\.onnx is not the file that was published"):
+        Engine(made, ("cpu",), threads=1)
