@@ -48,7 +48,7 @@ def start() -> app.Server:
     tracing={"excluded_urls": ".*"},
 )
 class Vigil:
-    """Predictions of the live release. `/v1/predict` is the fast way in; this one is for BentoML clients."""
+    """Predictions of the live release. The layer in front answers over HTTP; this declares the route to BentoML."""
 
     if arguments.model_tag:
         release = bentoml.models.BentoModel(arguments.model_tag)

@@ -175,9 +175,9 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
-def server_command(port: int) -> list[str]:
+def server_command(port: int, target: str = "service:Vigil") -> list[str]:
     """Return how the service is started, as a user would: `bentoml serve` in the repository root."""
-    return [sys.executable, "-m", "bentoml", "serve", "service:Vigil", "--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
 
 
 def prometheus_command(config: Path, data: Path, port: int) -> list[str]:

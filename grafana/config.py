@@ -27,7 +27,7 @@ class Addresses:
     """Where everything listens; `webhook` is the base of the three URLs that alerts are sent to."""
 
     targets: tuple[str, ...] = ("127.0.0.1:3000",)
-    monitor: str = "127.0.0.1:3001"
+    monitor: str = "127.0.0.1:9109"
     prometheus: str = "127.0.0.1:9090"
     alertmanager: str = "127.0.0.1:9093"
     webhook: str = "http://127.0.0.1:9099/alerts"

@@ -48,7 +48,6 @@ def stages() -> tuple[View, ...]:
 def drift() -> tuple[View, ...]:
     """Return the row on the traffic: drift, predicted classes, refused rows."""
     release = "model, version"
-    answers = f"rate(vigil_predictions_total{{{BOTH}}}[{WINDOW}])"
     short = f'window="short",{MODEL}'
     limit = f"max by ({release}, window) (vigil_drift_z_threshold{{{short}}})"
     floor = f"max by ({release}) (vigil_drift_psi_threshold{{{MODEL}}})"
@@ -85,6 +84,13 @@ def drift() -> tuple[View, ...]:
             dashed=".*fewest",
             none="no rows yet",
         ),
+        *_traffic(),
+    )
+
+
+def _traffic() -> tuple[View, ...]:
+    answers = f"rate(vigil_predictions_total{{{BOTH}}}[{WINDOW}])"
+    return (
         View(
             "Predicted classes",
             "Share of each class among the answers.",

@@ -1,6 +1,7 @@
 """The routes, as one ASGI application in front of BentoML's own pages.
 
-/v1/predict  /v1/labels  /v1/model  /livez  /readyz  /metrics; all else goes on to the inner application.
+/v1/predict (and /predict)  /v1/labels  /v1/model  /livez  /readyz  /metrics; all else goes on to the
+inner application, which is BentoML's: documentation and schema.
 """
 
 import asyncio
@@ -56,6 +57,7 @@ class Server:
         self.admission = Admission(settings.max_inflight_rows)
         self.routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Reply]]] = {
             ("POST", "/v1/predict"): self.predict,
+            ("POST", "/predict"): self.predict,  # where BentoML's clients send; same limits, same checks
             ("POST", "/v1/labels"): self.labels,
             ("GET", "/v1/model"): self.model,
             ("GET", "/livez"): self.livez,

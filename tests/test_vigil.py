@@ -1,0 +1,125 @@
+"""The command line, as a user types it."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vigil
+from registry import aliases, store
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs a command line and gives (status, stdout, stderr)."""
+
+    def call(*words):
+        status = vigil.main(list(words))
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+def test_an_empty_store_says_how_to_fill_it(run):
+    status, out, _ = run("models")
+    assert status == 0 and "vigil train examples/digits.toml" in out
+
+
+def test_models_shows_every_release_with_its_alias_and_a_broken_one_as_broken(run, publish):
+    one, two = publish(seed=1), publish(seed=2)
+    aliases.promote(one.tag, "first")
+    aliases.promote(two.tag, "second", force=True)
+    (store.models() / "tiny" / "20260101-000000-0badc0de").mkdir()
+    lines = {line.split()[0]: line for line in run("models")[1].splitlines()}
+    assert lines[one.tag].endswith("previous") and lines[two.tag].endswith("champion")
+    assert "BROKEN" in lines["tiny:20260101-000000-0badc0de"]
+    said = json.loads(run("models", "--json")[1])
+    assert {one["tag"]: one["problem"] is None for one in said} == {
+        one.tag: True,
+        two.tag: True,
+        "tiny:20260101-000000-0badc0de": False,
+    }
+
+
+def test_promote_rollback_and_history_tell_what_happened(run, publish):
+    one, two = publish(seed=1), publish(seed=1, right=0.5, created="2026-11-24T12:00:00Z")
+    assert run("promote", one.tag, "--why", "first")[1] == f"promote: nothing -> {one.version}\n"
+    status, out, err = run("promote", two.tag, "--why", "second")
+    assert (status, out) == (2, "") and err.startswith(f"vigil: {two.tag}: not promoted: on 300 common")
+    assert "forced although on 300 common" in run("promote", two.tag, "--why", "second", "--force")[1]
+    said = json.loads(run("rollback", "--why", "worse", "--json")[1])
+    assert (said["action"], said["to_version"], said["why"]) == ("rollback", one.version, "worse")
+    history = run("history")[1].splitlines()
+    assert len(history) == 3 and history[1].endswith("(forced)") and "worse" in history[2]
+
+
+def test_verify_passes_a_whole_release_and_names_the_file_of_a_damaged_one(run, publish):
+    made = publish()
+    assert run("verify", made.tag)[0] == 0
+    (made.path / "card.md").write_text("nicer")
+    status, out, err = run("verify", made.tag)
+    assert (status, out) == (2, "") and "card.md is not the file that was published" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("rollback", "--why", "x"), "no model has a champion"),
+        (("promote", "tiny:20260101-000000-00000000", "--why", "x"), "not in the store"),
+        (("verify", "tiny"), "'tiny' is not a tag"),
+        (("train", "nowhere.toml"), "nowhere.toml"),
+        (("labels", "nowhere.csv"), "nowhere.csv: no such file"),
+        (("report",), "no model has a champion"),
+        (("build",), "no model has a champion"),
+    ],
+)
+def test_what_the_user_can_cure_is_one_line_and_status_2(run, words, message):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert err.startswith("vigil: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize("verb", ["serve", "watch"])
+def test_a_taken_port_is_named_with_the_cure(run, verb):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, _, err = run(verb, "--port", port)
+    assert status == 2
+    assert f"127.0.0.1:{port}: Address already in use; stop what listens there or choose --port" in err
+
+
+def test_labels_of_a_file_are_written_and_unknown_ids_counted(run, tmp_path):
+    file = tmp_path / "truth.csv"
+    file.write_text("id,label\na,1\nb,2\n")
+    assert run("labels", str(file))[1] == "2 labels written, 2 of them for an id that is not in the log (yet)\n"
+    assert json.loads(run("labels", str(file), "--json")[1]) == {"accepted": 2, "unknown": 2}
+
+
+def test_the_installed_program_prints_its_help():
+    program = Path(sys.executable).parent / "vigil"
+    said = subprocess.run([str(program), "--help"], capture_output=True, text=True, check=True)
+    assert "promote" in said.stdout and said.stderr == ""
+
+
+def test_vigil_serve_serves_the_champion(publish, home, eventually, start_service):
+    from demo.stack import free_ports, get
+
+    made = publish()
+    aliases.promote(made.tag, "first")
+    port = free_ports(1)[0]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vigil", "serve", "--port", str(port)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        eventually("readiness", lambda: get(port, "/readyz")[0] == 200, 60)
+        assert json.loads(get(port, "/v1/model")[1])["version"] == made.version
+    finally:
+        process.terminate()
+        process.wait(30)
