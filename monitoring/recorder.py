@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from monitoring.metrics import ServingMetrics
+from registry.errors import RequestError
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +50,19 @@ class Records:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the log, made if absent. Write-ahead logging: readers and one writer do not wait for each other."""
+    """Open the log, made if absent. Write-ahead logging: readers and one writer do not wait for each other.
+
+    Raises sqlite3.Error or OSError if the place cannot be written or holds something else.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.executescript(SCHEMA)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.executescript(SCHEMA)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -98,12 +106,19 @@ class Recorder:
             self._dropped(records.model, "queue_full", rows)
 
     def label(self, pairs: Sequence[tuple[str, str]]) -> int:
-        """Write labels and return how many; they are on the log when this returns. Raises sqlite3.Error."""
-        connection = connect(self._path)
+        """Write labels and return how many; they are on the log when this returns.
+
+        Raises RequestError 503 if the log cannot be written.
+        """
         try:
-            return add_labels(connection, pairs)
-        finally:
-            connection.close()
+            connection = connect(self._path)
+            try:
+                return add_labels(connection, pairs)
+            finally:
+                connection.close()
+        except (sqlite3.Error, OSError) as error:
+            place = f"labels: the log {self._path} cannot be written: {error}"
+            raise RequestError(f"{place}; send them again later", reason="log_failed", status=503) from error
 
     def flush(self, timeout_s: float = 10.0) -> bool:
         """Wait until what was put is written or dropped; returns whether that happened in time."""
@@ -133,8 +148,10 @@ class Recorder:
         # fits meanwhile is dropped at the door.
         try:
             written, repeated = self._insert(batch)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             log.warning("prediction_log_not_written", extra={"error": str(error)})
+            if self._connection is not None:
+                self._connection.close()
             self._connection = None
             return False
         self._forget(batch, written=written)

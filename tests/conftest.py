@@ -11,12 +11,15 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import hypothesis
 import pytest
 from tiny_release import DIGITS, IMAGE, make_draft, make_files
 
 from demo.stack import free_ports
 from registry import store
 
+hypothesis.settings.register_profile("vigil", deadline=None)  # this tests what is true, not how fast
+hypothesis.settings.load_profile("vigil")
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -32,9 +32,7 @@ def live(place, start_service, eventually):
     """A service that follows the champion of one store, with two releases in it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(place))
-        tags = [
-            store.publish(make_draft(), make_files(place / f"files-{seed}", seed=seed)).tag for seed in (1, 2)
-        ]
+        tags = [store.publish(make_draft(), make_files(place / f"files-{seed}", seed=seed)).tag for seed in (1, 2)]
         aliases.promote(tags[0], "first")
     service = start_service(place)
     eventually("readiness", lambda: service.call("/readyz")[0] == 200)
@@ -140,7 +138,9 @@ def test_unknown_addresses_share_one_label(live):
 
     def series():
         lines = service.call("/metrics")[1].splitlines()
-        return {line.split(" ")[0] for line in lines if line.startswith(("vigil_requests_total", "vigil_request_seconds"))}
+        return {
+            line.split(" ")[0] for line in lines if line.startswith(("vigil_requests_total", "vigil_request_seconds"))
+        }
 
     before = series()
     for i in range(200):

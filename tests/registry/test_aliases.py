@@ -14,7 +14,12 @@ def test_the_first_promotion_makes_a_champion_with_its_history(publish):
     state = aliases.read("tiny")
     assert state.champion == aliases.Pin(made.version, made.digest)
     assert state.previous is None and state.history == (change,)
-    assert (change.action, change.why, change.from_version, change.to_version) == ("promote", "first", None, made.version)
+    assert (change.action, change.why, change.from_version, change.to_version) == (
+        "promote",
+        "first",
+        None,
+        made.version,
+    )
     assert change.accuracy == 1.0 and change.who
 
 

@@ -99,7 +99,9 @@ def test_a_word_true_in_an_id_does_not_spoil_good_rows():
     assert wire.decode_predict(body([ROW], ids=["true"]), IMAGE).rows.tolist() == [ROW]
 
 
-@given(st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3), min_size=1))
+@given(
+    st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3), min_size=1)
+)
 def test_valid_rows_arrive_bit_for_bit(rows):
     got = wire.decode_predict(body(rows), TABLE).rows
     assert got.tobytes() == np.array(rows, dtype=np.float32).tobytes()

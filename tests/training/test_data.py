@@ -74,8 +74,8 @@ def test_the_digest_changes_with_any_value_label_or_name(tmp_path):
     other_x[3, 2] += 1
     other_y[0] = 1
     variants = [
-        {"x": x, "y": y}, {"x": other_x, "y": y}, {"x": x, "y": other_y}, {"x": x, "y": y, "names": ["p", "q", "r"]},
-        {"x": x, "y": y, "classes": ["m", "n"]},
+        {"x": x, "y": y}, {"x": other_x, "y": y}, {"x": x, "y": other_y},
+        {"x": x, "y": y, "names": ["p", "q", "r"]}, {"x": x, "y": y, "classes": ["m", "n"]},
     ]  # fmt: skip
     assert npz(tmp_path, x=x, y=y).digest == npz(tmp_path, x=x.copy(), y=y.copy()).digest
     assert len({npz(tmp_path, **variant).digest for variant in variants}) == len(variants)

@@ -202,6 +202,15 @@ def test_a_bad_export_is_refused(good, tmp_path, spoil, message):
         export.certify(model, spoilt, ROWS, 1e-4)
 
 
+def test_answers_that_are_not_numbers_are_above_any_limit(good, tmp_path):
+    model, path = good
+    proto = onnx.load(path)
+    nan_weight(proto)
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ExportError, match="differs from the PyTorch model by nan"):
+        export.certify(model, tmp_path / "model.onnx", ROWS, 1e-4)
+
+
 def test_the_file_of_another_model_is_refused(good):
     with pytest.raises(
         ExportError, match="differs from the PyTorch model by .*limit 0.0001; the top class changes in"

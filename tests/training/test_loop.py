@@ -9,7 +9,7 @@ import torch
 
 from registry.errors import CheckpointError, DataError
 from training import checkpoint, loop, models
-from training.config import Augment, Config, Loop, Model, Optimizer
+from training.config import Augment, Config, Loop, Model, Optimizer, Schedule
 from training.data import moments
 
 generator = np.random.default_rng(0)
@@ -191,6 +191,16 @@ def test_the_loss_of_a_step_is_that_of_torch_with_smoothing_and_clipping(tmp_pat
     assert fitted.history[0]["train_loss"] == pytest.approx(loss.item(), abs=1e-6)
     for got, want in zip(model.parameters(), plain.parameters(), strict=True):
         assert got.detach().numpy() == pytest.approx(want.detach().numpy(), abs=1e-6)
+
+
+def test_the_training_loss_of_an_epoch_is_the_mean_over_its_own_rows(tmp_path):
+    config = replace(
+        CONFIG, augment=Augment(), schedule=Schedule(peak=1e-9, floor=0.0),
+        model=replace(CONFIG.model, dropout=0.0), loop=replace(CONFIG.loop, batch_rows=80),
+    )  # fmt: skip
+    _, fitted = fit(tmp_path, config)
+    losses = [entry["train_loss"] for entry in fitted.history]
+    assert losses == pytest.approx([losses[0]] * 6, abs=1e-5)  # nothing is learnt at this rate
 
 
 def test_a_loss_that_is_not_finite_says_what_to_change(tmp_path):

@@ -191,7 +191,8 @@ def test_sigterm_saves_and_exits_with_the_command_to_resume(home, tmp_path):
     assert store.releases("small") == []
 
 
-def test_a_killed_process_resumed_publishes_the_same_model_as_one_left_alone(home, tmp_path):
+def test_a_killed_process_resumed_publishes_the_same_model_as_one_left_alone(home, tmp_path, caplog):
+    caplog.set_level("INFO", logger=loop.__name__)
     config = tmp_path / "small.toml"
     config.write_text(SMALL.replace("4000", "60").replace("small", "killed"))
     process = start(config, tmp_path / "run")
@@ -200,6 +201,8 @@ def test_a_killed_process_resumed_publishes_the_same_model_as_one_left_alone(hom
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     resumed = run.train(config, tmp_path / "run", resume=True)
+    (event,) = (record for record in caplog.records if record.message == "resumed")
+    assert event.step > 0
     whole = run.train(config, tmp_path / "whole")
     one, two = (store.open_release(result.tag).read("model.onnx") for result in (resumed, whole))
     assert one == two

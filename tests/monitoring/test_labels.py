@@ -1,0 +1,100 @@
+import sqlite3
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monitoring import labels, recorder
+from monitoring.labels import Tangles
+from registry.errors import DataError
+
+
+def answer(connection, ident, version="v", predicted="a", time_s=10.0, model="m"):
+    blob = np.ones(2, dtype=np.float32).tobytes()
+    with connection:
+        connection.execute(recorder.PREDICTION, (ident, time_s, model, version, predicted, blob, blob))
+
+
+ARRIVALS = st.lists(
+    st.tuples(st.just("answer"), st.sampled_from("pqrs"), st.just(""))
+    | st.tuples(st.just("label"), st.sampled_from("pqrsxy"), st.sampled_from("ab")),
+    max_size=25,
+)
+
+
+@given(ARRIVALS)
+def test_the_join_is_that_of_plain_python_in_whatever_order_things_come(arrivals):
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(recorder.SCHEMA)
+    answered, said = [], {}
+    for kind, ident, label in arrivals:
+        if kind == "answer":
+            answer(connection, ident)
+            answered += [] if ident in answered else [ident]
+        else:
+            recorder.add_labels(connection, [(ident, label)])
+            said.setdefault(ident, []).append(label)
+    joined = labels.join(connection, "m", since_s=0)
+    assert [row.label for row in joined] == [said[i][-1] if i in said else None for i in answered]
+    unknown = sum(len(given_) for ident, given_ in said.items() if ident not in answered)
+    duplicate = sum(len(given_) - len(set(given_)) for given_ in said.values())
+    conflict = sum(len(set(given_)) - 1 for given_ in said.values())
+    assert labels.tangles(connection) == Tangles(unknown, duplicate, conflict)
+    connection.close()
+
+
+def test_only_the_window_and_the_model_that_were_asked_for_are_joined(tmp_path):
+    connection = recorder.connect(tmp_path / "log")
+    answer(connection, "old", time_s=1.0)
+    answer(connection, "new", time_s=100.0)
+    answer(connection, "other", time_s=100.0, model="n")
+    recorder.add_labels(connection, [("old", "a"), ("new", "b"), ("other", "a")])
+    (row,) = labels.join(connection, "m", since_s=50.0)
+    assert (row.label, row.predicted) == ("b", "a") and row.delay_s > 0
+    connection.close()
+
+
+def test_a_file_is_added_and_unknown_ids_are_counted(tmp_path):
+    log, file = tmp_path / "log", tmp_path / "truth.csv"
+    connection = recorder.connect(log)
+    answer(connection, "a")
+    connection.close()
+    file.write_text("label,id,comment\n3,a,seen\n4,b,not seen\n")
+    assert labels.add(log, labels.read_file(file)) == labels.Added(accepted=2, unknown=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["id,label\na,3\nb,4\n", "\ufeffid,label\na,3\nb,4\n", '{"id": "a", "label": 3}\n\n{"id": "b", "label": "4"}\n'],
+)
+def test_csv_and_json_lines_say_the_same(tmp_path, text):
+    file = tmp_path / "truth"
+    file.write_text(text, encoding="utf-8")
+    assert labels.read_file(file) == [("a", "3"), ("b", "4")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "truth:1: column 'id' is missing; found none; accepted are id,label"),
+        (b"id,class\na,3\n", "truth:1: column 'label' is missing; found id, class"),
+        (b"id,label\n", "truth: holds no labels"),
+        (b"id,label\na,3\n,4\n", "truth:3: 'id' is missing or empty"),
+        (b"id,label\na\n", "truth:2: 'label' is missing or empty"),
+        (b'{"id": "a", "label": 1}\n{"id"\n', "truth:2: not valid JSON"),
+        (b'{"id": "a", "label": 1}\n3\n', "truth:2: must be an object with id and label"),
+        (b'{"id": "a"}\n', "truth:1: 'label' is missing or empty"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_by_line_and_column(tmp_path, content, message):
+    (tmp_path / "truth").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        labels.read_file(tmp_path / "truth")
+    assert message in str(caught.value)
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="nothing.csv: no such file"):
+        labels.read_file(tmp_path / "nothing.csv")

@@ -1,0 +1,197 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from monitoring import recorder
+from monitoring.metrics import ServingMetrics
+from monitoring.recorder import Recorder, Records
+from registry.errors import RequestError
+
+ROOT = Path(__file__).resolve().parents[2]
+WRITER = """
+import sys; sys.path.insert(0, {root!r})
+from pathlib import Path
+import numpy as np
+from monitoring.recorder import Recorder, Records
+recorder = Recorder(Path(sys.argv[1]))
+for i in range(100_000):
+    name = f"{{sys.argv[2]}}-{{i}}"
+    recorder.put(Records("m", "v", 1.0, [name], ["a"], np.ones((1, 2), dtype="f4"), np.ones((1, 3), dtype="f4")))
+    if i % 5 == 0:
+        recorder.flush()
+        recorder.label([(name, "a")])
+        print(name, flush=True)
+"""
+
+
+def records(*ids, model="m"):
+    n = len(ids)
+    return Records(
+        model, "v", 5.0, list(ids), ["a"] * n, np.full((n, 2), 0.5, dtype=np.float32), np.ones((n, 3), np.float32)
+    )
+
+
+@pytest.fixture
+def metrics():
+    return ServingMetrics(CollectorRegistry())
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "log.sqlite"
+
+
+@pytest.fixture
+def open_recorder(log, metrics):
+    made = []
+
+    def start(**settings):
+        made.append(Recorder(log, metrics=metrics, **settings))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+def dropped(metrics, reason):
+    return value(metrics, "vigil_records_dropped_total", model="m", reason=reason)
+
+
+def rows(log):
+    connection = sqlite3.connect(log)
+    try:
+        return [ident for (ident,) in connection.execute("SELECT id FROM predictions ORDER BY seq")]
+    finally:
+        connection.close()
+
+
+def test_what_was_put_is_on_the_log_in_order_and_counted(open_recorder, log, metrics):
+    recording = open_recorder()
+    for i in range(50):
+        recording.put(records(f"{i}-a", f"{i}-b"))
+    assert recording.flush()
+    assert rows(log) == [f"{i}-{k}" for i in range(50) for k in "ab"]
+    assert value(metrics, "vigil_records_total", model="m") == 100
+
+
+def test_a_row_comes_back_bit_for_bit(open_recorder, log):
+    recording = open_recorder()
+    row = np.array([[0.1, np.pi, -1e-30]], dtype=np.float32)
+    recording.put(Records("m", "v", 1.5, ["a"], ["x"], np.array([[0.25, 0.75]], dtype=np.float32), row))
+    assert recording.flush()
+    connection = sqlite3.connect(log)
+    found = connection.execute("SELECT time_s, predicted, probabilities, row FROM predictions").fetchone()
+    connection.close()
+    assert found == (1.5, "x", np.array([0.25, 0.75], dtype=np.float32).tobytes(), row.tobytes())
+
+
+def test_an_id_that_was_seen_is_counted_and_the_first_answer_stays(open_recorder, log, metrics):
+    recording = open_recorder()
+    recording.put(records("a", "b"))
+    recording.put(records("b", "c"))
+    assert recording.flush()
+    recording.put(records("a"))
+    assert recording.flush()
+    assert rows(log) == ["a", "b", "c"]
+    assert dropped(metrics, "duplicate_id") == 2
+    assert value(metrics, "vigil_records_total", model="m") == 3
+
+
+def test_while_the_log_is_locked_put_returns_drops_are_exact_and_it_recovers_alone(
+    open_recorder, log, metrics, monkeypatch
+):
+    monkeypatch.setattr(recorder, "BUSY_S", 0.05)
+    monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    recording = open_recorder(limit_rows=100)
+    recording.put(records("first"))
+    assert recording.flush()
+    other = sqlite3.connect(log, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    for i in range(250):
+        recording.put(records(f"{i}"))
+    assert dropped(metrics, "queue_full") == 150
+    assert not recording.flush(timeout_s=0.3)
+    other.execute("COMMIT")
+    other.close()
+    assert recording.flush(timeout_s=20)
+    assert rows(log) == ["first", *(str(i) for i in range(100))]
+    assert value(metrics, "vigil_records_total", model="m") == 101
+
+
+def test_a_full_disk_is_survived_with_exact_counts(open_recorder, log, metrics, monkeypatch):
+    monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    connect, limit = recorder.connect, {"pages": 30}
+
+    def small(path):
+        connection = connect(path)
+        connection.execute(f"PRAGMA max_page_count = {limit['pages']}")
+        return connection
+
+    monkeypatch.setattr(recorder, "connect", small)
+    recording = open_recorder(limit_rows=400)
+    sent = 1000
+    for i in range(sent):
+        recording.put(records(f"row-{i}-{'x' * 200}"))
+    recording.flush(timeout_s=1)
+    limit["pages"] = 1_000_000  # space returns
+    assert recording.flush(timeout_s=20)
+    kept = value(metrics, "vigil_records_total", model="m")
+    assert kept + dropped(metrics, "queue_full") + dropped(metrics, "write_failed") == sent
+    assert len(rows(log)) == kept >= 400
+    recording.put(records("afterwards"))
+    assert recording.flush()
+    assert rows(log)[-1] == "afterwards"
+
+
+def test_a_log_that_can_never_be_written_stops_nobody_and_every_row_is_counted(tmp_path, metrics, monkeypatch):
+    monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    (tmp_path / "file").write_text("not a folder")
+    recording = Recorder(tmp_path / "file" / "log.sqlite", metrics=metrics)
+    for i in range(20):
+        recording.put(records(str(i)))
+    recording.close()
+    assert dropped(metrics, "write_failed") == 20
+
+
+def test_labels_that_cannot_be_written_are_refused_with_503(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    recording = Recorder(tmp_path / "file" / "log.sqlite")
+    try:
+        with pytest.raises(RequestError, match="labels: the log .* cannot be written") as caught:
+            recording.label([("a", "b")])
+        assert caught.value.status == 503
+    finally:
+        recording.close()
+
+
+def test_nothing_acknowledged_is_lost_by_fifteen_kills(log):
+    acknowledged = set()
+    for kill in range(15):
+        command = [sys.executable, "-c", WRITER.format(root=str(ROOT)), str(log), str(kill)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        lines = [process.stdout.readline().strip()]
+        time.sleep(0.01 * (kill % 7))  # not waiting for something: a different moment to die at
+        os.kill(process.pid, signal.SIGKILL)
+        rest, _ = process.communicate()
+        whole = rest if rest.endswith("\n") else rest.rpartition("\n")[0]
+        acknowledged |= {line for line in [*lines, *whole.split()] if line}
+    connection = recorder.connect(log)
+    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    labels = {ident for (ident,) in connection.execute("SELECT id FROM labels")}
+    predictions = {ident for (ident,) in connection.execute("SELECT id FROM predictions")}
+    connection.close()
+    assert len(acknowledged) >= 15
+    assert acknowledged <= labels and acknowledged <= predictions

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_release import IMAGE, TABLE, rows_of
+
+from monitoring import signals
+from monitoring.signals import BINS, CELLS, Binner, Bins, Tally
+from registry.release import InputSpec
+
+GENERATOR = np.random.default_rng(0)
+
+
+def probabilities(rows, classes=10):
+    return np.random.default_rng(rows).dirichlet(np.ones(classes), rows).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        IMAGE,
+        TABLE,
+        InputSpec("float32", (5,)),
+        InputSpec("uint8", (3, 16, 12)),
+        InputSpec("uint8", (16, 12, 3)),
+        InputSpec("float32", (120,), tuple(f"c{i}" for i in range(120))),
+    ],
+)
+def test_every_kind_of_row_gives_one_finite_number_per_signal(spec):
+    values = signals.compute(spec, rows_of(spec, 7), probabilities(7))
+    assert values.shape == (7, len(signals.names(spec))) and values.dtype == np.float32
+    assert np.isfinite(values).all()
+    assert len(signals.names(spec)) <= 101
+
+
+def test_channels_first_and_channels_last_images_have_the_same_signals():
+    first = rows_of(InputSpec("uint8", (3, 16, 12)), 5)
+    last = np.moveaxis(first, 1, -1)
+    p = probabilities(5)
+    a = signals.compute(InputSpec("uint8", (3, 16, 12)), first, p)
+    b = signals.compute(InputSpec("uint8", (16, 12, 3)), last, p)
+    np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_the_moments_of_an_image_are_those_of_its_brightness():
+    image = np.zeros((1, 8, 8), dtype=np.uint8)
+    image[0, 2, 5] = 10
+    named = dict(zip(signals.names(IMAGE), signals.compute(IMAGE, image, probabilities(1))[0], strict=True))
+    assert named["centre_x"] == pytest.approx(5, abs=1e-4) and named["centre_y"] == pytest.approx(2, abs=1e-4)
+    assert named["spread_x"] == pytest.approx(0, abs=1e-2)
+    assert named["brightness"] == pytest.approx(10 / 64)
+    assert named["above_mean"] == pytest.approx(1 / 64)
+
+
+def test_a_blank_image_has_signals_too():
+    blank = signals.compute(IMAGE, np.zeros((1, 8, 8), dtype=np.uint8), probabilities(1))
+    assert np.isfinite(blank).all()
+
+
+def test_the_signals_of_the_output_agree_with_scipy():
+    from scipy.stats import entropy
+
+    p = probabilities(50)
+    confidence, margin, uncertain, predicted = signals.compute(TABLE, rows_of(TABLE, 50), p)[:, -4:].T
+    top = np.sort(p, axis=1)
+    np.testing.assert_allclose(confidence, top[:, -1])
+    np.testing.assert_allclose(margin, top[:, -1] - top[:, -2])
+    np.testing.assert_allclose(uncertain, entropy(p, axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(predicted, p.argmax(axis=1))
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50),
+    st.lists(st.integers(1, CELLS - 1), min_size=1, max_size=BINS - 1, unique=True),
+)
+def test_the_lookup_table_counts_as_sorted_edges_do(values, cuts):
+    cuts = tuple(sorted(cuts))
+    binner = Binner([Bins("a", -100.0, 100.0, cuts)])
+    column = np.array(values, dtype=np.float32)[:, None]
+    expected = np.bincount(np.searchsorted(cuts, binner.cells(column)[:, 0], side="right"), minlength=BINS)
+    np.testing.assert_array_equal(binner.count(column)[0], expected)
+
+
+def test_values_outside_the_range_belong_to_the_outer_bins():
+    binner = Binner([Bins("a", 0.0, 1.0, (CELLS // 2,))])
+    column = np.array([[-5.0], [0.1], [0.9], [1e30], [np.nan]], dtype=np.float32)
+    assert binner.count(column)[0][:2].tolist() == [2, 3]  # not a number counts as too large: it must not vanish
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_the_tally_is_the_same_however_rows_are_batched(sizes):
+    rows, p = rows_of(IMAGE, sum(sizes)), probabilities(sum(sizes))
+    binner = Binner([Bins(name, -50.0, 50.0, (1000, 2000, 2100, 2200)) for name in signals.names(IMAGE)])
+    tally, start = Tally(IMAGE, binner), 0
+    for size in sizes:
+        tally.add(rows[start : start + size], p[start : start + size])
+        start += size
+    np.testing.assert_array_equal(tally.counts(), binner.count(signals.compute(IMAGE, rows, p)))
+    assert (tally.counts().sum(axis=1) == sum(sizes)).all()
