@@ -5,6 +5,7 @@ import html
 import json
 import time
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def _evidently(folder: Path, facts: Facts) -> str:
     return f"<pre>{html.escape(findings.to_text())}</pre><iframe srcdoc='{embedded}'></iframe>"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     def line(cells: tuple[str, ...], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 

@@ -98,7 +98,8 @@ def _quality(axes: "Axes", series: dict[str, Series]) -> None:
         colour = colours.get(version, INK)
         axes.plot(x, value, color=colour, lw=1.8, label=f"accuracy of {version}")
         if band:
-            axes.fill_between(*zip(*band, strict=True), color=colour, alpha=0.15, lw=0)
+            at, low, high = zip(*band, strict=True)
+            axes.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
     for points in list(series["floor"].values())[:1]:
         axes.plot(*_columns(points), color=LIMIT, ls="--", lw=1.4, label="floor")
     axes.set_ylabel("accuracy on labelled rows")

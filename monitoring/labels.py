@@ -48,9 +48,7 @@ def read_file(path: Path) -> list[tuple[str, str]]:
     reader = _json_lines if text.lstrip().startswith("{") else _csv
     pairs = list(reader(path, text))
     if not pairs:
-        raise DataError(
-            f"{path}: holds no labels; accepted are CSV with columns id,label or JSON lines with both"
-        )
+        raise DataError(f"{path}: holds no labels; accepted are CSV with columns id,label or JSON lines with both")
     return pairs
 
 

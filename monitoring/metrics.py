@@ -39,9 +39,7 @@ class ServingMetrics:
         self.stage_seconds = histogram(
             "vigil_stage_seconds", "Seconds per request in a stage", STAGE_BUCKETS_S, *RELEASE, "stage"
         )
-        self.batch_rows = histogram(
-            "vigil_batch_rows", "Rows per run of the model", BATCH_BUCKETS_ROWS, *RELEASE
-        )
+        self.batch_rows = histogram("vigil_batch_rows", "Rows per run of the model", BATCH_BUCKETS_ROWS, *RELEASE)
         self.inflight_rows = gauge("vigil_inflight_rows", "Rows accepted and not yet answered", "model")
         self.inflight_rows_limit = gauge("vigil_inflight_rows_limit", "Rows in flight allowed", "model")
         self.rejected = counter(
@@ -59,9 +57,7 @@ class ServingMetrics:
             "requested_provider",
         )
         self.model_target = gauge("vigil_model_target_info", "1 for the release the alias asks for", *RELEASE)
-        self.promoted = gauge(
-            "vigil_model_promoted_timestamp_seconds", "Time of the last alias change", "model"
-        )
+        self.promoted = gauge("vigil_model_promoted_timestamp_seconds", "Time of the last alias change", "model")
         self.load_failures = counter(
             "vigil_model_load_failures_total",
             "Releases that were refused or failed to load",
@@ -99,20 +95,12 @@ class MonitorMetrics:
         self.quality_upper = gauge("vigil_quality_upper", "Upper end of its 95 % interval", *measured)
         self.quality_rows = gauge("vigil_quality_rows", "Labelled rows it was measured on", *measured)
         self.quality_floor = gauge("vigil_quality_floor", "Quality below which someone is paged", *measured)
-        self.quality_min_rows = gauge(
-            "vigil_quality_min_rows", "Fewest labelled rows quality is judged on", "model"
-        )
-        self.label_coverage = gauge(
-            "vigil_label_coverage_ratio", "Share of the window's rows with a label", *RELEASE
-        )
+        self.quality_min_rows = gauge("vigil_quality_min_rows", "Fewest labelled rows quality is judged on", "model")
+        self.label_coverage = gauge("vigil_label_coverage_ratio", "Share of the window's rows with a label", *RELEASE)
         self.label_delay = gauge("vigil_label_delay_seconds", "Median seconds from answer to label", "model")
-        self.labels_latest = gauge(
-            "vigil_labels_latest_timestamp_seconds", "Time of the newest label", "model"
-        )
+        self.labels_latest = gauge("vigil_labels_latest_timestamp_seconds", "Time of the newest label", "model")
         self.labels_unknown = gauge("vigil_labels_unknown", "Labels in the log whose id was never recorded")
-        self.labels_duplicate = gauge(
-            "vigil_labels_duplicate", "Labels in the log that repeat an earlier one"
-        )
+        self.labels_duplicate = gauge("vigil_labels_duplicate", "Labels in the log that repeat an earlier one")
         self.labels_conflict = gauge("vigil_labels_conflict", "Labels in the log that correct an earlier one")
         self.log_rows = gauge("vigil_monitor_log_rows", "Rows in the prediction log")
         self.last_success = gauge("vigil_monitor_last_success_timestamp_seconds", "Time of the last good run")

@@ -32,8 +32,11 @@ CREATE TABLE IF NOT EXISTS labels(
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, time_s REAL NOT NULL, label TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS labels_id ON labels(id);
 """
-PREDICTION = "INSERT OR IGNORE INTO predictions(id, time_s, model, version, predicted, probabilities, row) VALUES (?,?,?,?,?,?,?)"
-LABEL = "INSERT INTO labels(id, time_s, label) VALUES (?,?,?)"
+PREDICTION = (
+    "INSERT OR IGNORE INTO predictions(id, time_s, model, version, predicted, probabilities, row) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+LABEL = "INSERT INTO labels(id, time_s, label) VALUES (?, ?, ?)"
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,7 @@ class Reference:
         return table
 
 
-def build(
-    settings: ReferenceSettings, spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray
-) -> Reference:
+def build(settings: ReferenceSettings, spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray) -> Reference:
     """Return the reference of held-out rows: inputs (n, *shape) and probabilities (n, classes).
 
     Raises DataError if there are too few rows to fill the bins.
@@ -76,9 +74,7 @@ def build(
             "needed: give the test split more rows, or lower reference.bins"
         )
     values = signals.compute(spec, inputs, probabilities)
-    bins = tuple(
-        _bins(name, column, settings.bins) for name, column in zip(signals.names(spec), values.T, strict=True)
-    )
+    bins = tuple(_bins(name, column, settings.bins) for name, column in zip(signals.names(spec), values.T, strict=True))
     binner = Binner(bins)
     counts = binner.count(values)
     shares = tuple(tuple((c[: len(b.cuts) + 1] / rows).tolist()) for c, b in zip(counts, bins, strict=True))
@@ -110,7 +106,8 @@ def z_scores(window: np.ndarray, reference: np.ndarray) -> np.ndarray:
     chi2 = n * m / (n + m) * terms.sum(axis=1)
     df = np.maximum((pooled > 0).sum(axis=1) - 1, 1)
     spread = 2 / (9 * df)
-    return (np.cbrt(chi2 / df) - (1 - spread)) / np.sqrt(spread)
+    scores: np.ndarray = (np.cbrt(chi2 / df) - (1 - spread)) / np.sqrt(spread)
+    return scores
 
 
 def calibrate(binner: Binner, values: np.ndarray, settings: ReferenceSettings) -> dict[str, float]:
@@ -124,10 +121,8 @@ def calibrate(binner: Binner, values: np.ndarray, settings: ReferenceSettings) -
     whole = binner.count(values)
     largest = np.empty(DRAWS)
     for draw in range(DRAWS):
-        window = binner.count(values[generator.choice(len(values), size, replace=False)])
-        largest[draw] = z_scores(
-            window, whole - window
-        ).max()  # against the rest: rows in both would hide drift
+        drawn = binner.count(values[generator.choice(len(values), size, replace=False)])
+        largest[draw] = z_scores(drawn, whole - drawn).max()  # against the rest: rows in both would hide drift
     normal, count = NormalDist(), len(binner.signals)
     widen = max(1.0, float(np.quantile(largest, 0.99)) / normal.inv_cdf(0.99 ** (1 / count)))
     limits = {}
@@ -141,9 +136,7 @@ def _bins(name: str, column: np.ndarray, most: int) -> Bins:
     if name == "predicted_class":
         return Bins(name, 0.0, float(CELLS), tuple(range(1, BINS)))
     low, high = (float(q) for q in np.quantile(column, [0.005, 0.995]))
-    room = (high - low) / 2 or max(
-        abs(low), 1.0
-    )  # a constant column gets room on both sides: leaving it is drift
+    room = (high - low) / 2 or max(abs(low), 1.0)  # a constant column gets room on both sides: leaving it is drift
     low, high = low - room, high + room
     cells = Binner([Bins(name, low, high, ())]).cells(column[:, None])[:, 0]
     inner = np.unique(np.quantile(cells, np.linspace(0, 1, most + 1)[1:-1], method="higher"))

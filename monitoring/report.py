@@ -47,7 +47,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Findings:
-    """drifted: columns whose test failed, with its p-value; all others passed. broken: column -> why it was left out."""
+    """drifted, passed: columns with the p-value of their test. broken: columns left out, with the reason."""
 
     rows: int
     reference_rows: int
@@ -63,10 +63,7 @@ class Findings:
     def to_text(self) -> str:
         """Return lines for a person."""
         head = f"{self.rows} recorded rows against {self.reference_rows} reference rows: {self.out}"
-        drifted = [
-            f"  drifted  {name:20} p = {p:.2g}"
-            for name, p in sorted(self.drifted.items(), key=lambda i: i[1])
-        ]
+        drifted = [f"  drifted  {name:20} p = {p:.2g}" for name, p in sorted(self.drifted.items(), key=lambda i: i[1])]
         broken = [f"  left out {name:20} {why}" for name, why in self.broken.items()]
         return "\n".join([head, *(drifted or ["  no column drifted"]), *broken])
 
@@ -80,9 +77,7 @@ def write_report(job: Job) -> Findings:
     command = [sys.executable, "-m", "monitoring.report", said]
     environment = os.environ | {"DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIME_S, env=environment, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_S, env=environment, check=False)
     except subprocess.TimeoutExpired as error:
         raise DataError(f"report: not done after {TIME_S} s; choose a shorter --window-s") from error
     if done.returncode == 2:
@@ -105,17 +100,11 @@ def build(reference: "pd.DataFrame", current: "pd.DataFrame", out: Path) -> Find
     reference, current = _capped(reference), _capped(current)
     broken = _broken(reference, current)
     usable = [c for c in reference.columns if c not in broken][:MOST_COLUMNS]
-    broken |= {
-        c: f"more than {MOST_COLUMNS} columns"
-        for c in reference.columns
-        if c not in usable and c not in broken
-    }
+    broken |= {c: f"more than {MOST_COLUMNS} columns" for c in reference.columns if c not in usable and c not in broken}
     if not usable:
         raise DataError(f"report: no usable column: {broken}")
     numbers = [c for c in usable if c != CLASS]
-    definition = DataDefinition(
-        numerical_columns=numbers, categorical_columns=[c for c in usable if c == CLASS]
-    )
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=[c for c in usable if c == CLASS])
     limit = RISK / len(usable)
     tests = [ValueDrift(column=c, method="TVD" if c == CLASS else "ks", threshold=limit) for c in usable]
     with warnings.catch_warnings():

@@ -13,9 +13,7 @@ import numpy as np
 from registry.release import InputSpec
 
 BINS = 16
-CELLS = (
-    4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
-)
+CELLS = 4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
 MOST_COLUMNS = 96
 IMAGE = (
     "brightness", "contrast", "sharpness", "edge_x", "edge_y",
@@ -66,15 +64,14 @@ class Binner:
         self._low = np.array([b.low for b in bins], dtype=np.float32)
         self._scale = np.array([CELLS / (b.high - b.low) for b in bins], dtype=np.float32)
         self._offset = np.arange(len(bins)) * CELLS
-        starts = [
-            np.searchsorted(b.cuts, np.arange(CELLS), side="right") + s * BINS for s, b in enumerate(bins)
-        ]
+        starts = [np.searchsorted(b.cuts, np.arange(CELLS), side="right") + s * BINS for s, b in enumerate(bins)]
         self._lookup = np.concatenate(starts)
 
     def cells(self, values: np.ndarray) -> np.ndarray:
         """Return the cell of each value, int64 (n, signals), for values (n, signals)."""
         place = (values - self._low) * self._scale
-        return np.fmax(np.fmin(place, CELLS - 1), 0).astype(np.int64)
+        cells: np.ndarray = np.fmax(np.fmin(place, CELLS - 1), 0).astype(np.int64)
+        return cells
 
     def count(self, values: np.ndarray) -> np.ndarray:
         """Return how many rows fall into each bin, int64 (signals, BINS), for values (n, signals)."""

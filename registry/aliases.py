@@ -111,9 +111,7 @@ def promote(tag: str, why: str, force: bool = False) -> Change:
             raise AliasError(f"{tag}: is the champion already")
         against = _objections(release, old)
         if against and not force:
-            raise AliasError(
-                f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded"
-            )
+            raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded")
         change = _change("promote", release, old, _reason(why), tuple(against))
         line = (*old.line, Pin(release.version, release.digest))
         _write(replace(old, line=line, history=(*old.history, change)))

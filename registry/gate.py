@@ -32,17 +32,15 @@ def _against(champion: Release, candidate: Release, margin: float, confidence: f
     new, old = _correct(candidate), _correct(champion)
     common = sorted(new.keys() & old.keys())
     if len(common) < FEWEST_COMMON_ROWS:
-        return [
-            f"only {len(common)} held-out rows in common with the champion, {FEWEST_COMMON_ROWS} are needed"
-        ]
+        return [f"only {len(common)} held-out rows in common with the champion, {FEWEST_COMMON_ROWS} are needed"]
     difference = np.array([new[key] - old[key] for key in common], dtype=np.float64)
     spread = difference.std(ddof=1) / np.sqrt(len(common))
     lower = difference.mean() - NormalDist().inv_cdf(confidence) * spread
     if lower >= -margin:
         return []
     return [
-        f"on {len(common)} common held-out rows its accuracy differs by {difference.mean():+.3f} from {champion.version}"
-        f" ({confidence:.0%} lower bound {lower:+.3f}, allowed {-margin:+.3f})"
+        f"on {len(common)} common held-out rows its accuracy differs by {difference.mean():+.3f} from "
+        f"{champion.version} ({confidence:.0%} lower bound {lower:+.3f}, allowed {-margin:+.3f})"
     ]
 
 

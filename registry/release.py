@@ -99,9 +99,7 @@ class Release:
         Raises ReleaseError if it is not in the manifest, is a link, or differs by a bit.
         """
         if file not in self.manifest.files:
-            raise ReleaseError(
-                f"{self.tag}: no file '{file}'; it has {', '.join(sorted(self.manifest.files))}"
-            )
+            raise ReleaseError(f"{self.tag}: no file '{file}'; it has {', '.join(sorted(self.manifest.files))}")
         content = _read_plain(self.path / file, self.tag)
         found = hashlib.sha256(content).hexdigest()
         if found != self.manifest.files[file].sha256:

@@ -99,9 +99,7 @@ def _publish(draft: Draft, folder: Path, workshop: Path) -> Release:
     labels = {"project": "vigil", "task": draft.task}
     (workshop / "models").mkdir()
     store = ModelStore(workshop / "models")
-    with bentoml.models.create(
-        tag, labels=labels, metadata={"accuracy": accuracy}, _model_store=store
-    ) as model:
+    with bentoml.models.create(tag, labels=labels, metadata={"accuracy": accuracy}, _model_store=store) as model:
         shutil.copytree(files, model.path, dirs_exist_ok=True)
     made = workshop / "models" / draft.name / version
     release.load(made, tag).verify()

@@ -98,9 +98,7 @@ class Server:
         served = self._live()
         pairs = wire.decode_labels(body, served.release.manifest.classes)
         if self.recorder is None:
-            raise RequestError(
-                "labels: recording is off (VIGIL_RECORD=false)", reason="not_ready", status=503
-            )
+            raise RequestError("labels: recording is off (VIGIL_RECORD=false)", reason="not_ready", status=503)
         loop = asyncio.get_running_loop()
         accepted = await loop.run_in_executor(None, self.recorder.label, pairs)
         self.metrics.labels_accepted.labels(served.release.name).inc(accepted)
@@ -171,9 +169,7 @@ class Server:
         served.tally.add(request.rows, probabilities)
         if self.recorder is not None:
             predicted = [classes[k] for k in best.tolist()]
-            self.recorder.put(
-                Records(*place, time.time(), request.ids, predicted, probabilities, request.rows)
-            )
+            self.recorder.put(Records(*place, time.time(), request.ids, predicted, probabilities, request.rows))
 
 
 async def predict_rows(server: Server, rows: list[Any]) -> dict[str, Any]:
@@ -223,9 +219,7 @@ class App:
             reply = await self._route(server, scope, receive)
         except RequestError as error:
             reply = Reply(error.status, orjson.dumps({"error": str(error)} | error.place))
-        except (
-            Exception
-        ):  # a bug or a failing model: this request fails, the process lives, the log has the trace
+        except Exception:  # a bug or a failing model: this request fails, the process lives, the log has the trace
             log.exception("request_failed", extra={"route": path})
             reply = Reply(500, b'{"error":"the model could not answer; see the log of the service"}')
         await _send(send, reply)
@@ -238,9 +232,7 @@ class App:
         handler = server.routes.get((scope["method"], scope["path"]))
         if handler is None:
             allowed = ", ".join(method for method, path in server.routes if path == scope["path"])
-            raise RequestError(
-                f"{scope['path']}: {scope['method']} is not accepted; use {allowed}", status=405
-            )
+            raise RequestError(f"{scope['path']}: {scope['method']} is not accepted; use {allowed}", status=405)
         if scope["method"] == "GET":
             return await handler(b"")
         headers = {key.lower(): value for key, value in scope["headers"]}

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnxruntime
@@ -64,8 +65,8 @@ class Engine:
             return sessions[counts[0]], counts[0]
         batch = np.resize(rows, (TIMED_ROWS, *rows.shape[1:]))
         took = {
-            count: _median_s(lambda s=s: s.run(["probabilities"], {"input": batch}))
-            for count, s in sessions.items()
+            count: _median_s(partial(session.run, ["probabilities"], {"input": batch}))
+            for count, session in sessions.items()
         }
         best = min(took, key=lambda count: took[count])
         return sessions[best], best
@@ -76,9 +77,7 @@ class Engine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # the event loop needs the core
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
         present = onnxruntime.get_available_providers()
         usable = [name for name in self._providers if name in present]
         try:
@@ -97,9 +96,7 @@ class Engine:
         try:
             got = self.run(rows)
         except Exception as error:  # as above: the graph does not accept its own rows
-            raise EngineError(
-                f"{self._release.tag}: cannot answer its held-out rows: {error}", "load"
-            ) from error
+            raise EngineError(f"{self._release.tag}: cannot answer its held-out rows: {error}", "load") from error
         worst = float(np.abs(got - expected).max()) if got.shape == expected.shape else float("inf")
         if not worst <= GOLDEN_LIMIT:
             raise EngineError(

@@ -106,9 +106,7 @@ class Host:
             return
         if self._previous is not None and self._previous.release.digest == pin.digest:
             self._swap(self._previous)
-        elif (
-            self._refused is None or self._refused[0] != pin or time.monotonic() - self._refused[1] > RETRY_S
-        ):
+        elif self._refused is None or self._refused[0] != pin or time.monotonic() - self._refused[1] > RETRY_S:
             await self._try(pin, f"{wanted.model}:{pin.version}")
 
     def _wanted(self) -> Aliases:

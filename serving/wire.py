@@ -84,9 +84,7 @@ def _object(said: Any, known: tuple[str, ...]) -> dict[str, Any]:
 
 def _by_column(row: Any, index: int, spec: InputSpec) -> list[Any]:
     if not spec.columns:
-        _refuse(
-            "rows", index, f"must be a list of shape {spec.shape}: this model has no column names", "shape"
-        )
+        _refuse("rows", index, f"must be a list of shape {spec.shape}: this model has no column names", "shape")
     if not isinstance(row, dict):
         _refuse("rows", index, f"must be an object like row 0, found {_kind(row)}", "shape")
     for column in row:
