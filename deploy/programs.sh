@@ -1,10 +1,9 @@
 #!/bin/sh
 # Install the Debian packages of Prometheus and Alertmanager if they are missing and we may; say so.
 set -eu
-packages="prometheus prometheus-alertmanager"
 missing=""
 command -v prometheus >/dev/null && command -v promtool >/dev/null || missing="prometheus"
-command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null || missing="$missing prometheus-alertmanager"
+command -v prometheus-alertmanager >/dev/null && command -v amtool >/dev/null || missing="${missing:+$missing }prometheus-alertmanager"
 [ -n "$missing" ] || exit 0
 
 command -v apt-get >/dev/null || {
@@ -16,10 +15,10 @@ if [ "$(id -u)" = 0 ]; then
 elif sudo -n true 2>/dev/null; then
     as_root="sudo"
 else
-    echo "Prometheus or Alertmanager is missing; install them with: sudo apt-get install $packages" >&2
+    echo "Prometheus or Alertmanager is missing; install them with: sudo apt-get install $missing" >&2
     exit 0
 fi
-echo "installing the Debian packages$missing (no service is started)"
+echo "installing the Debian packages: $missing (no service is started)"
 # policy-rc.d keeps the packages from starting services on the default ports.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -28,4 +27,4 @@ if [ ! -e "$policy" ]; then
     trap '$as_root rm -f "$policy"' EXIT
 fi
 $as_root apt-get update -qq
-DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $packages >/dev/null
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
