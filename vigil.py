@@ -104,13 +104,9 @@ def serve(options: argparse.Namespace) -> int:
 
 def build(options: argparse.Namespace) -> int:
     """Build a Bento that carries one release; without a tag, the champion."""
-    from registry import aliases, store
+    from registry import store
 
-    state = None if options.tag else aliases.read(_model(options.model))
-    if state and state.champion is None:
-        raise AliasError(f"{state.model}: has no champion to build; name a release: vigil build TAG")
-    tag = f"{state.model}:{state.champion.version}" if state and state.champion else options.tag
-    store.open_release(tag)
+    tag = store.open_release(options.tag or _champion(options.model)).tag
     command = [sys.executable, "-m", "bentoml", "build", str(HERE), "--arg", f"model_tag={tag}"]
     return subprocess.run(command, check=False).returncode
 
@@ -147,11 +143,8 @@ def labels(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Write Evidently's HTML report of the recorded traffic against the reference."""
     from monitoring import report as evidently
-    from registry import aliases
 
-    model = _model(options.model)
-    pin = aliases.read(model).champion
-    tag = options.tag or f"{model}:{pin.version if pin else ''}"
+    tag = options.tag or _champion(options.model)
     findings = evidently.write_report(evidently.Job(_log(options.log), tag, options.window_s, options.out))
     print(findings.to_json() if options.json else findings.to_text())
     return 0
@@ -247,6 +240,15 @@ def _model(name: str) -> str:
     from registry import aliases
 
     return name or aliases.only_model()
+
+
+def _champion(name: str) -> str:
+    from registry import aliases
+
+    state = aliases.read(_model(name))
+    if state.champion is None:
+        raise AliasError(f"{state.model}: has no champion; promote a release, or name one")
+    return f"{state.model}:{state.champion.version}"
 
 
 def _log(path: str) -> Path:

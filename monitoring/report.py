@@ -20,7 +20,7 @@ import numpy as np
 
 from monitoring import recorder, signals
 from registry import store
-from registry.errors import DataError
+from registry.errors import DataError, UserError
 from registry.release import HELDOUT, Release
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _child(said: str) -> int:
     job = Job(Path(given["log"]), given["tag"], float(given["window_s"]), Path(given["out"]))
     try:
         print(build(*frames(job), job.out).to_json())
-    except DataError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -144,8 +144,8 @@ class Server:
         name, rows = served.release.name, len(request.rows)
         try:
             self.admission.enter(rows)
-        except RequestError:
-            self.metrics.rejected.labels(name, "queue_full").inc()
+        except RequestError as error:
+            self.metrics.rejected.labels(name, error.reason).inc()
             raise
         self.metrics.inflight_rows.labels(name).set(self.admission.rows)
         try:

@@ -45,6 +45,7 @@ class Batcher:
         self._observe = observe
         self._waiting: deque[_Waiting] = deque()
         self._busy = False
+        self._closing = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
 
     async def submit(self, rows: np.ndarray) -> Answer:
@@ -58,13 +59,17 @@ class Batcher:
         return await future
 
     def close(self) -> None:
-        """Release the thread; batches under way finish first."""
-        self._thread.shutdown(wait=False)
+        """Release the thread once every request that was submitted has its answer."""
+        self._closing = True
+        if not self._busy:
+            self._thread.shutdown(wait=False)
 
     def _next(self) -> None:
         batch = self._take()
         self._busy = bool(batch)
         if not batch:
+            if self._closing:
+                self._thread.shutdown(wait=False)
             return
         rows = sum(len(w.rows) for w in batch)
         self._observe(rows)
@@ -125,7 +130,13 @@ class Admission:
         self.rows = 0
 
     def enter(self, rows: int) -> None:
-        """Take `rows` in, or raise RequestError 503."""
+        """Take `rows` in, or raise RequestError: 413 for more than ever fit, 503 for more than fit now."""
+        if rows > self.limit_rows:
+            raise RequestError(
+                f"rows: {rows} in one request, at most {self.limit_rows} are accepted; send several requests",
+                reason="too_many",
+                status=413,
+            )
         if self.rows + rows > self.limit_rows:
             raise RequestError(
                 f"{self.rows} rows are in flight, {rows} more would pass the limit of {self.limit_rows}; retry later",

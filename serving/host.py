@@ -71,8 +71,7 @@ class Host:
         """Load what should be live, if it can be, and go on watching the alias."""
         self._metrics.ready.set(0)
         if self._pinned is not None:
-            folder = self._pinned
-            await self._try(Pin(folder.name, ""), release.load(folder, f"{folder.parent.name}:{folder.name}"))
+            await self._try(Pin(self._pinned.name, ""), f"{self._pinned.parent.name}:{self._pinned.name}")
             return
         await self._follow()
         self._watcher = asyncio.create_task(self._watch())
@@ -116,24 +115,26 @@ class Host:
             raise AliasError(f'{model}: has no champion; promote a release: vigil promote TAG --why "..."')
         return wanted
 
-    async def _try(self, pin: Pin, what: Release | str) -> None:
+    async def _try(self, pin: Pin, tag: str) -> None:
         loop = asyncio.get_running_loop()
         try:
-            served = await loop.run_in_executor(None, self._load, what, pin.digest)
+            served = await loop.run_in_executor(None, self._load, tag, pin.digest)
         except UserError as error:
             reason = error.reason if isinstance(error, EngineError) else "verify"
-            model = what.name if isinstance(what, Release) else what.split(":")[0]
-            self._metrics.load_failures.labels(model, reason).inc()
+            self._metrics.load_failures.labels(tag.split(":")[0], reason).inc()
             self._refused = (pin, time.monotonic())
             self.reason = str(error) if self._live is None else self.reason
-            log.error("release_refused", extra={"release": str(what), "reason": reason, "error": str(error)})
+            log.error("release_refused", extra={"release": tag, "reason": reason, "error": str(error)})
             return
         self._refused = None
         self._swap(served)
 
-    def _load(self, what: Release | str, digest: str) -> Served:
-        opened = store.open_release(what) if isinstance(what, str) else what
-        opened.verify()
+    def _load(self, tag: str, digest: str) -> Served:
+        if self._pinned is not None:
+            opened = release.load(self._pinned, tag)
+            opened.verify()
+        else:
+            opened = store.open_release(tag)
         if digest and opened.digest != digest:
             raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
         engine = Engine(opened, self._settings.providers, self._settings.threads)

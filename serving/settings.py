@@ -14,7 +14,6 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-NOT_SETTINGS = {"VIGIL_RUNBOOK_BASE"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     known = {f"VIGIL_{f.name.upper()}": f for f in fields(Settings)}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith("VIGIL_") or variable in NOT_SETTINGS:
+        if not variable.startswith("VIGIL_"):
             continue
         if variable not in known:
             close = difflib.get_close_matches(variable, known, n=1)

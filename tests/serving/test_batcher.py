@@ -102,3 +102,20 @@ def test_what_passes_the_bound_is_refused_with_503_and_leaves_room_when_others_l
     assert caught.value.status == 503 and caught.value.reason == "queue_full"
     admission.leave(8)
     admission.enter(10)
+
+
+def test_more_rows_than_ever_fit_are_refused_with_413():
+    with pytest.raises(RequestError, match="11 in one request, at most 10 are accepted; send several") as caught:
+        Admission(10).enter(11)
+    assert caught.value.status == 413
+
+
+def test_requests_that_wait_when_the_batcher_closes_are_still_answered(engine):
+    async def ask():
+        batcher = Batcher(engine, max_batch_rows=1, observe=lambda rows: None)
+        waiting = [asyncio.ensure_future(batcher.submit(rows(i))) for i in range(10)]
+        await asyncio.sleep(0)
+        batcher.close()
+        return await asyncio.wait_for(asyncio.gather(*waiting), 10)
+
+    assert [answer.probabilities[0, 0] for answer in asyncio.run(ask())] == [2.0 * i for i in range(10)]
