@@ -18,19 +18,28 @@ BATCH_BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RELEASE = ("model", "version")
 
 
+class _Declare:
+    """Make metrics of one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self._registry)
+
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, registry=self._registry)
+
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
+
+
 class ServingMetrics:
     """What the service counts; `registry` is what its /metrics prints."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, registry=registry, buckets=buckets)
-
+        declare = _Declare(registry)
+        counter, gauge, histogram = declare.counter, declare.gauge, declare.histogram
         self.registry = registry
         self.requests = counter("vigil_requests_total", "Requests by route and code", "route", "code")
         self.request_seconds = histogram(
@@ -82,12 +91,7 @@ class MonitorMetrics:
     """What the monitor measures; `registry` is what its /metrics prints."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(name, text, labels, registry=registry)
-
+        counter, gauge = _Declare(registry).counter, _Declare(registry).gauge
         self.registry = registry
         measured = (*RELEASE, "metric")
         self.quality = gauge("vigil_quality_value", "Quality on labelled traffic in the window", *measured)
