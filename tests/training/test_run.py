@@ -19,8 +19,6 @@ from registry.errors import DataError, ExportError
 from training import export, loop, outcome, run
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-# bentoml 1.4.39 builds its path patterns in a way that pathspec 1.0 calls deprecated.
-pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
