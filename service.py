@@ -5,6 +5,7 @@ Without arguments the service follows the champion of the store. With `--arg mod
 """
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import prometheus_client  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 from registry import logs  # noqa: E402
+from registry.errors import ConfigError  # noqa: E402
 from serving import app, settings  # noqa: E402
 
 
@@ -27,15 +29,19 @@ class Arguments(BaseModel):
 
 
 arguments = bentoml.use_arguments(Arguments)
+try:
+    configured = settings.from_environment(os.environ)
+except ConfigError as error:  # here, in the parent, once: a worker that cannot start would be started for ever
+    sys.exit(f"vigil: {error}")
 running: list[app.Server] = []
 
 
 def start() -> app.Server:
-    """Return the server of this worker process, made from the environment."""
+    """Return the server of this worker process."""
     logs.set_up()
     prometheus_client.disable_created_metrics()
     pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
-    running[:] = [app.Server(settings.from_environment(os.environ), pinned)]
+    running[:] = [app.Server(configured, pinned)]
     return running[0]
 
 

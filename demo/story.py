@@ -79,7 +79,7 @@ def run(out: Path, keep: bool) -> int:
         _rollback(demo, good)
         demo.result |= {"ok": not sender.lost, "lost_requests": len(sender.lost), "requests": sender.sent}
         page.write(demo.folder, out / "report.html", _facts(demo, good, worse))
-        demo.timeline.say(f"wrote {out / 'report.html'}")
+        demo.timeline.say(f"wrote {os.path.relpath(out / 'report.html')}")
     except StackError as error:
         demo.timeline.say(f"FAILED: {error}")
         demo.result |= {"ok": False, "error": str(error)}

@@ -284,6 +284,15 @@ def test_cuda_that_is_not_there_makes_the_service_not_ready(home, start_service,
     assert service.metric("vigil_model_load_failures_total", reason="provider") >= 1
 
 
+def test_a_misspelt_variable_ends_the_start_with_one_line_that_names_the_right_one(home):
+    command = [sys.executable, "-m", "bentoml", "serve", "service:Vigil", "--port", "0"]
+    environment = os.environ | {"BENTOML_HOME": str(home), "VIGIL_MODLE": "x"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "vigil: environment: unknown variable VIGIL_MODLE; did you mean VIGIL_MODEL?" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+
+
 def test_a_table_is_served_by_column_names(home, start_service, eventually, monkeypatch, publish):
     monkeypatch.setenv("BENTOML_HOME", str(home))
     aliases.promote(publish("people", spec=TABLE, classes=("no", "yes")).tag, "first")
