@@ -37,7 +37,8 @@ def as_text(outcome: Outcome) -> str:
         f"on {outcome.metrics['rows']} test rows, 95 % intervals; the model {verdict} against the baselines",
         f"ONNX agrees with PyTorch within {parity['max_difference']:.2g} on {parity['rows']} rows "
         f"(limit {parity['limit']:.2g})",
-        f"published {outcome.tag} in {outcome.seconds:.1f} s",
+        f"published {outcome.tag} in {outcome.seconds:.1f} s; the card is {outcome.run_folder}/release/card.html",
+        f'next: vigil promote {outcome.tag} --why "..."',
     ])  # fmt: skip
 
 
