@@ -107,8 +107,8 @@ def build(options: argparse.Namespace) -> int:
     from registry import store
 
     tag = store.open_release(options.tag or _champion(options.model)).tag
-    command = [sys.executable, "-m", "bentoml", "build", str(HERE), "--arg", f"model_tag={tag}"]
-    return subprocess.run(command, check=False).returncode
+    command = [sys.executable, "-m", "bentoml", "build", "--arg", f"model_tag={tag}"]
+    return subprocess.run(command, check=False, cwd=HERE).returncode  # bentoml reads bentofile.yaml where it runs
 
 
 def watch(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import vigil
+from demo.stack import free_ports, get
 from registry import aliases, store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,9 +108,16 @@ def test_the_installed_program_prints_its_help():
     assert "promote" in said.stdout and said.stderr == ""
 
 
-def test_vigil_serve_serves_the_champion(publish, home, eventually, start_service):
-    from demo.stack import free_ports, get
+def test_vigil_build_works_from_any_folder_and_the_bento_names_the_champion(publish, home, tmp_path, monkeypatch):
+    made = publish()
+    aliases.promote(made.tag, "first")
+    monkeypatch.chdir(tmp_path)
+    assert vigil.main(["build"]) == 0
+    (bento,) = (home / "bentos" / "vigil").glob("*/bento.yaml")
+    assert f"model_tag: {made.tag}" in bento.read_text()
 
+
+def test_vigil_serve_serves_the_champion(publish, home, eventually, start_service):
     made = publish()
     aliases.promote(made.tag, "first")
     port = free_ports(1)[0]

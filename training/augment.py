@@ -50,21 +50,9 @@ def moved(x: np.ndarray, keyed: Keyed, shift_pixels: float, rotate_degrees: floa
     drawn = 2 * draw.uniform(keyed.seed, keyed.stream(_MOVE), keyed.index, 3) - 1
     angle = np.deg2rad(rotate_degrees) * drawn[:, 2, None, None]
     height, width = x.shape[1:3]
-    down, right = np.meshgrid(
-        np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2, indexing="ij"
-    )
-    source_y = (
-        np.cos(angle) * down
-        - np.sin(angle) * right
-        + (height - 1) / 2
-        + shift_pixels * drawn[:, 0, None, None]
-    )
-    source_x = (
-        np.sin(angle) * down
-        + np.cos(angle) * right
-        + (width - 1) / 2
-        + shift_pixels * drawn[:, 1, None, None]
-    )
+    down, right = np.meshgrid(np.arange(height) - (height - 1) / 2, np.arange(width) - (width - 1) / 2, indexing="ij")
+    source_y = np.cos(angle) * down - np.sin(angle) * right + (height - 1) / 2 + shift_pixels * drawn[:, 0, None, None]
+    source_x = np.sin(angle) * down + np.cos(angle) * right + (width - 1) / 2 + shift_pixels * drawn[:, 1, None, None]
     return _bilinear(x, source_y, source_x)
 
 

@@ -35,9 +35,7 @@ def sections(facts: Facts) -> list[Section]:
         Section("Calibration", _calibration(facts)),
         Section("Training", _training(facts)),
         Section("Hyper-parameters", (_settings(draft.config),)),
-        Section(
-            "Architecture", (Text(f"{facts.parameters:,} trained parameters."), Code(facts.architecture))
-        ),
+        Section("Architecture", (Text(f"{facts.parameters:,} trained parameters."), Code(facts.architecture))),
         Section("Limits", tuple(Text(limit) for limit in limits(draft))),
         Section("Parity certificate", _parity(draft.parity)),
         Section("Reproduce", _reproduce(draft.code)),
@@ -78,9 +76,7 @@ def limits(draft: Draft) -> list[str]:
         f"It knows {len(draft.classes)} classes and answers one of them for any row, also for a row of none.",
     ]
     if draft.data["label_noise"]:
-        found.append(
-            f"{draft.data['label_noise']:.0%} of the training labels were replaced at random, on purpose."
-        )
+        found.append(f"{draft.data['label_noise']:.0%} of the training labels were replaced at random, on purpose.")
     if not draft.gate["beats_baselines"]:
         found.append("It does not hold against the baselines; promotion refuses it.")
     return found
@@ -112,9 +108,7 @@ def _confusion(draft: Draft) -> Picture:
     matrix = draft.metrics["confusion"]
     rows = [(name, *map(str, counts)) for name, counts in zip(draft.classes, matrix, strict=True)]
     table = Table(("true \\ predicted", *draft.classes), tuple(rows))
-    return Picture(
-        pictures.confusion(matrix, draft.classes), "Test rows: true class by predicted class.", table
-    )
+    return Picture(pictures.confusion(matrix, draft.classes), "Test rows: true class by predicted class.", table)
 
 
 def _calibration(facts: Facts) -> tuple[document.Block, ...]:
@@ -124,9 +118,7 @@ def _calibration(facts: Facts) -> tuple[document.Block, ...]:
     )
     rows = [(f"{b['confidence']:.3f}", f"{b['accuracy']:.3f}", f"{b['rows']}") for b in facts.reliability]
     table = Table(("mean confidence", "accuracy", "rows"), tuple(rows))
-    return Text(said), Picture(
-        pictures.reliability(facts.reliability), "Confidence and accuracy per bin.", table
-    )
+    return Text(said), Picture(pictures.reliability(facts.reliability), "Confidence and accuracy per bin.", table)
 
 
 def _training(facts: Facts) -> tuple[document.Block, ...]:

@@ -216,9 +216,7 @@ def _check_range(entry: "Field[Any]", value: Any, where: str, name: str) -> None
     if name.startswith("reference."):
         low, high = _REFERENCE_RANGES.get(entry.name, (None, None))
     if low is not None and not (math.isfinite(value) and low <= value <= high):
-        raise ConfigError(
-            f"{where}: '{name}' is {value}; accepted is {low} to {high}; change it or leave it out"
-        )
+        raise ConfigError(f"{where}: '{name}' is {value}; accepted is {low} to {high}; change it or leave it out")
 
 
 def _check_across(config: Config, where: str) -> None:
@@ -231,9 +229,7 @@ def _check_across(config: Config, where: str) -> None:
     if abs(total - 1) > 1e-6:
         raise ConfigError(f"{where}: split.train + split.validation + split.test is {total:g}; accepted is 1")
     if config.model.kind not in ("mlp", "cnn") and config.model.kind.count(":") != 1:
-        raise ConfigError(
-            f"{where}: 'model.kind' is {config.model.kind!r}; accepted are mlp, cnn or module:function"
-        )
+        raise ConfigError(f"{where}: 'model.kind' is {config.model.kind!r}; accepted are mlp, cnn or module:function")
     if config.schedule.floor > config.schedule.peak:
         raise ConfigError(
             f"{where}: 'schedule.floor' is {config.schedule.floor:g}, above 'schedule.peak' "

@@ -117,13 +117,9 @@ def _npz(path: Path) -> _Raw:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(
-            f"{path}: not an NPZ file of plain arrays: {error}; np.savez(path, x=..., y=...)"
-        ) from error
+        raise DataError(f"{path}: not an NPZ file of plain arrays: {error}; np.savez(path, x=..., y=...)") from error
     if missing := [name for name in ("x", "y") if name not in found]:
-        raise DataError(
-            f"{path}: no array {' and '.join(missing)}; found {', '.join(found)}; accepted are x and y"
-        )
+        raise DataError(f"{path}: no array {' and '.join(missing)}; found {', '.join(found)}; accepted are x and y")
     names, classes = (tuple(map(str, found.get(key, ()))) for key in ("names", "classes"))
     return _Raw(str(path), found["x"], found["y"], names, classes)
 
@@ -229,14 +225,10 @@ def _labels(raw: _Raw) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     labels = raw.labels
     if labels.dtype.kind not in "uibUS":
-        raise DataError(
-            f"{raw.place}: y is {labels.dtype}; accepted are whole numbers or text, one class per row"
-        )
+        raise DataError(f"{raw.place}: y is {labels.dtype}; accepted are whole numbers or text, one class per row")
     values, index = np.unique(labels, return_inverse=True)
     if len(values) < 2:
-        raise DataError(
-            f"{raw.place}: one class only ({values[0]!s}) in {len(labels)} rows; at least two are needed"
-        )
+        raise DataError(f"{raw.place}: one class only ({values[0]!s}) in {len(labels)} rows; at least two are needed")
     if not raw.classes:
         return index.astype(np.int64), tuple(str(value) for value in values)
     if labels.dtype.kind in "US" or values[0] < 0 or values[-1] >= len(raw.classes):

@@ -21,9 +21,7 @@ _CHUNK_CELLS = 4_000_000  # weights held at once: 32 MB
 Metric = Callable[[np.ndarray], np.ndarray]  # weights float64 (draws, n) -> values (draws,)
 
 
-def metrics(
-    y: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0
-) -> dict[str, Any]:
+def metrics(y: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...], seed: int = 0) -> dict[str, Any]:
     """Return the metrics of a manifest for labels (n,) and probabilities (n, classes).
 
     Each headline metric is {"value", "lower", "upper"}: 95 %, Wilson for accuracy, percentile

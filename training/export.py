@@ -49,9 +49,7 @@ def export(model: models.Classifier, asked: Asked, path: Path, facts: dict[str, 
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )  # fmt: skip
     if program is None:
-        raise ExportError(
-            f"{path}: the exporter returned no program; a network of torch.nn layers is accepted"
-        )
+        raise ExportError(f"{path}: the exporter returned no program; a network of torch.nn layers is accepted")
     proto = program.model_proto
     strip(proto)
     onnx.helper.set_model_props(proto, dict(sorted(facts.items())))
@@ -85,9 +83,7 @@ def check(proto: onnx.ModelProto, asked: Asked, place: str) -> None:
             raise ExportError(f"{place}: weight '{tensor.name}' lies in another file; accepted is one file")
         values = onnx.numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ExportError(
-                f"{place}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak"
-            )
+            raise ExportError(f"{place}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak")
 
 
 def certify(model: models.Classifier, path: Path, rows: np.ndarray, limit: float) -> dict[str, Any]:
@@ -138,15 +134,10 @@ def run(
     filled = rows[np.arange(count) % len(rows)]
     name = session.get_inputs()[0].name
     try:
-        parts = [
-            session.run(list(OUTPUTS), {name: filled[i : i + batch_rows]})
-            for i in range(0, count, batch_rows)
-        ]
+        parts = [session.run(list(OUTPUTS), {name: filled[i : i + batch_rows]}) for i in range(0, count, batch_rows)]
     except Exception as error:  # onnxruntime has a class of its own for each kind of failure
         raise ExportError(f"{place}: does not run with {batch_rows} rows: {error}") from error
-    probabilities, logits = (
-        np.concatenate([part[number] for part in parts])[: len(rows)] for number in (0, 1)
-    )
+    probabilities, logits = (np.concatenate([part[number] for part in parts])[: len(rows)] for number in (0, 1))
     return probabilities, logits
 
 

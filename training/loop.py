@@ -119,9 +119,7 @@ class _Trainer:
                 self.model.load_state_dict(state.model)
                 self.optimizer.load_state_dict(state.optimizer)
             except (RuntimeError, ValueError) as error:  # the code of the network has changed
-                raise CheckpointError(
-                    f"{path}: does not fit the network: {error}; train without --resume"
-                ) from error
+                raise CheckpointError(f"{path}: does not fit the network: {error}; train without --resume") from error
             log.info("resumed", extra={"step": state.step, "steps": self.total})
             return state
         path.unlink(missing_ok=True)
@@ -129,9 +127,7 @@ class _Trainer:
 
     def run_all(self, asked: Callable[[], int]) -> list[dict[str, float]]:
         state, loop = self.state, self.config.loop
-        bar = tqdm(
-            total=self.total, initial=state.step, unit="step", disable=not sys.stderr.isatty(), leave=False
-        )
+        bar = tqdm(total=self.total, initial=state.step, unit="step", disable=not sys.stderr.isatty(), leave=False)
         with bar:
             while state.step < self.total and self._patient():
                 self._step()

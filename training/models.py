@@ -80,9 +80,7 @@ def cnn(shape: tuple[int, ...], classes: int, model: Model) -> nn.Sequential:
         raise ConfigError("model.kind: cnn needs images, the rows are vectors; accepted here is mlp")
     channels, height, width = shape
     if min(height, width) < 2**model.depth:
-        raise ConfigError(
-            f"model.depth: {model.depth} halvings leave nothing of {height}x{width} pixels; lower it"
-        )
+        raise ConfigError(f"model.depth: {model.depth} halvings leave nothing of {height}x{width} pixels; lower it")
     layers: list[nn.Module] = []
     for block in range(model.depth):
         wide = model.width * 2**block
@@ -126,9 +124,7 @@ def predict(model: Classifier, x: np.ndarray, batch_rows: int = 1024) -> tuple[n
     with torch.inference_mode():
         answers = [model(torch.from_numpy(x[i : i + batch_rows])) for i in range(0, len(x), batch_rows)]
     model.train(was_training)
-    probabilities, logits = (
-        np.concatenate([part.numpy() for part in parts]) for parts in zip(*answers, strict=True)
-    )
+    probabilities, logits = (np.concatenate([part.numpy() for part in parts]) for parts in zip(*answers, strict=True))
     return probabilities, logits
 
 
@@ -167,6 +163,4 @@ def _check_body(body: object, shape: tuple[int, ...], classes: int, kind: str) -
         raise ConfigError(f"model.kind: {kind} does not take rows of shape {shape}: {error}") from error
     if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, classes):
         found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise ConfigError(
-            f"model.kind: {kind} answers {found} for 2 rows; accepted are logits (2, {classes})"
-        )
+        raise ConfigError(f"model.kind: {kind} answers {found} for 2 rows; accepted are logits (2, {classes})")

@@ -26,10 +26,7 @@ def as_text(outcome: Outcome) -> str:
     table = card.results_table(outcome.metrics, outcome.baselines)
     lines = [table.header, *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-    drawn = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
+    drawn = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     parity = outcome.parity
     verdict = "holds" if outcome.gate["beats_baselines"] else "does not hold"
     return "\n".join([

@@ -81,10 +81,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     with durable.locked(folder / "run.lock"), torch.random.fork_rng(devices=[]):
         task = prepare(config_path, run_folder)
-        say(
-            f"data: {len(task.table.y)} rows; "
-            + ", ".join(f"{n} {part}" for part, n in task.parts.counts().items())
-        )
+        say(f"data: {len(task.table.y)} rows; " + ", ".join(f"{n} {part}" for part, n in task.parts.counts().items()))
         baselines = fit_baselines(task)
         say(f"baselines: {', '.join(baselines)}")
         trained = fit(task, folder, resume)

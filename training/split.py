@@ -48,9 +48,7 @@ def checked(table: Table, split: Split) -> Parts:
     absent = sorted(set(range(len(table.classes))) - set(table.y[parts.train].tolist()))
     if absent:
         names = ", ".join(table.classes[c] for c in absent)
-        raise DataError(
-            f"data: no training row of class {names}; at least one per class is needed: give more rows"
-        )
+        raise DataError(f"data: no training row of class {names}; at least one per class is needed: give more rows")
     if len(np.unique(table.y[parts.test])) < 2:
         raise DataError("data: the test rows hold one class only; at least two are needed: change split.seed")
     return parts

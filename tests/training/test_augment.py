@@ -27,18 +27,14 @@ def test_a_changed_row_does_not_depend_on_its_batch(x, order, size, epoch):
 
 @pytest.mark.parametrize("x", [IMAGES, TABLE], ids=["images", "table"])
 def test_another_seed_or_epoch_changes_rows_otherwise(x):
-    found = [
-        augment.rows(x, Keyed(s, e, np.arange(12)), ALL, moments(x)) for s, e in ((0, 0), (0, 1), (1, 0))
-    ]
+    found = [augment.rows(x, Keyed(s, e, np.arange(12)), ALL, moments(x)) for s, e in ((0, 0), (0, 1), (1, 0))]
     assert not np.array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("x", [IMAGES, COLOUR, TABLE], ids=["images", "colour images", "table"])
 def test_everything_off_leaves_the_values_as_they_are(x):
-    assert np.array_equal(
-        augment.rows(x, Keyed(0, 0, np.arange(12)), Augment(), moments(x)), x.astype(np.float32)
-    )
+    assert np.array_equal(augment.rows(x, Keyed(0, 0, np.arange(12)), Augment(), moments(x)), x.astype(np.float32))
 
 
 def test_moving_agrees_with_scipy():

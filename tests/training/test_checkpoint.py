@@ -82,9 +82,7 @@ def test_an_absent_file_is_refused(tmp_path):
 
 
 def test_the_order_of_an_epoch_is_a_permutation_of_its_own():
-    one, again, next_epoch, other_seed = (
-        checkpoint.order(50, s, e) for s, e in ((3, 0), (3, 0), (3, 1), (4, 0))
-    )
+    one, again, next_epoch, other_seed = (checkpoint.order(50, s, e) for s, e in ((3, 0), (3, 0), (3, 1), (4, 0)))
     assert torch.equal(one, again)
     assert sorted(one.tolist()) == list(range(50))
     assert not torch.equal(one, next_epoch)

@@ -6,9 +6,7 @@ from training import document
 from training.document import Code, Picture, Section, Table, Text
 
 TABLE = Table(("name", "a|b"), (("<x>", "1\n2"), ("&", "3")))
-SECTIONS = [
-    Section("One & two", (Text("5 < 6"), TABLE, Code("a <b>\nc"), Picture("<svg></svg>", "Loss.", TABLE)))
-]
+SECTIONS = [Section("One & two", (Text("5 < 6"), TABLE, Code("a <b>\nc"), Picture("<svg></svg>", "Loss.", TABLE)))]
 
 
 class Reader(HTMLParser):

@@ -25,9 +25,7 @@ def test_draws_of_neighbours_streams_and_seeds_do_not_hang_together():
         assert abs(np.corrcoef(one[:, 0], other)[0, 1]) < 0.03  # 4 standard errors of 20,000 rows
 
 
-@given(
-    st.integers(0, 2**31), st.integers(0, 2**20), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20)
-)
+@given(st.integers(0, 2**31), st.integers(0, 2**20), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20))
 @settings(max_examples=50)
 def test_a_draw_depends_on_its_key_alone(seed, stream, keys):
     array = np.array(keys, dtype=np.uint64)

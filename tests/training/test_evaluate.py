@@ -21,11 +21,7 @@ def found():
 
 def test_every_headline_metric_agrees_with_scikit_learn():
     predicted = PROBABILITIES.argmax(axis=1)
-    values = {
-        name: entry["value"]
-        for name, entry in found().items()
-        if isinstance(entry, dict) and "value" in entry
-    }
+    values = {name: entry["value"] for name, entry in found().items() if isinstance(entry, dict) and "value" in entry}
     assert values.pop("ece") == pytest.approx(naive_ece(PROBABILITIES, Y), abs=1e-12)
     assert values == pytest.approx({
         "accuracy": oracle.accuracy_score(Y, predicted),
@@ -59,9 +55,7 @@ def test_ties_count_half_in_the_area_under_the_curve():
     scores = np.round(PROBABILITIES, 1)
     truth = np.eye(4)[Y]
     value = evaluate.roc_auc(truth, scores)(np.ones((1, 400)))[0]
-    assert value == pytest.approx(
-        np.mean([oracle.roc_auc_score(truth[:, c], scores[:, c]) for c in range(4)])
-    )
+    assert value == pytest.approx(np.mean([oracle.roc_auc_score(truth[:, c], scores[:, c]) for c in range(4)]))
 
 
 @given(weights=st.lists(st.integers(0, 3), min_size=400, max_size=400))
@@ -88,9 +82,7 @@ def test_the_interval_of_accuracy_is_the_wilson_interval_of_scipy(right, rows):
 
 def test_the_bootstrap_interval_is_close_to_that_of_scipy():
     losses = evaluate.row_log_loss(Y, PROBABILITIES)
-    expected = stats.bootstrap(
-        (losses,), np.mean, method="percentile", n_resamples=4000, rng=1
-    ).confidence_interval
+    expected = stats.bootstrap((losses,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
     result = found()["log_loss"]
     width = expected.high - expected.low
     assert result["lower"] == pytest.approx(expected.low, abs=0.08 * width)

@@ -57,9 +57,7 @@ def test_the_certificate_covers_every_batch_size_and_states_its_limit(good):
     certificate = export.certify(model, path, ROWS, 1e-4)
     assert certificate["batch_rows"] == [1, 2, 7, 64, 256]
     assert certificate["rows"] == 40
-    assert (
-        0 <= certificate["mean_difference"] <= certificate["max_difference"] <= certificate["limit"] == 1e-4
-    )
+    assert 0 <= certificate["mean_difference"] <= certificate["max_difference"] <= certificate["limit"] == 1e-4
     assert certificate["top_class_changes"] == 0
     assert certificate["provider"] == "CPUExecutionProvider"
     assert certificate["versions"] == export.versions()
@@ -91,9 +89,7 @@ def test_another_process_in_another_folder_writes_the_same_bytes(good, tmp_path)
 
 
 def weight(proto, ndim):
-    return next(
-        t for t in proto.graph.initializer if len(t.dims) == ndim and t.data_type == onnx.TensorProto.FLOAT
-    )
+    return next(t for t in proto.graph.initializer if len(t.dims) == ndim and t.data_type == onnx.TensorProto.FLOAT)
 
 
 def put(tensor, values):
@@ -212,9 +208,7 @@ def test_answers_that_are_not_numbers_are_above_any_limit(good, tmp_path):
 
 
 def test_the_file_of_another_model_is_refused(good):
-    with pytest.raises(
-        ExportError, match="differs from the PyTorch model by .*limit 0.0001; the top class changes in"
-    ):
+    with pytest.raises(ExportError, match="differs from the PyTorch model by .*limit 0.0001; the top class changes in"):
         export.certify(build(seed=1), good[1], ROWS, 1e-4)
 
 

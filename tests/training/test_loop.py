@@ -63,9 +63,7 @@ def kill_at(monkeypatch, step):
     monkeypatch.setattr(loop.schedule, "rate", rate)
 
 
-@pytest.mark.parametrize(
-    "step", [2, 10, 13, 29], ids=["first epoch", "end of epoch", "mid-epoch", "last step"]
-)
+@pytest.mark.parametrize("step", [2, 10, 13, 29], ids=["first epoch", "end of epoch", "mid-epoch", "last step"])
 @pytest.mark.parametrize("every", [0, 1, 3])
 def test_a_killed_and_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, step, every):
     config = replace(CONFIG, loop=replace(CONFIG.loop, checkpoint_steps=every))
@@ -94,9 +92,7 @@ def test_a_signal_finishes_the_step_saves_and_names_the_command_to_go_on(tmp_pat
     with monkeypatch.context() as patch, pytest.raises(loop.StoppedError) as caught:
         patch.setattr(loop.schedule, "rate", rate)
         fit(tmp_path)
-    assert str(caught.value).startswith(
-        f"stopped by {signal.Signals(number).name} at step 13 of 30, saved in "
-    )
+    assert str(caught.value).startswith(f"stopped by {signal.Signals(number).name} at step 13 of 30, saved in ")
     assert str(caught.value).endswith("resume with vigil train demo.toml --resume")
     assert signal.getsignal(number) is before
     assert checkpoint.load(tmp_path / "last.pt", CONFIG.as_dict()).step == 13
@@ -174,9 +170,7 @@ def test_the_loss_of_a_step_is_that_of_torch_with_smoothing_and_clipping(tmp_pat
     )  # fmt: skip
     model, fitted = fit(tmp_path, config)
     plain = build(config).train()
-    optimizer = torch.optim.AdamW(
-        plain.parameters(), lr=fitted.history[0]["rate"], betas=(0.9, 0.99), weight_decay=0
-    )
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=fitted.history[0]["rate"], betas=(0.9, 0.99), weight_decay=0)
     order = checkpoint.order(80, 0, 0)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=0.05)(
         plain(torch.from_numpy(X)[order])[1], torch.from_numpy(Y)[order]

@@ -113,9 +113,7 @@ def test_a_network_of_your_own_that_does_not_fit_is_refused(tmp_path, kind, mess
         models.build(Model(kind=kind), (4, 4), 3, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("shape", "depth", "message"), [((30,), 2, "cnn needs images"), ((8, 8), 4, "4 halvings")]
-)
+@pytest.mark.parametrize(("shape", "depth", "message"), [((30,), 2, "cnn needs images"), ((8, 8), 4, "4 halvings")])
 def test_a_cnn_that_does_not_fit_the_rows_is_refused(tmp_path, shape, depth, message):
     with pytest.raises(ConfigError, match=message):
         models.build(Model("cnn", depth=depth), shape, 3, tmp_path)

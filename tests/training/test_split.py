@@ -13,9 +13,7 @@ from training.config import Data, Split
 @settings(max_examples=50)
 def test_every_row_lands_in_one_part(units, seed):
     parts = split.deal(np.array(units, dtype=np.uint64), Split(seed=seed))
-    assert sorted(np.concatenate([parts.train, parts.validation, parts.test]).tolist()) == list(
-        range(len(units))
-    )
+    assert sorted(np.concatenate([parts.train, parts.validation, parts.test]).tolist()) == list(range(len(units)))
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=100), st.randoms(use_true_random=False))
