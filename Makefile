@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
+PROOF := benchmarks/results/proof-$(shell date -u +%F).txt
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 
 .PHONY: help setup programs demo test proof lint dashboards clean
 
@@ -33,7 +36,9 @@ test: setup
 	$(BIN)/python -m pytest
 
 proof: setup
-	$(BIN)/python -m pytest -m proof
+	@mkdir -p benchmarks/results
+	@{ date -u +%FT%TZ; uname -srm; echo "$$(nproc) cores"; echo "pytest -m proof"; } > $(PROOF)
+	$(BIN)/python -m pytest -m proof -q --durations=0 2>&1 | tee -a $(PROOF)
 	$(BIN)/python -m benchmarks.run
 
 lint: setup
