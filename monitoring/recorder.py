@@ -4,6 +4,7 @@ Writing never delays an answer: batches wait in a bounded queue for one writer t
 not fit or cannot be written is dropped and counted. A killed process loses no committed row.
 """
 
+import contextlib
 import logging
 import sqlite3
 import threading
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 COMMIT_S = 0.2
 RETRY_S = 1.0
 BUSY_S = 5.0
+WRITER_BUSY_S = 1.0  # shorter, since the writer comes again: close() waits for two tries, well under CLOSE_S
+CLOSE_S = 10.0
+MOST_BYTES = 256 << 20  # 20,000 rows of 28 x 28 float32 are 63 MB, of 224 x 224 colour 12 GB
+WRITTEN = "written"
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions(
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, time_s REAL NOT NULL,
@@ -52,13 +57,14 @@ class Records:
     rows: np.ndarray
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, busy_s: float | None = None) -> sqlite3.Connection:
     """Open the log, made if absent. Write-ahead logging: readers and one writer do not wait for each other.
 
+    busy_s: how long to wait for another writer, BUSY_S if left out.
     Raises sqlite3.Error or OSError if the place cannot be written or holds something else.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=BUSY_S if busy_s is None else busy_s, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -78,15 +84,22 @@ def add_labels(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]])
 
 
 class Recorder:
-    """Writes the log of one service process."""
+    """Writes the log of one service process.
 
-    def __init__(self, path: Path, limit_rows: int = 20_000, metrics: ServingMetrics | None = None) -> None:
-        """limit_rows: the most that may wait for the writer."""
+    Every row handed over is counted once: written, or dropped as `queue_full`, `write_failed` or `duplicate_id`.
+    """
+
+    def __init__(
+        self, path: Path, limit_rows: int = 20_000, metrics: ServingMetrics | None = None, limit_bytes: int = MOST_BYTES
+    ) -> None:
+        """limit_rows, limit_bytes: the most that may wait for the writer."""
         self._path = path
         self._limit_rows = limit_rows
+        self._limit_bytes = limit_bytes
         self._metrics = metrics
         self._queue: deque[Records] = deque()
         self._waiting_rows = 0
+        self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._idle = threading.Event()
@@ -98,15 +111,19 @@ class Recorder:
 
     def put(self, records: Records) -> None:
         """Hand a batch to the writer and return at once; a batch that does not fit is dropped and counted."""
-        rows = len(records.ids)
+        rows, size_bytes = len(records.ids), _size_bytes(records)
         with self._lock:
-            fits = self._waiting_rows + rows <= self._limit_rows
-            if fits:
+            fits = (
+                self._waiting_rows + rows <= self._limit_rows and self._waiting_bytes + size_bytes <= self._limit_bytes
+            )
+            accepted = fits and not self._closing
+            if accepted:
                 self._queue.append(records)
                 self._waiting_rows += rows
+                self._waiting_bytes += size_bytes
                 self._idle.clear()
-        if not fits:
-            self._dropped(records.model, "queue_full", rows)
+        if not accepted:
+            self._count(records.model, "queue_full" if not fits else "write_failed", rows)
 
     def label(self, pairs: Sequence[tuple[str, str]]) -> int:
         """Write labels and return how many; they are on the log when this returns.
@@ -121,77 +138,105 @@ class Recorder:
                 connection.close()
         except (sqlite3.Error, OSError) as error:
             place = f"labels: the log {self._path} cannot be written: {error}"
-            raise RequestError(f"{place}; send them again later", reason="log_failed", status=503) from error
+            cure = "send them again when its disk has space and nothing locks it"
+            raise RequestError(f"{place}; {cure}", reason="log_failed", status=503) from error
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until what was put is written or dropped; returns whether that happened in time."""
+        """Wait until what was put is written or dropped, and counted; returns whether that happened in time."""
         self._wake.set()
         return self._idle.wait(timeout_s)
 
-    def close(self) -> None:
-        """Write what is waiting and stop the writer."""
-        self._closing = True
+    def close(self, timeout_s: float = CLOSE_S) -> None:
+        """Try once more to write what is waiting, and stop; what is not written in time is dropped and counted."""
+        with self._lock:
+            self._closing = True
         self._wake.set()
-        self._writer.join(timeout=10.0)
+        self._writer.join(timeout_s)
+        with self._lock:
+            self._drop_waiting()
 
     def _write_on(self) -> None:
         while not (self._closing and not self._queue):
             self._wake.wait(COMMIT_S)
             self._wake.clear()
-            batch = list(self._queue)
-            if batch and not self._try(batch):
-                if self._closing:
-                    self._forget(batch)
+            last = self._closing  # seen before the try: a failure of this one is final
+            with self._lock:
+                batch = list(self._queue)
+            if not batch or self._try(batch):
+                continue
+            if last:
+                with self._lock:
+                    self._drop_waiting()
+            elif not self._closing:
                 self._wake.wait(RETRY_S)
-        if self._connection is not None:
-            self._connection.close()
+        self._disconnect()
 
     def _try(self, batch: list[Records]) -> bool:
         # On failure the batch stays in the queue: it is written when the disk recovers, and what no longer
         # fits meanwhile is dropped at the door.
         try:
-            written, repeated = self._insert(batch)
+            outcome = self._insert(batch)
         except (sqlite3.Error, OSError) as error:
-            log.warning("prediction_log_not_written", extra={"error": str(error)})
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+            log.warning("prediction_log_not_written", extra={"path": str(self._path), "error": str(error)})
+            self._disconnect()
             return False
-        self._forget(batch, written=written)
-        for model, rows in repeated.items():
-            self._dropped(model, "duplicate_id", rows)
+        except (ValueError, TypeError):  # a row that no disk takes would stop all behind it for good
+            log.exception("prediction_log_refused_rows")
+            outcome = Counter((one.model, "write_failed") for one in batch for _ in one.ids)
+        self._settle(batch, outcome)
         return True
 
-    def _insert(self, batch: list[Records]) -> tuple[Counter[str], Counter[str]]:
+    def _insert(self, batch: list[Records]) -> Counter[tuple[str, str]]:
         if self._connection is None:
-            self._connection = connect(self._path)
-        written: Counter[str] = Counter()
-        repeated: Counter[str] = Counter()
+            self._connection = connect(self._path, WRITER_BUSY_S)
+        outcome: Counter[tuple[str, str]] = Counter()
         with self._connection:
             for records in batch:
                 before = self._connection.total_changes
                 self._connection.executemany(PREDICTION, _values(records))
                 new = self._connection.total_changes - before
-                written[records.model] += new
-                repeated[records.model] += len(records.ids) - new
-        return written, repeated
+                outcome[records.model, WRITTEN] += new
+                outcome[records.model, "duplicate_id"] += len(records.ids) - new
+        return outcome
 
-    def _forget(self, batch: list[Records], written: Counter[str] | None = None) -> None:
+    def _settle(self, batch: list[Records], outcome: Counter[tuple[str, str]]) -> None:
         with self._lock:
+            if not self._queue:  # close() gave up on this batch and has counted it
+                return
             for records in batch:
                 self._queue.popleft()
                 self._waiting_rows -= len(records.ids)
-                if written is None:
-                    self._dropped(records.model, "write_failed", len(records.ids))
+                self._waiting_bytes -= _size_bytes(records)
+            for (model, what), rows in outcome.items():
+                self._count(model, what, rows)
             if not self._queue:
                 self._idle.set()
-        if self._metrics is not None and written:
-            for model, rows in written.items():
-                self._metrics.records.labels(model).inc(rows)
 
-    def _dropped(self, model: str, reason: str, rows: int) -> None:
-        if self._metrics is not None and rows:
-            self._metrics.records_dropped.labels(model, reason).inc(rows)
+    def _drop_waiting(self) -> None:
+        # The caller holds the lock.
+        for records in self._queue:
+            self._count(records.model, "write_failed", len(records.ids))
+        self._queue.clear()
+        self._waiting_rows = self._waiting_bytes = 0
+        self._idle.set()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+        self._connection = None
+
+    def _count(self, model: str, what: str, rows: int) -> None:
+        if self._metrics is None or not rows:
+            return
+        if what == WRITTEN:
+            self._metrics.records.labels(model).inc(rows)
+        else:
+            self._metrics.records_dropped.labels(model, what).inc(rows)
+
+
+def _size_bytes(records: Records) -> int:
+    return records.rows.nbytes + records.probabilities.nbytes
 
 
 def _values(records: Records) -> list[tuple[str, float, str, str, str, bytes, bytes]]:
