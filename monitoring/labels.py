@@ -4,6 +4,7 @@ Labels may come early, twice, or corrected: the last one written for an id count
 """
 
 import csv
+import io
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,8 @@ def read_file(path: Path) -> list[tuple[str, str]]:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     reader = _json_lines if text.lstrip().startswith("{") else _csv
     pairs = list(reader(path, text))
     if not pairs:
@@ -53,13 +56,20 @@ def read_file(path: Path) -> list[tuple[str, str]]:
 
 
 def add(log: Path, pairs: Sequence[tuple[str, str]]) -> Added:
-    """Append labels to the log; they are committed when this returns."""
-    connection = recorder.connect(log)
+    """Append labels to the log; they are committed when this returns.
+
+    Raises DataError if the log cannot be written; then none of them is on it.
+    """
     try:
-        accepted = recorder.add_labels(connection, pairs)
-        known = sum(_known(connection, ident) for ident, _ in pairs)
-    finally:
-        connection.close()
+        connection = recorder.connect(log)
+        try:
+            accepted = recorder.add_labels(connection, pairs)
+            known = sum(_known(connection, ident) for ident, _ in pairs)
+        finally:
+            connection.close()
+    except (sqlite3.Error, OSError) as error:
+        cure = "see that its disk has space, that it is a prediction log and that nothing locks it, then repeat"
+        raise DataError(f"{log}: the labels were not written: {error}; {cure}") from error
     return Added(accepted, accepted - known)
 
 
@@ -96,17 +106,20 @@ def _known(connection: sqlite3.Connection, ident: str) -> bool:
 
 
 def _csv(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    reader = csv.DictReader(text.splitlines())
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        found = ", ".join(reader.fieldnames or ()) or "none"
-        raise DataError(f"{path}:1: column '{missing[0]}' is missing; found {found}; accepted are id,label")
-    for row in reader:
-        yield _pair(path, reader.line_num, row)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            found = ", ".join(reader.fieldnames or ()) or "none"
+            raise DataError(f"{path}:1: column '{missing[0]}' is missing; found {found}; accepted are id,label")
+        for row in reader:
+            yield _pair(path, reader.line_num, row)
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num + 1}: not valid CSV: {error}") from error
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines also cuts at U+2028, legal in JSON
         if not line.strip():
             continue
         try:

@@ -86,6 +86,8 @@ def test_csv_and_json_lines_say_the_same(tmp_path, text):
         (b'{"id": "a", "label": 1}\n3\n', "truth:2: must be an object with id and label"),
         (b'{"id": "a"}\n', "truth:1: 'label' is missing or empty"),
         (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (b"id,label\na," + b"x" * 200_000 + b"\n", "truth:2: not valid CSV: field larger than field limit"),
+        (b"id,label" + b"x" * 200_000 + b"\n", "truth:1: not valid CSV: field larger than field limit"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named_by_line_and_column(tmp_path, content, message):
@@ -98,3 +100,35 @@ def test_what_is_wrong_in_a_file_is_named_by_line_and_column(tmp_path, content, 
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(DataError, match="nothing.csv: no such file"):
         labels.read_file(tmp_path / "nothing.csv")
+
+
+def test_a_folder_given_as_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=f"{tmp_path}: cannot be read: Is a directory"):
+        labels.read_file(tmp_path)
+
+
+def test_a_line_break_within_a_csv_field_or_a_json_text_is_part_of_it(tmp_path):
+    file = tmp_path / "truth"
+    file.write_text('id,label\n"a\nb",3\n', encoding="utf-8")
+    assert labels.read_file(file) == [("a\nb", "3")]
+    file.write_text('{"id": "a\u2028b", "label": 3}\n', encoding="utf-8")
+    assert labels.read_file(file) == [("a\u2028b", "3")]
+
+
+def test_a_log_that_cannot_be_written_is_named_with_the_cure_and_takes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "BUSY_S", 0.05)
+    log = tmp_path / "log"
+    recorder.connect(log).close()
+    other = sqlite3.connect(log, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DataError, match=f"{log}: the labels were not written: database is locked; see that its disk"):
+        labels.add(log, [("a", "3")])
+    other.execute("ROLLBACK")
+    assert other.execute("SELECT count(*) FROM labels").fetchone() == (0,)
+    other.close()
+
+
+def test_a_file_that_is_no_log_is_named(tmp_path):
+    (tmp_path / "log").write_text("this is not a database, and long enough to be read as one " * 50)
+    with pytest.raises(DataError, match="the labels were not written: file is not a database"):
+        labels.add(tmp_path / "log", [("a", "3")])

@@ -113,7 +113,7 @@ def test_an_id_that_was_seen_is_counted_and_the_first_answer_stays(open_recorder
 def test_while_the_log_is_locked_put_returns_drops_are_exact_and_it_recovers_alone(
     open_recorder, log, metrics, monkeypatch
 ):
-    monkeypatch.setattr(recorder, "BUSY_S", 0.05)
+    monkeypatch.setattr(recorder, "WRITER_BUSY_S", 0.05)
     monkeypatch.setattr(recorder, "RETRY_S", 0.05)
     recording = open_recorder(limit_rows=100)
     recording.put(records("first"))
@@ -131,12 +131,62 @@ def test_while_the_log_is_locked_put_returns_drops_are_exact_and_it_recovers_alo
     assert value(metrics, "vigil_records_total", model="m") == 101
 
 
+def test_large_rows_are_limited_by_bytes_and_what_does_not_fit_is_counted(open_recorder, log, metrics, monkeypatch):
+    monkeypatch.setattr(recorder, "COMMIT_S", 60.0)  # only flush() wakes the writer: all ten wait at once
+    one_row_bytes = 2 * 4 + 3 * 4
+    recording = open_recorder(limit_bytes=4 * one_row_bytes)
+    for i in range(10):
+        recording.put(records(str(i)))
+    assert dropped(metrics, "queue_full") == 6
+    assert recording.flush()
+    assert rows(log) == ["0", "1", "2", "3"]
+    recording.put(records("4"))  # the room is given back
+    assert recording.flush()
+    assert rows(log)[-1] == "4"
+
+
+def test_a_row_put_after_close_is_counted_as_lost(open_recorder, log, metrics):
+    recording = open_recorder()
+    recording.put(records("a"))
+    recording.close()
+    recording.put(records("b", "c"))
+    assert rows(log) == ["a"]
+    assert dropped(metrics, "write_failed") == 2
+
+
+def test_closing_while_the_log_is_locked_ends_and_counts_what_is_lost(open_recorder, log, metrics, monkeypatch):
+    monkeypatch.setattr(recorder, "RETRY_S", 0.05)
+    recording = open_recorder()
+    recording.put(records("first"))
+    assert recording.flush()
+    other = sqlite3.connect(log, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    recording.put(records("a", "b"))
+    recording.close(timeout_s=0.2)  # shorter than one try of the writer
+    other.execute("COMMIT")
+    other.close()
+    recording._writer.join(20)
+    counted = dropped(metrics, "write_failed") + value(metrics, "vigil_records_total", model="m")
+    assert dropped(metrics, "write_failed") == 2 and counted == 3
+
+
+def test_a_row_that_no_disk_takes_does_not_stop_those_behind_it(open_recorder, log, metrics, monkeypatch):
+    recording = open_recorder()
+    broken = records("a")
+    recording.put(Records(broken.model, "v", 5.0, ["a", "b"], ["x"], broken.probabilities, broken.rows))
+    recording.flush()
+    recording.put(records("c"))
+    assert recording.flush()
+    assert rows(log) == ["c"]
+    assert dropped(metrics, "write_failed") == 2
+
+
 def test_a_full_disk_is_survived_with_exact_counts(open_recorder, log, metrics, monkeypatch):
     monkeypatch.setattr(recorder, "RETRY_S", 0.05)
     connect, limit = recorder.connect, {"pages": 30}
 
-    def small(path):
-        connection = connect(path)
+    def small(path, *arguments):
+        connection = connect(path, *arguments)
         connection.execute(f"PRAGMA max_page_count = {limit['pages']}")
         return connection
 
