@@ -14,23 +14,32 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from registry.errors import ReleaseError
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 REFERENCE = "reference.json"
 HELDOUT = "heldout.npz"
+OUTPUTS = {"classification": "probabilities", "regression": "prediction"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input row: `shape` without the batch, `columns` empty unless the row is tabular."""
+    """One input row: `shape` without the batch, `columns` empty unless the row is tabular.
+
+    categories: of the columns that hold text, the values; the row holds the index of one.
+    fills: of the columns that may be empty, the number that then stands in the row.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fills: dict[str, float] = field(default_factory=dict)
     name: str = "input"
 
 
@@ -47,6 +56,8 @@ class Draft:
     created: UTC, `YYYY-MM-DDTHH:MM:SSZ`. metrics, baselines: on the test rows, each headline
     number with `value`, `lower`, `upper`. parity: the certificate of the export. gate: what
     `promote` demands. quality: the metric and the floor under which someone is paged.
+    classes: () in a regression. threshold: of a binary classifier that answers its second class from
+    that probability on; None takes the likelier class.
     """
 
     name: str
@@ -63,6 +74,17 @@ class Draft:
     data: dict[str, Any]
     config: dict[str, Any]
     code: dict[str, Any]
+    threshold: float | None = None
+
+    @property
+    def output(self) -> str:
+        """Return the name of the ONNX output that answers: float32 (n, classes), or (n, 1) in a regression."""
+        return OUTPUTS[self.task]
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the class of each row as an index, int64 (n,), from probabilities (n, classes)."""
+        likely: np.ndarray = probabilities.argmax(axis=1)
+        return likely if self.threshold is None else (probabilities[:, 1] >= self.threshold).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -156,7 +178,10 @@ def load(folder: Path, tag: str) -> Release:
 
 def _parse(said: dict[str, Any]) -> Manifest:
     spec = said["input"]
-    row = InputSpec(spec["dtype"], tuple(spec["shape"]), tuple(spec["columns"]), spec["name"])
+    categories = {column: tuple(values) for column, values in spec["categories"].items()}
+    row = InputSpec(
+        **spec | {"shape": tuple(spec["shape"]), "columns": tuple(spec["columns"]), "categories": categories}
+    )
     files = {name: FileEntry(**entry) for name, entry in said["files"].items()}
     return Manifest(**said | {"input": row, "classes": tuple(said["classes"]), "files": files})
 

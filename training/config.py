@@ -3,6 +3,7 @@
 import difflib
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from monitoring.reference import ReferenceSettings
 from registry.errors import ConfigError
 from registry.release import NAME
+
+MODEL_KINDS = ("mlp", "cnn", "resnet")
 
 
 def between(default: float, low: float, high: float) -> Any:
@@ -22,19 +25,33 @@ def one_of(default: str, *choices: str) -> Any:
     return field(default=default, metadata={"choices": choices})
 
 
+def several(*choices: str) -> Any:
+    """Return a list field, empty by default, whose entries must be among `choices`."""
+    return field(default=(), metadata={"choices": choices})
+
+
 @dataclass(frozen=True)
 class Data:
-    """source npz and csv read `path`, relative to the TOML file. first_rows: 0 takes all rows.
+    """All but digits and breast_cancer read `path`, relative to the TOML file. first_rows: 0 takes all rows.
 
-    target, id, group: columns of a CSV; rows of one group stay in one split.
-    label_noise: share of the training labels that is replaced at random.
+    Columns of a csv or parquet file: target; id, drop: not learnt from; group: its rows stay in one split;
+    time: a number or a date; categorical: text or codes; slices: judged apart on the card.
+    missing: empty cells. corrupt: images that cannot be read. side_pixels: images are brought to this
+    square; 0 demands that all have one size. label_noise: share of the training labels replaced at random.
     """
 
-    source: str = one_of("digits", "digits", "breast_cancer", "npz", "csv")
+    source: str = one_of("digits", "digits", "breast_cancer", "npz", "csv", "parquet", "images")
     path: str = ""
     target: str = ""
     id: str = ""
     group: str = ""
+    time: str = ""
+    drop: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    missing: str = one_of("stop", "stop", "drop_rows", "fill")
+    corrupt: str = one_of("stop", "stop", "skip")
+    side_pixels: int = between(0, 0, 4096)
     first_rows: int = between(0, 0, 2**40)
     label_noise: float = between(0.0, 0.0, 1.0)
 
@@ -50,12 +67,28 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Images: shift, rotate, noise, erase. Tables: noise, mask. 0 turns each off.
+class Explore:
+    """What training does about rows that are in two parts, and about a column that gives the answer away.
 
-    noise: standard deviation, in standard deviations of the data. mask_share: of the cells.
+    drop: the training copies go, counted on the card. leak_score: of one column alone, balanced accuracy or R2.
     """
 
+    duplicates: str = one_of("stop", "stop", "drop", "allow")
+    leakage: str = one_of("stop", "stop", "allow")
+    leak_score: float = between(0.99, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Images: shift, rotate, flip, brightness, erase, mixup, noise. Tables: noise, mask. 0 turns each off.
+
+    flip_share: mirrored left to right. brightness: largest change of the factor. mixup: alpha of the Beta
+    distribution. noise: standard deviation, in standard deviations of the data. mask_share: of the cells.
+    """
+
+    flip_share: float = between(0.0, 0.0, 1.0)
+    brightness: float = between(0.0, 0.0, 1.0)
+    mixup: float = between(0.0, 0.0, 10.0)
     shift_pixels: float = between(0.0, 0.0, 64.0)
     rotate_degrees: float = between(0.0, 0.0, 180.0)
     noise: float = between(0.0, 0.0, 10.0)
@@ -65,7 +98,7 @@ class Augment:
 
 @dataclass(frozen=True)
 class Model:
-    """kind: "mlp", "cnn" or a function of your own as "module:function"; see `models.build`."""
+    """kind: "mlp", "cnn", "resnet" or a function of your own as "module:function"; see `models.build`."""
 
     kind: str = "mlp"
     width: int = between(64, 1, 8192)
@@ -97,12 +130,19 @@ class Schedule:
 class Loop:
     """threads: of PyTorch on the CPU; another number may give other bits.
 
-    checkpoint_steps: 0 saves at the end of an epoch only. clip_norm: 0 turns clipping off.
+    micro_rows: rows in memory at once, their gradients are added up to a batch; 0 takes the whole batch.
+    ema: decay of the average of the weights that is judged and kept; 0 keeps the weights themselves.
+    precision auto: bf16 where the processor computes in it, else fp32. checkpoint_steps: 0 saves at the
+    end of an epoch only. clip_norm: 0 turns clipping off.
     """
 
     epochs: int = between(20, 1, 100_000)
     batch_rows: int = between(64, 2, 1_000_000)
+    micro_rows: int = between(0, 0, 1_000_000)
     clip_norm: float = between(1.0, 0.0, 1e6)
+    ema: float = between(0.0, 0.0, 0.99999)
+    precision: str = one_of("fp32", "fp32", "bf16", "fp16", "auto")
+    device: str = one_of("cpu", "cpu", "cuda", "auto")
     patience_epochs: int = between(8, 1, 100_000)
     checkpoint_steps: int = between(0, 0, 1_000_000)
     threads: int = between(1, 1, 256)
@@ -110,10 +150,24 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """threshold: of a binary classifier, chosen on the validation rows; half takes the likelier class."""
+
+    threshold: str = one_of("half", "half", "f1", "youden")
+
+
+@dataclass(frozen=True)
 class Export:
-    """limit: largest |PyTorch - ONNX Runtime| of a probability or a logit in a release."""
+    """limit: largest |PyTorch - ONNX Runtime| of an output in a release, in units of the output.
+
+    variants: of fp16 and int8, each published as a release of its own if it loses at most
+    `most_accuracy_lost` (regression: of R2) and runs at least `least_speedup` times as fast.
+    """
 
     limit: float = between(1e-4, 1e-9, 1e-2)
+    variants: tuple[str, ...] = several("fp16", "int8")
+    most_accuracy_lost: float = between(0.005, 0.0, 1.0)
+    least_speedup: float = between(1.1, 0.0, 1000.0)
 
 
 @dataclass(frozen=True)
@@ -126,22 +180,30 @@ class Gate:
 
 @dataclass(frozen=True)
 class Quality:
-    """floor_accuracy: below it someone is paged; 0 takes the lower end of the linear baseline."""
+    """floor: share of right answers below which someone is paged; 0 takes the linear baseline's lower end.
 
-    floor_accuracy: float = between(0.0, 0.0, 1.0)
+    tolerance: of a regression, an answer this near the truth is right, in units of the target; 0 takes
+    the distance within which four in five of the model's own test rows lie.
+    """
+
+    floor: float = between(0.0, 0.0, 1.0)
+    tolerance: float = between(0.0, 0.0, 1e300)
 
 
 @dataclass(frozen=True)
 class Config:
     name: str
     purpose: str = ""
+    task: str = one_of("classification", "classification", "regression")
     data: Data = field(default_factory=Data)
     split: Split = field(default_factory=Split)
+    explore: Explore = field(default_factory=Explore)
     augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     loop: Loop = field(default_factory=Loop)
+    evaluate: Evaluate = field(default_factory=Evaluate)
     export: Export = field(default_factory=Export)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     gate: Gate = field(default_factory=Gate)
@@ -159,8 +221,10 @@ _REFERENCE_RANGES = {
 }  # fmt: skip
 
 
-def load(path: Path) -> Config:
+def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Return the settings in `path`; keys that are left out keep their defaults.
+
+    overrides: values that replace those of the file, by dotted key: {"data.path": "mnist.npz"}.
 
     Raises ConfigError naming the file, the key and the accepted values if the file is absent,
     is not TOML, or holds an unknown key, a wrong type or a value out of range.
@@ -171,9 +235,19 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; give the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for key, value in (overrides or {}).items():
+        _put(values, key, value)
     config: Config = _build(Config, values, where=str(path), prefix="")
     _check_across(config, str(path))
     return config
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    section, _, rest = key.partition(".")
+    if not rest:
+        values[section] = value
+    elif isinstance(values.setdefault(section, {}), dict):
+        _put(values[section], rest, value)
 
 
 def _build(cls: type, values: dict[str, Any], where: str, prefix: str) -> Any:
@@ -198,6 +272,12 @@ def _value(entry: "Field[Any]", value: Any, where: str, name: str) -> Any:
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: '{name}' must be a table, got {value!r}; write [{name}]")
         return _build(want, value, where, prefix=f"{name}.")  # type: ignore[arg-type]
+    if want == tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise ConfigError(f"{where}: '{name}' must be a list of texts, got {value!r}; write {name} = [\"...\"]")
+        for one in value:
+            _check_range(entry, one, where, name)
+        return tuple(value)
     if want is float and type(value) is int:
         value = float(value)
     if type(value) is not want:
@@ -228,13 +308,16 @@ def _check_across(config: Config, where: str) -> None:
     total = config.split.train + config.split.validation + config.split.test
     if abs(total - 1) > 1e-6:
         raise ConfigError(f"{where}: split.train + split.validation + split.test is {total:g}; accepted is 1")
-    if config.model.kind not in ("mlp", "cnn") and config.model.kind.count(":") != 1:
-        raise ConfigError(f"{where}: 'model.kind' is {config.model.kind!r}; accepted are mlp, cnn or module:function")
+    if config.model.kind not in MODEL_KINDS and config.model.kind.count(":") != 1:
+        kinds = ", ".join(MODEL_KINDS)
+        raise ConfigError(f"{where}: 'model.kind' is {config.model.kind!r}; accepted are {kinds} or module:function")
     if config.schedule.floor > config.schedule.peak:
         raise ConfigError(
             f"{where}: 'schedule.floor' is {config.schedule.floor:g}, above 'schedule.peak' "
             f"{config.schedule.peak:g}; accepted is floor <= peak"
         )
-    for key in ("path", "target") if config.data.source == "csv" else ("path",):
-        if config.data.source in ("npz", "csv") and not getattr(config.data, key):
-            raise ConfigError(f"{where}: 'data.{key}' is missing; a {config.data.source} source needs it")
+    needed = {"npz": ("path",), "images": ("path",), "csv": ("path", "target"), "parquet": ("path", "target")}
+    for key in needed.get(config.data.source, ()):
+        if not getattr(config.data, key):
+            cure = " (in the file, or with --data)" if key == "path" else ""
+            raise ConfigError(f"{where}: 'data.{key}' is missing; a {config.data.source} source needs it{cure}")

@@ -1,25 +1,32 @@
-"""digits, breast_cancer, NPZ and CSV -> Table: raw rows, labels and what identifies them."""
+"""A source of rows -> Table: checked rows, labels and what identifies them."""
 
-import csv
 import hashlib
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from registry.errors import DataError
+from registry.release import InputSpec
+from training import sources
 from training.config import Data
+from training.raw import Raw
+
+_CHUNK_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows as they will be sent to the service, before any pre-processing.
 
-    x:     uint8 or float32 (n, *shape), all finite.    y: int64 (n,), index into `classes`.
+    x:     uint8 or float32 (n, *shape), all finite; perhaps a memory map, so take rows, not the whole.
+    y:     int64 (n,), index into `classes`; in a regression float64 (n,), and `classes` is ().
     names: of the columns; () unless a row is a vector.  digest: SHA-256 of all of the above.
     key:   uint64 (n,), hash of the row alone.           unit: uint64 (n,), hash of the group, else `key`.
+    categories, fills: see InputSpec.                    slices: per column of text or numbers, text (n,).
+    time:  float64 (n,) or None.                         given_test: bool (n,), rows of a given test set, or None.
+    skipped: what could not be read, "place: reason".
     """
 
     x: np.ndarray
@@ -29,6 +36,22 @@ class Table:
     key: np.ndarray
     unit: np.ndarray
     digest: str
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fills: Mapping[str, float] = field(default_factory=dict)
+    slices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    time: np.ndarray | None = None
+    given_test: np.ndarray | None = None
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """Return "classification" or "regression"."""
+        return "classification" if self.classes else "regression"
+
+    @property
+    def spec(self) -> InputSpec:
+        """Return what one raw row looks like."""
+        return InputSpec(self.x.dtype.name, self.x.shape[1:], self.names, dict(self.categories), dict(self.fills))
 
 
 @dataclass(frozen=True)
@@ -39,46 +62,43 @@ class Moments:
     std: np.ndarray
 
 
-@dataclass(frozen=True)
-class _Raw:
-    place: str
-    x: np.ndarray
-    labels: np.ndarray
-    names: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    group: tuple[str, ...] = ()
-
-
-def load(data: Data, folder: Path) -> Table:
+def load(data: Data, folder: Path, task: str = "classification") -> Table:
     """Return the rows that `data` names; a relative path starts at `folder`.
 
     Raises DataError if the file is absent or does not hold rows and labels of one shape,
-    if a value is missing or not finite, or if there is only one class.
+    if a value is missing or not finite, or if there is nothing to tell apart.
     """
-    raw = _read(data, folder)
+    raw = sources.read(data, folder)
     if data.first_rows:
-        n = data.first_rows
-        raw = _Raw(raw.place, raw.x[:n], raw.labels[:n], raw.names, raw.classes, raw.group[:n])
-    return _table(raw)
+        raw = _first(raw, data.first_rows)
+    return _table(raw, task)
 
 
 def moments(x: np.ndarray) -> Moments:
     """Return the moments of x (n, *shape); a column that never changes gets a deviation of 1."""
-    axis = 0 if x.ndim == 2 else None
-    std = np.asarray(x.std(axis=axis, dtype=np.float64))
-    mean = np.asarray(x.mean(axis=axis, dtype=np.float64))
+    axes = 0 if x.ndim == 2 else tuple(range(x.ndim))
+    count, total = 0, np.zeros(x.shape[1:] if x.ndim == 2 else ())
+    spread = np.zeros_like(total)
+    for start in range(0, len(x), _CHUNK_ROWS):  # two values at a time, and the parallel update of Chan et al. 1983
+        part = x[start : start + _CHUNK_ROWS].astype(np.float64)
+        size, mean = part.size // max(1, total.size), part.mean(axis=axes)
+        if count:
+            spread += (mean - total / count) ** 2 * count * size / (count + size)
+        spread += ((part - mean) ** 2).sum(axis=axes)
+        total, count = total + mean * size, count + size
+    mean, std = total / count, np.sqrt(spread / count)
     return Moments(mean.astype(np.float32), np.where(std > 0, std, 1.0).astype(np.float32))
 
 
 def row_keys(x: np.ndarray) -> np.ndarray:
     """Return uint64 (n,): a hash of the content of each row of x (n, *shape), the same on every machine."""
-    plain = np.ascontiguousarray(x if x.dtype == np.uint8 else (x + 0.0).astype("<f4"))  # -0.0 equals 0.0
+    plain = x if x.dtype == np.uint8 else (x + 0.0).astype("<f4")  # -0.0 equals 0.0
     start = hashlib.blake2b(f"{plain.dtype.str}{plain.shape[1:]}".encode(), digest_size=8)
-    return _hashes(start, [row.tobytes() for row in plain])
+    return _hashes(start, (row.tobytes() for row in plain), len(plain))
 
 
-def _hashes(start: "hashlib.blake2b", contents: Sequence[bytes]) -> np.ndarray:
-    keys = np.empty(len(contents), dtype=np.uint64)
+def _hashes(start: "hashlib.blake2b", contents: Iterable[bytes], count: int) -> np.ndarray:
+    keys = np.empty(count, dtype=np.uint64)
     for position, content in enumerate(contents):
         state = start.copy()
         state.update(content)
@@ -86,98 +106,52 @@ def _hashes(start: "hashlib.blake2b", contents: Sequence[bytes]) -> np.ndarray:
     return keys
 
 
-def _read(data: Data, folder: Path) -> _Raw:
-    if data.source == "digits":
-        return _digits()
-    if data.source == "breast_cancer":
-        return _breast_cancer()
-    path = folder / data.path
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; data.path is relative to the folder of the TOML file")
-    return _npz(path) if data.source == "npz" else _csv(path, data)
+def _first(raw: Raw, n: int) -> Raw:
+    return replace(
+        raw, x=raw.x[:n], labels=raw.labels[:n], group=raw.group[:n], digest="",
+        slices={name: values[:n] for name, values in raw.slices.items()},
+        time=None if raw.time is None else raw.time[:n],
+        given_test=None if raw.given_test is None else raw.given_test[:n],
+    )  # fmt: skip
 
 
-def _digits() -> _Raw:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    return _Raw("digits", bunch.images.astype(np.uint8), bunch.target, classes=tuple("0123456789"))
-
-
-def _breast_cancer() -> _Raw:
-    from sklearn.datasets import load_breast_cancer
-
-    bunch = load_breast_cancer()
-    names = tuple(name.replace(" ", "_") for name in bunch.feature_names)
-    return _Raw("breast_cancer", bunch.data, bunch.target, names, tuple(bunch.target_names))
-
-
-def _npz(path: Path) -> _Raw:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(f"{path}: not an NPZ file of plain arrays: {error}; np.savez(path, x=..., y=...)") from error
-    if missing := [name for name in ("x", "y") if name not in found]:
-        raise DataError(f"{path}: no array {' and '.join(missing)}; found {', '.join(found)}; accepted are x and y")
-    names, classes = (tuple(map(str, found.get(key, ()))) for key in ("names", "classes"))
-    return _Raw(str(path), found["x"], found["y"], names, classes)
-
-
-def _csv(path: Path, data: Data) -> _Raw:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    if len(lines) < 2:
-        raise DataError(f"{path}: {len(lines)} lines; a header and at least one row are needed")
-    header, rows = lines[0], lines[1:]
-    _check_header(path, header, data)
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise DataError(f"{path}: row {number} has {len(row)} cells; the header has {len(header)}")
-    left = [c for c, name in enumerate(header) if name not in (data.target, data.id, data.group)]
-    x = np.array([[_number(path, header[c], n, row[c]) for c in left] for n, row in enumerate(rows, start=2)])
-    labels = np.array([row[header.index(data.target)] for row in rows])
-    group = tuple(row[header.index(data.group)] for row in rows) if data.group else ()
-    return _Raw(str(path), x, labels, tuple(header[c] for c in left), group=group)
-
-
-def _check_header(path: Path, header: list[str], data: Data) -> None:
-    if repeated := sorted({name for name in header if header.count(name) > 1}):
-        raise DataError(f"{path}: columns appear twice: {', '.join(repeated)}; give each its own name")
-    for key in ("target", "id", "group"):
-        name = getattr(data, key)
-        if name and name not in header:
-            raise DataError(f"{path}: no column '{name}' (data.{key}); found {', '.join(header)}")
-    if len(header) == len({data.target, data.id, data.group} - {""}):
-        raise DataError(f"{path}: no column is left to learn from; found {', '.join(header)}")
-
-
-def _number(path: Path, column: str, row: int, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise DataError(
-            f"{path}: row {row}, column '{column}': {text!r} is not a number; accepted are finite numbers: "
-            "fill or drop the row, encode the column, or name it as data.id"
-        ) from None
-
-
-def _table(raw: _Raw) -> Table:
+def _table(raw: Raw, task: str) -> Table:
     _check_shape(raw)
     names = _names(raw)
     rows = _finite_rows(raw, names)
-    y, classes = _labels(raw)
+    y, classes = _labels(raw) if task == "classification" else (_targets(raw), ())
     key = row_keys(rows)
-    unit = _hashes(hashlib.blake2b(b"group", digest_size=8), [g.encode() for g in raw.group])
-    facts = repr((rows.dtype.str, rows.shape, names, classes)).encode()
-    digest = hashlib.sha256(facts + rows.tobytes() + y.astype("<i8").tobytes()).hexdigest()
-    return Table(rows, y, names, classes, key, unit if raw.group else key, digest)
+    of_group = hashlib.blake2b(b"group", digest_size=8)
+    unit = _hashes(of_group, (g.encode() for g in raw.group), len(raw.group)) if raw.group else key
+    slices = {name: np.array(values) for name, values in raw.slices.items()}
+    facts = [rows.dtype.str, rows.shape, names, classes, sorted(raw.categories.items()), sorted(raw.fills.items())]
+    return Table(
+        rows, y, names, classes, key, unit, _digest(facts, rows, y), raw.categories, raw.fills, slices,
+        raw.time, raw.given_test, raw.skipped,
+    )  # fmt: skip
 
 
-def _check_shape(raw: _Raw) -> None:
+def _digest(facts: Sequence[object], rows: np.ndarray, y: np.ndarray) -> str:
+    state = hashlib.sha256(repr(list(facts)).encode())
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        state.update(rows[start : start + _CHUNK_ROWS].tobytes())
+    state.update(y.astype("<i8" if y.dtype.kind == "i" else "<f8").tobytes())
+    return state.hexdigest()
+
+
+def _targets(raw: Raw) -> np.ndarray:
+    if raw.labels.dtype.kind not in "uif":
+        found = raw.labels[0] if len(raw.labels) else "nothing"
+        raise DataError(f"{raw.place}: y is {raw.labels.dtype}, for example {found!s}; a regression needs numbers")
+    y: np.ndarray = raw.labels.astype(np.float64)
+    if not np.isfinite(y).all():
+        raise DataError(f"{raw.place}: row {int(np.argmin(np.isfinite(y)))}: y is not finite; drop the row")
+    if y.min() == y.max():
+        raise DataError(f"{raw.place}: y is {y[0]:g} in all {len(y)} rows; a regression needs a target that changes")
+    return y
+
+
+def _check_shape(raw: Raw) -> None:
     x = raw.x
     if x.ndim not in (2, 3, 4) or not x.size or x.dtype.kind not in "uifb":
         raise DataError(
@@ -190,7 +164,7 @@ def _check_shape(raw: _Raw) -> None:
         )
 
 
-def _names(raw: _Raw) -> tuple[str, ...]:
+def _names(raw: Raw) -> tuple[str, ...]:
     columns = raw.x.shape[1] if raw.x.ndim == 2 else 0
     names = raw.names or tuple(f"x{column}" for column in range(columns))
     if len(names) != columns or len(set(names)) != columns:
@@ -201,11 +175,14 @@ def _names(raw: _Raw) -> tuple[str, ...]:
     return names
 
 
-def _finite_rows(raw: _Raw, names: tuple[str, ...]) -> np.ndarray:
+def _finite_rows(raw: Raw, names: tuple[str, ...]) -> np.ndarray:
     x = raw.x
     if x.ndim == 2 or x.dtype != np.uint8:
         with np.errstate(over="ignore"):
             x = x.astype(np.float32)
+        x = np.ascontiguousarray(x)
+    if x.dtype == np.uint8:
+        return x
     finite = np.isfinite(x).reshape(len(x), -1)
     if not finite.all():
         row, cell = (int(i) for i in np.argwhere(~finite)[0])
@@ -214,10 +191,10 @@ def _finite_rows(raw: _Raw, names: tuple[str, ...]) -> np.ndarray:
             f"{raw.place}: row {row} (of 0 to {len(x) - 1}), {column} is not a finite float32 "
             f"({int((~finite).sum())} such values in all); fill or drop them"
         )
-    return np.ascontiguousarray(x)
+    return x
 
 
-def _labels(raw: _Raw) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(raw: Raw) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the labels as int64 indexes with the names of the classes.
 
     Named classes are taken in their order, and the labels are then indexes; else the classes are
@@ -225,7 +202,10 @@ def _labels(raw: _Raw) -> tuple[np.ndarray, tuple[str, ...]]:
     """
     labels = raw.labels
     if labels.dtype.kind not in "uibUS":
-        raise DataError(f"{raw.place}: y is {labels.dtype}; accepted are whole numbers or text, one class per row")
+        raise DataError(
+            f"{raw.place}: y is {labels.dtype}; accepted are whole numbers or text, one class per row; "
+            'for a number to be predicted, set task = "regression"'
+        )
     values, index = np.unique(labels, return_inverse=True)
     if len(values) < 2:
         raise DataError(f"{raw.place}: one class only ({values[0]!s}) in {len(labels)} rows; at least two are needed")

@@ -46,7 +46,7 @@ class Task:
     @property
     def spec(self) -> InputSpec:
         """Return what one raw row looks like."""
-        return InputSpec(self.table.x.dtype.name, self.table.x.shape[1:], self.table.names)
+        return self.table.spec
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,18 @@ class Parts:
         return {name: len(rows) for name, rows in vars(self).items()}
 
 
-def deal(unit: np.ndarray, split: Split) -> Parts:
-    """Return the part of every row, from its hash `unit` (uint64 (n,)) and the shares of `split`."""
+def deal(unit: np.ndarray, split: Split, given_test: np.ndarray | None = None) -> Parts:
+    """Return the part of every row, from its hash `unit` (uint64 (n,)) and the shares of `split`.
+
+    given_test: bool (n,), rows that came as a test set; they are the test rows, and the others are dealt
+    to training and validation in the proportion of their shares.
+    """
     place = draw.uniform(split.seed, _SPLIT, unit)[:, 0]
-    part = np.digitize(place, [split.train, split.train + split.validation])
+    if given_test is None:
+        part = np.digitize(place, [split.train, split.train + split.validation])
+    else:
+        part = np.digitize(place * (split.train + split.validation), [split.train])
+        part[given_test] = 2
     return Parts(*(np.flatnonzero(part == number) for number in range(3)))
 
 
@@ -38,13 +46,15 @@ def checked(table: Table, split: Split) -> Parts:
 
     Raises DataError if a part is too small to judge anything by, or if a class has no training row.
     """
-    parts = deal(table.unit, split)
+    parts = deal(table.unit, split, table.given_test)
     for name, rows in vars(parts).items():
         if len(rows) < FEWEST_ROWS[name]:
             raise DataError(
                 f"data: {len(rows)} {name} rows of {len(table.y)}; at least {FEWEST_ROWS[name]} are needed: "
                 f"give more rows, larger groups apart, or raise split.{name}"
             )
+    if not table.classes:
+        return parts
     absent = sorted(set(range(len(table.classes))) - set(table.y[parts.train].tolist()))
     if absent:
         names = ", ".join(table.classes[c] for c in absent)

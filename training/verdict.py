@@ -42,8 +42,8 @@ def quality(config: Config, baselines: dict[str, Any]) -> dict[str, Any]:
     Without a floor in the config it is the lower end of the linear baseline's accuracy: below
     that the model is not worth having.
     """
-    if config.quality.floor_accuracy:
-        return {"metric": "accuracy", "floor": config.quality.floor_accuracy, "source": "config"}
+    if config.quality.floor:
+        return {"metric": "accuracy", "floor": config.quality.floor, "source": "config"}
     floor = baselines["linear"]["accuracy"]["lower"]
     return {"metric": "accuracy", "floor": floor, "source": "linear baseline, lower end"}
 

@@ -30,7 +30,7 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path):
     [
         ("[loop]\nepoch = 3\n", "unknown key 'loop.epoch'; did you mean 'loop.epochs'?"),
         ("[lop]\nepochs = 3\n", "unknown key 'lop'; did you mean 'loop'?"),
-        ("zebra = 1\n", "unknown key 'zebra'; known: name, purpose, data"),
+        ("zebra = 1\n", "unknown key 'zebra'; known: name, purpose, task, data"),
         ("[loop]\nepochs = '3'\n", "'loop.epochs' must be int, got '3'"),
         ("[loop]\nepochs = true\n", "'loop.epochs' must be int, got True"),
         ("[augment]\nnoise = true\n", "'augment.noise' must be float, got True"),
@@ -38,13 +38,16 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path):
         ("[schedule]\npeak = nan\n", "'schedule.peak' is nan; accepted is"),
         (
             "[data]\nsource = 'digit'\n",
-            "accepted are digits, breast_cancer, npz, csv; did you mean 'digits'?",
+            "accepted are digits, breast_cancer, npz, csv, parquet, images; did you mean 'digits'?",
         ),
         ("[data]\nsource = 'csv'\npath = 'a.csv'\n", "'data.target' is missing; a csv source needs it"),
         ("[data]\nsource = 'npz'\n", "'data.path' is missing; a npz source needs it"),
         ("[reference]\nbins = 17\n", "'reference.bins' is 17; accepted is 2 to 16"),
         ("[split]\ntrain = 0.5\n", "split.train + split.validation + split.test is 0.9; accepted is 1"),
-        ("[model]\nkind = 'resnet'\n", "'model.kind' is 'resnet'; accepted are mlp, cnn or module:function"),
+        (
+            "[model]\nkind = 'transformer'\n",
+            "'model.kind' is 'transformer'; accepted are mlp, cnn, resnet or module:function",
+        ),
         ("[schedule]\nfloor = 1.0\n", "'schedule.floor' is 1, above 'schedule.peak' 0.003"),
         ("loop = 3\n", "'loop' must be a table, got 3; write [loop]"),
         ("[loop\n", "not valid TOML"),

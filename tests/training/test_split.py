@@ -50,6 +50,15 @@ def test_digits_are_split_as_they_were_when_releases_were_published(tmp_path):
     }
 
 
+def test_a_test_set_that_came_as_such_is_the_test_part_and_the_rest_is_dealt_in_proportion():
+    units = np.random.default_rng(0).integers(0, 2**63, 4000, dtype=np.uint64)
+    given_test = np.arange(4000) >= 3000
+    parts = split.deal(units, Split(0.6, 0.2, 0.2), given_test)
+    assert np.array_equal(parts.test, np.arange(3000, 4000))
+    assert len(parts.train) + len(parts.validation) == 3000
+    assert len(parts.train) / 3000 == pytest.approx(0.75, abs=0.03)
+
+
 def test_another_seed_deals_anew():
     units = np.arange(1000, dtype=np.uint64)
     one, two = (set(split.deal(units, Split(seed=seed)).test.tolist()) for seed in (0, 1))
