@@ -62,8 +62,14 @@ class Reference:
         return table
 
 
-def build(settings: ReferenceSettings, spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray) -> Reference:
-    """Return the reference of held-out rows: inputs (n, *shape) and probabilities (n, classes).
+def build(
+    settings: ReferenceSettings,
+    spec: InputSpec,
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    threshold: float | None = None,
+) -> Reference:
+    """Return the reference of held-out rows; arguments as in `signals.compute`.
 
     Raises DataError if there are too few rows to fill the bins.
     """
@@ -73,8 +79,12 @@ def build(settings: ReferenceSettings, spec: InputSpec, inputs: np.ndarray, prob
             f"reference: {rows} held-out rows cannot fill {settings.bins} bins; at least {5 * settings.bins} are "
             "needed: give the test split more rows, or lower reference.bins"
         )
-    values = signals.compute(spec, inputs, probabilities)
-    bins = tuple(_bins(name, column, settings.bins) for name, column in zip(signals.names(spec), values.T, strict=True))
+    classes = outputs.shape[1] if outputs.shape[1] > 1 else 0
+    values, counted = signals.compute(spec, inputs, outputs, threshold), signals.indices(spec, classes)
+    bins = tuple(
+        _index_bins(name, column, counted[name]) if name in counted else _bins(name, column, settings.bins)
+        for name, column in zip(signals.names(spec, classes), values.T, strict=True)
+    )
     binner = Binner(bins)
     counts = binner.count(values)
     shares = tuple(tuple((c[: len(b.cuts) + 1] / rows).tolist()) for c, b in zip(counts, bins, strict=True))
@@ -132,14 +142,21 @@ def calibrate(binner: Binner, values: np.ndarray, settings: ReferenceSettings) -
     return limits
 
 
+def _index_bins(name: str, column: np.ndarray, count: int) -> Bins:
+    # One bin for each of `count` values; of too many, neighbours together so that each bin has about as many rows.
+    cuts = tuple(range(1, BINS)) if count <= BINS else _cuts(column.astype(np.int64), BINS)
+    return Bins(name, 0.0, float(CELLS), cuts)
+
+
 def _bins(name: str, column: np.ndarray, most: int) -> Bins:
-    if name == "predicted_class":
-        return Bins(name, 0.0, float(CELLS), tuple(range(1, BINS)))
     low, high = (float(q) for q in np.quantile(column, [0.005, 0.995]))
     room = (high - low) / 2 or max(abs(low), 1.0)  # a constant column gets room on both sides: leaving it is drift
     low, high = low - room, high + room
-    cells = Binner([Bins(name, low, high, ())]).cells(column[:, None])[:, 0]
+    return Bins(name, low, high, _cuts(Binner([Bins(name, low, high, ())]).cells(column[:, None])[:, 0], most))
+
+
+def _cuts(cells: np.ndarray, most: int) -> tuple[int, ...]:
     inner = np.unique(np.quantile(cells, np.linspace(0, 1, most + 1)[1:-1], method="higher"))
     if len(inner) == 1:  # one value takes nearly all rows: itself, below, above
         inner = np.array([inner[0], inner[0] + 1])
-    return Bins(name, low, high, tuple(int(cut) for cut in inner if 0 < cut < CELLS))
+    return tuple(int(cut) for cut in inner if 0 < cut < CELLS)

@@ -149,7 +149,7 @@ def _table(release: Release, rows: np.ndarray, probabilities: np.ndarray) -> "pd
     import pandas as pd
 
     spec, classes = release.manifest.input, release.manifest.classes
-    table = pd.DataFrame(signals.compute(spec, rows, probabilities), columns=list(signals.names(spec)))
+    table = pd.DataFrame(signals.compute(spec, rows, probabilities), columns=list(signals.names(spec, len(classes))))
     table[CLASS] = [classes[k] for k in probabilities.argmax(axis=1)]
     return table
 

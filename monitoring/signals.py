@@ -20,18 +20,27 @@ IMAGE = (
     "centre_x", "centre_y", "spread_x", "spread_y", "above_mean",
 )  # fmt: skip
 TENSOR = ("mean", "std", "min", "max")
-OUTPUTS = ("confidence", "margin", "entropy", "predicted_class")
+CLASS, PREDICTION, REST = "predicted_class", "prediction", "other_columns_mean"
+OUTPUTS = ("confidence", "margin", "entropy", CLASS)
 
 
-def names(spec: InputSpec) -> tuple[str, ...]:
-    """Return the signals of a model, in the order of the columns of `compute`."""
-    return (*_input_names(spec), *OUTPUTS)
+def names(spec: InputSpec, classes: int) -> tuple[str, ...]:
+    """Return the signals of a model, in the order of the columns of `compute`; classes: 0 in a regression."""
+    return (*_input_names(spec), *(OUTPUTS if classes else (PREDICTION,)))
 
 
-def compute(spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+def indices(spec: InputSpec, classes: int) -> dict[str, int]:
+    """Return the signals whose values are the index of a category or class, with the number of those."""
+    columns = spec.columns[:MOST_COLUMNS]
+    found = {_signal(c): len(spec.categories[c]) for c in columns if c in spec.categories}
+    return found | ({CLASS: classes} if classes else {})
+
+
+def compute(spec: InputSpec, inputs: np.ndarray, outputs: np.ndarray, threshold: float | None = None) -> np.ndarray:
     """Return the signals of each row, float32 (n, signals).
 
-    inputs: (n, *spec.shape) raw rows, all finite. probabilities: (n, classes).
+    inputs: (n, *spec.shape) raw rows, all finite. outputs: probabilities (n, classes), or the prediction
+    (n, 1) of a regression. threshold: see `registry.release.Draft`.
     """
     rows = inputs.astype(np.float32, copy=False)
     if spec.columns:
@@ -40,7 +49,7 @@ def compute(spec: InputSpec, inputs: np.ndarray, probabilities: np.ndarray) -> n
         measured = _image(_grey(rows))
     else:
         measured = _tensor(rows.reshape(len(rows), -1))
-    return np.concatenate([measured, _outputs(probabilities)], axis=1, dtype=np.float32)
+    return np.concatenate([measured, _outputs(outputs, threshold)], axis=1, dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -82,17 +91,19 @@ class Binner:
 class Tally:
     """The running counts of one release; rows wait in a buffer so that one `bincount` serves many."""
 
-    def __init__(self, spec: InputSpec, binner: Binner, buffer_rows: int = 64) -> None:
+    def __init__(self, spec: InputSpec, binner: Binner, threshold: float | None = None, buffer_rows: int = 64) -> None:
+        """threshold: see `registry.release.Draft`."""
         self._spec = spec
+        self._threshold = threshold
         self._binner = binner
         self._buffer_rows = buffer_rows
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._rows = 0
         self._counts = np.zeros((len(binner.signals), BINS), dtype=np.int64)
 
-    def add(self, inputs: np.ndarray, probabilities: np.ndarray) -> None:
+    def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
         """Remember a batch; counts it at once only when enough rows are waiting."""
-        self._waiting.append((inputs, probabilities))
+        self._waiting.append((inputs, outputs))
         self._rows += len(inputs)
         if self._rows >= self._buffer_rows:
             self._flush()
@@ -105,16 +116,21 @@ class Tally:
 
     def _flush(self) -> None:
         inputs = np.concatenate([batch for batch, _ in self._waiting])
-        probabilities = np.concatenate([batch for _, batch in self._waiting])
+        outputs = np.concatenate([batch for _, batch in self._waiting])
         self._waiting, self._rows = [], 0
-        self._counts += self._binner.count(compute(self._spec, inputs, probabilities))
+        self._counts += self._binner.count(compute(self._spec, inputs, outputs, self._threshold))
 
 
 def _input_names(spec: InputSpec) -> tuple[str, ...]:
     if spec.columns:
-        rest = ("other_columns_mean",) if len(spec.columns) > MOST_COLUMNS else ()
-        return (*spec.columns[:MOST_COLUMNS], *rest)
+        rest = (REST,) if len(spec.columns) > MOST_COLUMNS else ()
+        return (*map(_signal, spec.columns[:MOST_COLUMNS]), *rest)
     return IMAGE if len(spec.shape) >= 2 else TENSOR
+
+
+def _signal(column: str) -> str:
+    # Two signals of one name would be one series: a column named like an output makes way.
+    return f"input_{column}" if column in (*OUTPUTS, PREDICTION, REST) else column
 
 
 def _tabular(rows: np.ndarray) -> np.ndarray:
@@ -157,8 +173,10 @@ def _moments(profile: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centre, spread
 
 
-def _outputs(probabilities: np.ndarray) -> np.ndarray:
-    top = np.sort(probabilities, axis=1)
-    second = top[:, -2] if probabilities.shape[1] > 1 else 0.0
-    entropy = -(probabilities * np.log(probabilities.clip(1e-12))).sum(axis=1)
-    return np.column_stack([top[:, -1], top[:, -1] - second, entropy, probabilities.argmax(axis=1)])
+def _outputs(outputs: np.ndarray, threshold: float | None) -> np.ndarray:
+    if outputs.shape[1] == 1:
+        return outputs
+    top = np.sort(outputs, axis=1)
+    entropy = -(outputs * np.log(outputs.clip(1e-12))).sum(axis=1)
+    predicted = outputs.argmax(axis=1) if threshold is None else outputs[:, 1] >= threshold
+    return np.column_stack([top[:, -1], top[:, -1] - top[:, -2], entropy, predicted])

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
-from tiny_release import IMAGE, TABLE
+from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
 from monitoring import reference, signals
 from monitoring.reference import ReferenceSettings
 from monitoring.signals import Binner
 from registry.errors import DataError, ReleaseError
+from registry.release import InputSpec
 
 SETTINGS = ReferenceSettings()
 
@@ -111,3 +112,42 @@ def test_the_same_rows_give_the_same_artefact():
     generator = np.random.default_rng(0)
     rows, p = generator.integers(0, 17, (200, 8, 8)).astype(np.uint8), table(200)[1]
     assert reference.build(SETTINGS, IMAGE, rows, p).to_json() == reference.build(SETTINGS, IMAGE, rows, p).to_json()
+
+
+def test_each_category_has_a_bin_of_its_own_with_its_share():
+    rows = rows_of(HOMES, 400)
+    made = reference.build(SETTINGS, HOMES, rows, rows[:, :1])
+    shares = dict(zip((b.name for b in made.bins), made.padded_shares(), strict=True))
+    for column, name in ((1, "city"), (2, "heating")):
+        counted = np.bincount(rows[:, column].astype(int), minlength=16)
+        np.testing.assert_allclose(shares[name], counted / 400)
+    assert set(shares) == {*HOMES.columns, "prediction"}
+
+
+def test_of_too_many_categories_neighbours_share_a_bin_and_none_holds_most():
+    spec = InputSpec("float32", (1,), ("city",), {"city": tuple(f"{i:03}" for i in range(200))})
+    generator = np.random.default_rng(0)
+    rows = generator.integers(0, 200, (2000, 1)).astype(np.float32)
+    made = reference.build(SETTINGS, spec, rows, rows)
+    assert len(made.shares[0]) == 16 and max(made.shares[0]) < 0.08
+    moved = generator.integers(150, 200, (300, 1)).astype(np.float32)
+    normal, window = (Binner(made.bins).count(signals.compute(spec, x, x)) for x in (rows, moved))
+    assert reference.z_scores(window, normal)[0] > made.z_thresholds["short"]
+
+
+def test_a_rare_category_that_becomes_common_is_over_the_limit():
+    generator = np.random.default_rng(0)
+    rows, moved = (rows_of(HOMES, count, seed=count) for count in (600, 300))
+    moved[:150, 1] = 2
+    made = reference.build(SETTINGS, HOMES, rows, generator.normal(size=(600, 1)).astype(np.float32))
+    said = generator.normal(size=(300, 1)).astype(np.float32)
+    whole = Binner(made.bins).count(signals.compute(HOMES, rows, np.zeros((600, 1), dtype=np.float32)))
+    z = reference.z_scores(Binner(made.bins).count(signals.compute(HOMES, moved, said)), whole)
+    assert z[1] > made.z_thresholds["short"] > z[0]
+
+
+def test_the_bins_of_a_prediction_fit_its_unit():
+    x = rows_of(HOMES, 500)
+    price = np.random.default_rng(0).lognormal(12, 0.5, (500, 1)).astype(np.float32)
+    made = reference.build(SETTINGS, HOMES, x, price)
+    np.testing.assert_allclose(made.shares[-1], 0.1, atol=0.02)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_release import IMAGE, TABLE, rows_of
+from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
 from monitoring import signals
 from monitoring.signals import BINS, CELLS, Binner, Bins, Tally
@@ -20,6 +20,7 @@ def probabilities(rows, classes=10):
     [
         IMAGE,
         TABLE,
+        HOMES,
         InputSpec("float32", (5,)),
         InputSpec("uint8", (3, 16, 12)),
         InputSpec("uint8", (16, 12, 3)),
@@ -28,9 +29,9 @@ def probabilities(rows, classes=10):
 )
 def test_every_kind_of_row_gives_one_finite_number_per_signal(spec):
     values = signals.compute(spec, rows_of(spec, 7), probabilities(7))
-    assert values.shape == (7, len(signals.names(spec))) and values.dtype == np.float32
+    assert values.shape == (7, len(signals.names(spec, 10))) and values.dtype == np.float32
     assert np.isfinite(values).all()
-    assert len(signals.names(spec)) <= 101
+    assert len(signals.names(spec, 10)) <= 101
 
 
 def test_channels_first_and_channels_last_images_have_the_same_signals():
@@ -45,7 +46,7 @@ def test_channels_first_and_channels_last_images_have_the_same_signals():
 def test_the_moments_of_an_image_are_those_of_its_brightness():
     image = np.zeros((1, 8, 8), dtype=np.uint8)
     image[0, 2, 5] = 10
-    named = dict(zip(signals.names(IMAGE), signals.compute(IMAGE, image, probabilities(1))[0], strict=True))
+    named = dict(zip(signals.names(IMAGE, 10), signals.compute(IMAGE, image, probabilities(1))[0], strict=True))
     assert named["centre_x"] == pytest.approx(5, abs=1e-4) and named["centre_y"] == pytest.approx(2, abs=1e-4)
     assert named["spread_x"] == pytest.approx(0, abs=1e-2)
     assert named["brightness"] == pytest.approx(10 / 64)
@@ -90,10 +91,31 @@ def test_values_outside_the_range_belong_to_the_outer_bins():
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
 def test_the_tally_is_the_same_however_rows_are_batched(sizes):
     rows, p = rows_of(IMAGE, sum(sizes)), probabilities(sum(sizes))
-    binner = Binner([Bins(name, -50.0, 50.0, (1000, 2000, 2100, 2200)) for name in signals.names(IMAGE)])
+    binner = Binner([Bins(name, -50.0, 50.0, (1000, 2000, 2100, 2200)) for name in signals.names(IMAGE, 10)])
     tally, start = Tally(IMAGE, binner), 0
     for size in sizes:
         tally.add(rows[start : start + size], p[start : start + size])
         start += size
     np.testing.assert_array_equal(tally.counts(), binner.count(signals.compute(IMAGE, rows, p)))
     assert (tally.counts().sum(axis=1) == sum(sizes)).all()
+
+
+def test_the_one_signal_of_a_regression_is_its_prediction():
+    predicted = np.array([[1e6], [-3.5]], dtype=np.float32)
+    values = signals.compute(HOMES, rows_of(HOMES, 2), predicted)
+    assert signals.names(HOMES, 0) == (*HOMES.columns, "prediction")
+    np.testing.assert_array_equal(values[:, -1:], predicted)
+
+
+def test_the_predicted_class_is_the_one_the_threshold_decides():
+    p = np.array([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]], dtype=np.float32)
+    decided = signals.compute(TABLE, rows_of(TABLE, 3), p, threshold=0.25)[:, -1]
+    assert decided.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_column_named_like_an_output_does_not_share_its_name(classes):
+    columns = ("margin", "prediction", "predicted_class", "other_columns_mean", *(f"c{i}" for i in range(100)))
+    names = signals.names(InputSpec("float32", (104,), columns), classes)
+    assert len(set(names)) == len(names)
+    assert {"input_margin", "input_prediction"} <= set(names)
