@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from tqdm import tqdm
 
 from registry import durable
@@ -22,13 +21,13 @@ from registry.errors import CheckpointError, DataError, UserError
 from training import augment, checkpoint, schedule
 from training.checkpoint import State
 from training.config import Config, Optimizer
-from training.data import Moments
-from training.models import Classifier
+from training.models import Classifier, Regressor, Trainable
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.pt"
 HISTORY = "epochs.jsonl"
+SCORES = {Classifier: "validation_accuracy", Regressor: "validation_r2"}
 
 
 class StoppedError(UserError):
@@ -37,7 +36,7 @@ class StoppedError(UserError):
 
 @dataclass(frozen=True)
 class Rows:
-    """Raw rows (n, *shape) with labels int64 (n,)."""
+    """Raw rows (n, *shape) with labels int64 (n,), or targets float64 (n,) in a regression."""
 
     x: np.ndarray
     y: np.ndarray
@@ -62,7 +61,7 @@ class Fit:
     steps: int
 
 
-def fit(config: Config, model: Classifier, train: Rows, validation: Rows, run: Run) -> Fit:
+def fit(config: Config, model: Trainable, train: Rows, validation: Rows, run: Run) -> Fit:
     """Train `model` in place and leave the weights with the lowest validation loss in it.
 
     Stops early after `patience_epochs` without a lower loss. Writes a checkpoint and one JSON line
@@ -102,9 +101,9 @@ def stale_epochs(losses: list[float]) -> int:
 
 
 class _Trainer:
-    def __init__(self, config: Config, model: Classifier, train: Rows, validation: Rows, run: Run) -> None:
+    def __init__(self, config: Config, model: Trainable, train: Rows, validation: Rows, run: Run) -> None:
         self.config, self.model, self.train, self.validation, self.run = config, model, train, validation, run
-        self.moments = Moments(model.mean.numpy(), model.std.numpy())
+        self.moments = model.encoder.augmentable()
         self.optimizer = optimizer(model, config.optimizer)
         self.per_epoch = max(1, len(train.y) // config.loop.batch_rows)
         self.total = self.per_epoch * config.loop.epochs
@@ -163,8 +162,7 @@ class _Trainer:
             group["lr"] = schedule.rate(state.step, self.total, config.schedule)
         self.model.train()
         self.optimizer.zero_grad()
-        _, logits = self.model(x)
-        loss = functional.cross_entropy(logits, y, label_smoothing=config.optimizer.label_smoothing)
+        loss = self.model.losses(self.model.raw(x), y, config.optimizer.label_smoothing).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         if config.loop.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.loop.clip_norm)
@@ -174,7 +172,7 @@ class _Trainer:
 
     def _end_epoch(self) -> None:
         state = self.state
-        loss, accuracy = validate(self.model, self.validation)
+        loss, score = validate(self.model, self.validation)
         if not np.isfinite(loss) or not np.isfinite(state.loss_sum):
             raise DataError(
                 f"training: the loss is not finite after step {state.step}; accepted is a finite one: "
@@ -187,7 +185,7 @@ class _Trainer:
         state.history.append({
             "epoch": epoch, "step": state.step, "rate": rate,
             "train_loss": state.loss_sum / len(self.train.y),
-            "validation_loss": loss, "validation_accuracy": accuracy,
+            "validation_loss": loss, SCORES[type(self.model)]: score,
         })  # fmt: skip
         state.loss_sum = 0.0
         self._save()
@@ -201,20 +199,23 @@ class _Trainer:
         checkpoint.save(self.run.folder / CHECKPOINT, self.state)
 
 
-def validate(model: Classifier, rows: Rows, batch_rows: int = 1024) -> tuple[float, float]:
-    """Return the mean log-loss and the accuracy of `model` on `rows`, in evaluation mode."""
+def validate(model: Trainable, rows: Rows, batch_rows: int = 1024) -> tuple[float, float]:
+    """Return the mean loss of `model` on `rows` in evaluation mode, and its score: accuracy, or R2 in a regression."""
     model.eval()
     loss, right = 0.0, 0
     with torch.inference_mode():
         for start in range(0, len(rows.y), batch_rows):
             y = torch.from_numpy(rows.y[start : start + batch_rows])
-            _, logits = model(torch.from_numpy(rows.x[start : start + batch_rows]))
-            loss += float(functional.cross_entropy(logits, y, reduction="sum"))
-            right += int((logits.argmax(dim=1) == y).sum())
-    return loss / len(rows.y), right / len(rows.y)
+            raw = model.raw(torch.from_numpy(np.array(rows.x[start : start + batch_rows])))
+            loss += float(model.losses(raw, y).sum())
+            right += int((raw.argmax(dim=1) == y).sum())
+    mean = loss / len(rows.y)
+    if isinstance(model, Regressor):  # the loss is in units of the deviation among the training targets
+        return mean, 1 - mean * float(model.scale) ** 2 / max(float(rows.y.var()), 1e-300)
+    return mean, right / len(rows.y)
 
 
-def _copy(model: Classifier) -> dict[str, torch.Tensor]:
+def _copy(model: Trainable) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 

@@ -18,7 +18,7 @@ import torch
 from monitoring import reference
 from registry import durable, store
 from registry.release import HELDOUT, MODEL, REFERENCE, Draft, InputSpec
-from training import card, data, evaluate, export, loop, models, split, verdict
+from training import baselines, card, data, encoding, evaluate, export, loop, models, split, verdict
 from training import config as configuration
 from training.config import Config
 from training.data import Table
@@ -82,8 +82,8 @@ def train(
     with durable.locked(folder / "run.lock"), torch.random.fork_rng(devices=[]):
         task = prepare(config_path, run_folder)
         say(f"data: {len(task.table.y)} rows; " + ", ".join(f"{n} {part}" for part, n in task.parts.counts().items()))
-        baselines = fit_baselines(task)
-        say(f"baselines: {', '.join(baselines)}")
+        simple = fit_baselines(task)
+        say(f"baselines: {', '.join(simple)}")
         trained = fit(task, folder, resume)
         say(f"training: {len(trained.fit.history)} epochs, kept epoch {trained.fit.best_epoch}")
         files = folder / "release"
@@ -92,7 +92,7 @@ def train(
         parity = write_model(task, trained.model, files / MODEL)
         say(f"export: agrees within {parity['max_difference']:.2g}")
         test = task.table.x[task.parts.test]
-        answers = Answers(export.run(export.session_of((files / MODEL).read_bytes()), test, 64)[0], baselines)
+        answers = Answers(export.run(export.session_of((files / MODEL).read_bytes()), test, 64)[0], simple)
         write_rows(task, answers.model, files)
         draft = make_draft(task, answers, parity)
         write_card(draft, trained, reliability(task, answers.model), files)
@@ -115,10 +115,9 @@ def prepare(config_path: Path, run_folder: Path | None = None) -> Task:
 
 def fit_baselines(task: Task) -> dict[str, np.ndarray]:
     """Return the probabilities of each baseline on the test rows, trained on the same rows and labels."""
-    table, parts, classes = task.table, task.parts, len(task.table.classes)
-    majority = models.majority(task.labels, classes)
-    linear = models.linear(table.x[parts.train], task.labels, classes)
-    return {"majority": majority(table.x[parts.test]), "linear": linear(table.x[parts.test])}
+    table, parts = task.table, task.parts
+    fitted = baselines.fit(table, parts.train, task.labels)
+    return {name: answer(table.x[parts.test]) for name, answer in fitted.items()}
 
 
 def fit(task: Task, run_folder: Path, resume: bool) -> Trained:
@@ -127,8 +126,8 @@ def fit(task: Task, run_folder: Path, resume: bool) -> Trained:
     train_rows = loop.Rows(table.x[parts.train], task.labels)
     validation = loop.Rows(table.x[parts.validation], table.y[parts.validation])
     torch.manual_seed(config.loop.seed)
-    body = models.build(config.model, table.x.shape[1:], len(table.classes), task.folder)
-    model = models.Classifier(body, data.moments(train_rows.x))
+    body = models.build(config.model, encoding.shape(table.spec), len(table.classes), task.folder)
+    model = models.Classifier(body, data.moments(train_rows.x), table.spec)
     settings = {name: config.as_dict()[name] for name in RESUME_SECTIONS} | {"data_digest": table.digest}
     run = loop.Run(run_folder, settings, resume, f"{task.command} --resume")
     fitted = loop.fit(config, model, train_rows, validation, run)

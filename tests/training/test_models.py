@@ -1,12 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_breast_cancer
 
 from registry.errors import ConfigError
-from training import evaluate, models
-from training.config import Data, Model
-from training.data import Moments, load, moments
+from training import models
+from training.config import Model
+from training.data import Moments, moments
 
 SHAPES = {"grey": (8, 8), "colour": (9, 7, 3), "table": (5,)}
 
@@ -59,23 +58,19 @@ def test_an_answer_does_not_depend_on_the_rows_beside_it():
     assert models.predict(model, x)[0] == pytest.approx(alone, abs=1e-6)
 
 
-def test_the_majority_answers_the_shares_of_the_training_labels():
-    answer = models.majority(np.array([0, 1, 1, 1]), 3)(np.zeros((2, 4)))
-    assert answer.tolist() == [[0.25, 0.75, 0.0]] * 2
-
-
-def test_linear_reaches_the_published_figures_in_cross_validation(tmp_path):
-    for source, classes, expected in (("digits", 10, 0.969), ("breast_cancer", 2, 0.979)):
-        table = load(Data(source), tmp_path)
-        scores = evaluate.crossval(table, 5, 0, lambda x, y, classes=classes: models.linear(x, y, classes))
-        assert np.mean(scores) == pytest.approx(expected, abs=0.01)
-
-
-def test_linear_gives_a_class_it_never_saw_no_probability():
-    x, y = load_breast_cancer(return_X_y=True)
-    answer = models.linear(x, y * 2, 3)(x[:5])
-    assert answer.shape == (5, 3)
-    assert (answer[:, 1] == 0).all()
+def test_a_regressor_answers_in_units_of_the_target_and_learns_on_the_standardised_one():
+    x = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    y = 1e5 + 1e3 * x[:, 0].astype(np.float64)
+    torch.manual_seed(0)
+    body = models.build(Model(width=8), (5,), 1, None)
+    model = models.Regressor(body, moments(x), (1e5, 1e3)).eval()
+    (prediction,) = models.predict(model, x)
+    assert prediction.shape == (20, 1) and prediction.dtype == np.float32
+    with torch.no_grad():
+        raw = model.raw(torch.from_numpy(x))
+        losses = model.losses(raw, torch.from_numpy(y))
+    assert prediction == pytest.approx(raw.numpy() * 1e3 + 1e5, rel=1e-6)
+    assert losses.numpy() == pytest.approx((raw[:, 0].numpy() - (y - 1e5) / 1e3) ** 2, rel=1e-4)
 
 
 OWN = """
@@ -102,7 +97,7 @@ def test_a_network_of_your_own_beside_the_toml_file_is_used(tmp_path):
     [
         ("own_networks_b:absent", "cannot be imported"),
         ("no_such_module:small", "cannot be imported: No module named 'no_such_module'"),
-        ("own_networks_b:wrong", r"answers \(2, 16\) for 2 rows; accepted are logits \(2, 3\)"),
+        ("own_networks_b:wrong", r"answers \(2, 16\) for 2 rows; accepted is \(2, 3\)"),
         ("own_networks_b:other", r"does not take rows of shape \(1, 4, 4\)"),
         ("own_networks_b:text", "returned str; accepted is a torch.nn.Module"),
     ],
