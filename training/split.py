@@ -42,11 +42,14 @@ def deal(unit: np.ndarray, split: Split, given_test: np.ndarray | None = None) -
 
 
 def checked(table: Table, split: Split) -> Parts:
-    """Return `deal` of the table.
-
-    Raises DataError if a part is too small to judge anything by, or if a class has no training row.
-    """
+    """Return `deal` of the table, once it has passed `check`."""
     parts = deal(table.unit, split, table.given_test)
+    check(table, parts)
+    return parts
+
+
+def check(table: Table, parts: Parts) -> None:
+    """Raise DataError if a part is too small to judge anything by, or if a class has no training row."""
     for name, rows in vars(parts).items():
         if len(rows) < FEWEST_ROWS[name]:
             raise DataError(
@@ -54,14 +57,13 @@ def checked(table: Table, split: Split) -> Parts:
                 f"give more rows, larger groups apart, or raise split.{name}"
             )
     if not table.classes:
-        return parts
+        return
     absent = sorted(set(range(len(table.classes))) - set(table.y[parts.train].tolist()))
     if absent:
         names = ", ".join(table.classes[c] for c in absent)
         raise DataError(f"data: no training row of class {names}; at least one per class is needed: give more rows")
     if len(np.unique(table.y[parts.test])) < 2:
         raise DataError("data: the test rows hold one class only; at least two are needed: change split.seed")
-    return parts
 
 
 def folds(unit: np.ndarray, count: int, seed: int) -> np.ndarray:
