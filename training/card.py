@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.release import Draft
-from training import document, pictures
+from training import calibration, document, pictures
 from training.document import Code, Picture, Section, Table, Text
+from training.verdict import Answered
 
 HEADLINES = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece", "roc_auc")
 MOST_CURVE_ROWS = 12
@@ -13,15 +14,14 @@ MOST_CURVE_ROWS = 12
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card says beyond the manifest; reliability: see `evaluate.reliability`."""
+    """What the card says beyond the manifest; answered: on the test rows."""
 
     draft: Draft
+    answered: Answered
     architecture: str
     parameters: int
-    temperature: float
     history: list[dict[str, float]]
     best_epoch: int
-    reliability: list[dict[str, float]]
 
 
 def sections(facts: Facts) -> list[Section]:
@@ -67,12 +67,12 @@ def interval(found: dict[str, float] | None) -> str:
 def limits(draft: Draft) -> list[str]:
     """Return where the numbers of this card end, each as a sentence."""
     rows, accuracy = draft.metrics["rows"], draft.metrics["accuracy"]
-    weakest, score = min(draft.metrics["per_class"].items(), key=lambda item: item[1]["f1"])
+    weakest, score = min(draft.metrics["per_class"].items(), key=lambda item: item[1]["f1"]["value"])
     found = [
         f"Measured on {rows} rows held out of the same source: accuracy lies between "
         f"{accuracy['lower']:.3f} and {accuracy['upper']:.3f}; traffic from elsewhere (other "
         "writers, devices, sites) can score lower.",
-        f"The weakest class is {weakest}: F1 {score['f1']:.3f} on {score['rows']} rows.",
+        f"The weakest class is {weakest}: F1 {interval(score['f1'])} on {score['rows']} rows.",
         f"It knows {len(draft.classes)} classes and answers one of them for any row, also for a row of none.",
     ]
     if draft.data["label_noise"]:
@@ -97,7 +97,7 @@ def _data(draft: Draft) -> Table:
 def _results(draft: Draft) -> tuple[document.Block, ...]:
     said = f"On {draft.metrics['rows']} test rows, with 95 % intervals (Wilson for accuracy, else bootstrap)."
     lines = [
-        (name, *(f"{found[key]:.3f}" for key in ("precision", "recall", "f1")), str(found["rows"]))
+        (name, *(interval(found[key]) for key in ("precision", "recall", "f1")), str(found["rows"]))
         for name, found in draft.metrics["per_class"].items()
     ]
     table = Table(("class", "precision", "recall", "F1", "rows"), tuple(lines))
@@ -113,12 +113,13 @@ def _confusion(draft: Draft) -> Picture:
 
 def _calibration(facts: Facts) -> tuple[document.Block, ...]:
     said = (
-        f"Logits are divided by the temperature {facts.temperature:.3f}, fitted on the validation rows. "
+        f"Logits are divided by the temperature {facts.answered.temperature:.3f}, fitted on the validation rows. "
         f"Expected calibration error on the test rows: {interval(facts.draft.metrics['ece'])}."
     )
-    rows = [(f"{b['confidence']:.3f}", f"{b['accuracy']:.3f}", f"{b['rows']}") for b in facts.reliability]
+    bins = calibration.reliability(facts.answered.y, facts.answered.model)
+    rows = [(f"{b['confidence']:.3f}", f"{b['accuracy']:.3f}", f"{b['rows']}") for b in bins]
     table = Table(("mean confidence", "accuracy", "rows"), tuple(rows))
-    return Text(said), Picture(pictures.reliability(facts.reliability), "Confidence and accuracy per bin.", table)
+    return Text(said), Picture(pictures.reliability(bins), "Confidence and accuracy per bin.", table)
 
 
 def _training(facts: Facts) -> tuple[document.Block, ...]:

@@ -18,7 +18,7 @@ import torch
 from monitoring import reference
 from registry import durable, store
 from registry.release import HELDOUT, MODEL, REFERENCE, Draft, InputSpec
-from training import baselines, card, data, encoding, evaluate, export, loop, models, split, verdict
+from training import baselines, calibration, card, data, encoding, export, loop, models, split, verdict
 from training import config as configuration
 from training.config import Config
 from training.data import Table
@@ -26,7 +26,6 @@ from training.outcome import Outcome
 from training.split import Parts
 
 MOST_HELDOUT = 2000
-BASELINE_METRICS = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece", "roc_auc")
 RESUME_SECTIONS = ("data", "split", "augment", "model", "optimizer", "schedule", "loop")
 
 Progress = Callable[[str], None]
@@ -58,14 +57,6 @@ class Trained:
     temperature: float
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Probabilities float (test rows, classes): of the exported file, and of each baseline."""
-
-    model: np.ndarray
-    baselines: dict[str, np.ndarray]
-
-
 def train(
     config_path: Path, run_folder: Path | None = None, resume: bool = False, progress: Progress | None = None
 ) -> Outcome:
@@ -92,10 +83,11 @@ def train(
         parity = write_model(task, trained.model, files / MODEL)
         say(f"export: agrees within {parity['max_difference']:.2g}")
         test = task.table.x[task.parts.test]
-        answers = Answers(export.run(export.session_of((files / MODEL).read_bytes()), test, 64)[0], simple)
-        write_rows(task, answers.model, files)
-        draft = make_draft(task, answers, parity)
-        write_card(draft, trained, reliability(task, answers.model), files)
+        answers = export.run(export.session_of((files / MODEL).read_bytes()), test, 64)[0]
+        write_rows(task, answers, files)
+        answered = on_test_rows(task, answers, simple, trained.temperature)
+        draft = make_draft(task, answered, parity)
+        write_card(draft, trained, answered, files)
         release = store.publish(draft, files)
         say(f"published: {release.tag}")
     seconds = round(time.monotonic() - started, 2)
@@ -132,7 +124,7 @@ def fit(task: Task, run_folder: Path, resume: bool) -> Trained:
     run = loop.Run(run_folder, settings, resume, f"{task.command} --resume")
     fitted = loop.fit(config, model, train_rows, validation, run)
     _, logits = models.predict(model, validation.x)
-    temperature = evaluate.temperature(logits, validation.y)
+    temperature = calibration.temperature(logits, validation.y)
     model.temperature.fill_(temperature)
     return Trained(model, fitted, temperature)
 
@@ -164,32 +156,32 @@ def write_rows(task: Task, probabilities: np.ndarray, files: Path) -> None:
     )  # fmt: skip
 
 
-def make_draft(task: Task, answers: Answers, parity: dict[str, Any]) -> Draft:
+def on_test_rows(
+    task: Task, answers: np.ndarray, simple: dict[str, np.ndarray], temperature: float
+) -> verdict.Answered:
+    """Return the test rows with what the exported file and the baselines answered on them."""
+    table, test = task.table, task.parts.test
+    slices = {column: values[test] for column, values in table.slices.items()}
+    return verdict.Answered(table.y[test], table.classes, answers, simple, slices, temperature=temperature)
+
+
+def make_draft(task: Task, answered: verdict.Answered, parity: dict[str, Any]) -> Draft:
     """Return all that the manifest says."""
     config, table = task.config, task.table
-    y = table.y[task.parts.test]
-    measured = {name: evaluate.metrics(y, p, table.classes) for name, p in answers.baselines.items()}
-    baselines = {name: {key: found[key] for key in BASELINE_METRICS} for name, found in measured.items()}
+    found = verdict.judge(config, answered)
     return Draft(
         name=config.name, created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), purpose=config.purpose,
         task="classification", input=task.spec, classes=table.classes,
-        metrics=evaluate.metrics(y, answers.model, table.classes), baselines=baselines, parity=parity,
-        gate=verdict.gate(config, y, answers.model, answers.baselines),
-        quality=verdict.quality(config, baselines),
+        metrics=found.metrics, baselines=found.baselines, parity=parity, gate=found.gate, quality=found.quality,
         data=_data_facts(task), config=config.as_dict(), code=_code_facts(task.command),
     )  # fmt: skip
 
 
-def reliability(task: Task, probabilities: np.ndarray) -> list[dict[str, float]]:
-    """Return the calibration bins of the test rows."""
-    return evaluate.reliability(task.table.y[task.parts.test], probabilities)
-
-
-def write_card(draft: Draft, trained: Trained, bins: list[dict[str, float]], files: Path) -> None:
+def write_card(draft: Draft, trained: Trained, answered: verdict.Answered, files: Path) -> None:
     """Write card.md and card.html."""
     facts = card.Facts(
-        draft, str(trained.model.body), models.parameter_count(trained.model), trained.temperature,
-        trained.fit.history, trained.fit.best_epoch, bins,
+        draft, answered, str(trained.model.body), models.parameter_count(trained.model),
+        trained.fit.history, trained.fit.best_epoch,
     )  # fmt: skip
     (files / "card.md").write_text(card.markdown(facts), encoding="utf-8")
     (files / "card.html").write_text(card.html(facts), encoding="utf-8")

@@ -1,34 +1,74 @@
 """What the numbers allow: is the model better than its baselines, and below what is someone paged."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from training import evaluate
+from training import calibration, evaluate, intervals, regression
 from training.config import Config
 
-Probabilities = dict[str, np.ndarray]  # by name of the baseline: float (n, classes) on the test rows
+SIMPLEST = {"classification": "majority", "regression": "mean"}
 
 
-def gate(config: Config, y: np.ndarray, model: np.ndarray, baselines: Probabilities) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Answered:
+    """The test rows and what was answered on them.
+
+    y: (n,), see data.Table.  classes: () in a regression.  slices: text (n,) by column.
+    model, baselines: probabilities (n, classes), or in a regression predictions (n,) or (n, 1).
+    threshold: see Draft.  temperature: what the probabilities of the model have in them.
+    """
+
+    y: np.ndarray
+    classes: tuple[str, ...]
+    model: np.ndarray
+    baselines: Mapping[str, np.ndarray]
+    slices: Mapping[str, np.ndarray] = field(default_factory=dict)
+    threshold: float | None = None
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a manifest says about the quality of a model; see Draft."""
+
+    metrics: dict[str, Any]
+    baselines: dict[str, dict[str, Any]]
+    gate: dict[str, Any]
+    quality: dict[str, Any]
+
+
+def judge(config: Config, answered: Answered) -> Judgement:
+    """Return everything that is measured on the test rows, for a classification or a regression."""
+    if answered.classes:
+        metrics, baselines = _classification(answered)
+        tolerance = None
+    else:
+        tolerance = regression.tolerance(config.quality.tolerance, answered.y, answered.model)
+        metrics = regression.metrics(answered.y, answered.model, tolerance)
+        baselines = {name: regression.metrics(answered.y, p, tolerance) for name, p in answered.baselines.items()}
+    return Judgement(metrics, baselines, gate(config, answered), quality(config, baselines, tolerance))
+
+
+def gate(config: Config, answered: Answered) -> dict[str, Any]:
     """Return the rules of promotion and whether the model keeps the first of them.
 
-    beats_baselines: on the same test rows it is more accurate than the majority beyond noise, and
-    worse than linear beyond noise in neither accuracy nor log-loss. Where the problem is linear the
-    two cannot be told apart, and that must not block a release.
-    y: int64 (n,). model: probabilities (n, classes). Noise: paired normal interval at `gate.confidence`.
+    beats_baselines: on the same test rows it is better than the simplest baseline beyond noise, and worse than
+    linear beyond noise in nothing. Where the problem is linear the two cannot be told apart, and that must not
+    block a release. A classifier is judged by accuracy, the likelier class taken, and by log-loss: where nearly
+    all rows are of one class, the accuracy of the majority cannot be beaten and the log-loss can. A regression is
+    judged by its absolute error. Noise: paired normal interval at `gate.confidence`.
     """
     confidence = config.gate.confidence
-    against = {
-        name: {
-            "accuracy": evaluate.difference(_right(y, model), _right(y, other), confidence),
-            "log_loss": evaluate.difference(
-                evaluate.row_log_loss(y, other), evaluate.row_log_loss(y, model), confidence
-            ),
-        }
-        for name, other in baselines.items()
-    }
-    beats = against["majority"]["accuracy"]["lower"] > 0
+    ours = _losses(answered.y, answered.model, answered.classes)
+    against = {}
+    for name, other in answered.baselines.items():
+        theirs = _losses(answered.y, other, answered.classes)
+        against[name] = {key: intervals.difference(theirs[key], ours[key], confidence) for key in ours}
+    simplest = against[SIMPLEST["classification" if answered.classes else "regression"]].values()
+    beats = any(gap["lower"] > 0 for gap in simplest) and all(gap["upper"] >= 0 for gap in simplest)
     beats &= all(gap["upper"] >= 0 for gap in against["linear"].values())
     return {
         "margin": config.gate.margin, "confidence": confidence,
@@ -36,18 +76,30 @@ def gate(config: Config, y: np.ndarray, model: np.ndarray, baselines: Probabilit
     }  # fmt: skip
 
 
-def quality(config: Config, baselines: dict[str, Any]) -> dict[str, Any]:
+def quality(config: Config, baselines: Mapping[str, Any], tolerance: float | None = None) -> dict[str, Any]:
     """Return the metric and the floor for live traffic, and where the floor comes from.
 
-    Without a floor in the config it is the lower end of the linear baseline's accuracy: below
-    that the model is not worth having.
+    Without a floor in the config it is the lower end of the linear baseline's share of right answers: below
+    that the model is not worth having. tolerance: of a regression, see config.Quality; None in a classification.
     """
-    if config.quality.floor:
-        return {"metric": "accuracy", "floor": config.quality.floor, "source": "config"}
-    floor = baselines["linear"]["accuracy"]["lower"]
-    return {"metric": "accuracy", "floor": floor, "source": "linear baseline, lower end"}
+    metric = "accuracy" if tolerance is None else "within_tolerance"
+    floor, source = config.quality.floor, "config"
+    if not floor:
+        floor, source = baselines["linear"][metric]["lower"], "linear baseline, lower end"
+    said = {"metric": metric, "floor": floor, "source": source}
+    return said if tolerance is None else said | {"tolerance": tolerance}
 
 
-def _right(y: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    right: np.ndarray = probabilities.argmax(axis=1) == y
-    return right.astype(np.float64)
+def _classification(answered: Answered) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    y, threshold = answered.y, answered.threshold
+    metrics = evaluate.metrics(y, answered.model, answered.classes, threshold)
+    metrics["calibration"] = calibration.compared(y, answered.model, answered.temperature)
+    return metrics, {name: evaluate.headline(y, p, threshold) for name, p in answered.baselines.items()}
+
+
+def _losses(y: np.ndarray, answers: np.ndarray, classes: tuple[str, ...]) -> dict[str, np.ndarray]:
+    # Per row, float64 (n,), lower is better; named by the metric in which the gain is told.
+    if not classes:
+        return {"absolute_error": np.abs(regression.errors(y, answers))}
+    wrong = (answers.argmax(axis=1) != y).astype(np.float64)
+    return {"accuracy": wrong, "log_loss": calibration.row_log_loss(y, answers)}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 from sklearn import metrics as oracle
 
-from training import data, evaluate
+from training import calibration, data, evaluate, intervals, ranking
 from training.config import Data
 
 CLASSES = ("a", "b", "c", "d")
@@ -47,15 +47,24 @@ def test_the_table_of_classes_and_the_confusion_matrix_agree_with_scikit_learn()
     precision, recall, f1, rows = oracle.precision_recall_fscore_support(Y, predicted)
     assert result["confusion"] == oracle.confusion_matrix(Y, predicted).tolist()
     for c, name in enumerate(CLASSES):
-        expected = {"precision": precision[c], "recall": recall[c], "f1": f1[c], "rows": rows[c]}
-        assert result["per_class"][name] == pytest.approx(expected)
+        expected = {"precision": precision[c], "recall": recall[c], "f1": f1[c]}
+        values = {key: entry["value"] for key, entry in result["per_class"][name].items() if key != "rows"}
+        assert values == pytest.approx(expected)
+        assert result["per_class"][name]["rows"] == rows[c]
 
 
 def test_ties_count_half_in_the_area_under_the_curve():
     scores = np.round(PROBABILITIES, 1)
     truth = np.eye(4)[Y]
-    value = evaluate.roc_auc(truth, scores)(np.ones((1, 400)))[0]
+    value = ranking.roc_auc(Y, scores)(np.ones((1, 400)))[0]
     assert value == pytest.approx(np.mean([oracle.roc_auc_score(truth[:, c], scores[:, c]) for c in range(4)]))
+
+
+def functions(y, probabilities):
+    return calibration.scores(y, probabilities) | {
+        "balanced_accuracy": evaluate.balanced_accuracy(y, probabilities.argmax(axis=1), 4),
+        "roc_auc": ranking.roc_auc(y, probabilities),
+    }
 
 
 @given(weights=st.lists(st.integers(0, 3), min_size=400, max_size=400))
@@ -64,10 +73,7 @@ def test_a_weighted_metric_is_the_metric_of_the_repeated_rows(weights):
     repeated = np.repeat(np.arange(400), weights)
     if len(np.unique(Y[repeated])) < 2:
         return
-    weighted, plain = (
-        evaluate.functions(Y, PROBABILITIES),
-        evaluate.functions(Y[repeated], PROBABILITIES[repeated]),
-    )
+    weighted, plain = functions(Y, PROBABILITIES), functions(Y[repeated], PROBABILITIES[repeated])
     for name in weighted:
         value = weighted[name](np.array([weights], dtype=float))[0]
         assert value == pytest.approx(plain[name](np.ones((1, len(repeated))))[0], abs=1e-9), name
@@ -76,12 +82,12 @@ def test_a_weighted_metric_is_the_metric_of_the_repeated_rows(weights):
 @pytest.mark.parametrize(("right", "rows"), [(0, 10), (7, 10), (10, 10), (283, 307), (9990, 10_000)])
 def test_the_interval_of_accuracy_is_the_wilson_interval_of_scipy(right, rows):
     expected = stats.binomtest(right, rows).proportion_ci(0.95, method="wilson")
-    result = evaluate.accuracy(right, rows)
+    result = intervals.share(right, rows)
     assert (result["lower"], result["upper"]) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_the_bootstrap_interval_is_close_to_that_of_scipy():
-    losses = evaluate.row_log_loss(Y, PROBABILITIES)
+    losses = calibration.row_log_loss(Y, PROBABILITIES)
     expected = stats.bootstrap((losses,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
     result = found()["log_loss"]
     width = expected.high - expected.low
@@ -97,9 +103,9 @@ def test_intervals_are_the_same_in_every_run_and_hold_the_value():
 
 def test_bootstrap_in_chunks_covers_every_resample(monkeypatch):
     wanted = {"mean": lambda w: w @ np.arange(400) / w.sum(axis=1)}
-    whole = evaluate.bootstrap(wanted, 400, seed=0)
-    monkeypatch.setattr(evaluate, "_CHUNK_CELLS", 400 * 7)
-    assert evaluate.bootstrap(wanted, 400, seed=0) == whole
+    whole = intervals.bootstrap(wanted, 400, seed=0)
+    monkeypatch.setattr(intervals, "_CHUNK_CELLS", 400 * 7)
+    assert intervals.bootstrap(wanted, 400, seed=0) == whole
 
 
 def test_a_class_absent_from_the_test_rows_leaves_every_number_finite():
@@ -110,11 +116,11 @@ def test_a_class_absent_from_the_test_rows_leaves_every_number_finite():
     assert result["balanced_accuracy"]["value"] == pytest.approx(
         oracle.recall_score(y, PROBABILITIES.argmax(axis=1), labels=[0, 1, 2], average="macro")
     )
-    assert result["per_class"]["d"]["recall"] == 0.0
+    assert result["per_class"]["d"]["recall"]["value"] == 0.0
 
 
 def test_a_certain_wrong_answer_costs_much_but_not_everything():
-    loss = evaluate.row_log_loss(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]], dtype=np.float32))
+    loss = calibration.row_log_loss(np.array([0, 1]), np.array([[0.0, 1.0], [0.0, 1.0]], dtype=np.float32))
     assert loss.tolist() == pytest.approx([-np.log(np.finfo(np.float32).eps), 0.0])
 
 
@@ -129,23 +135,23 @@ def platt_loss(inverse, logits, y):
 def test_the_temperature_is_the_minimum_that_scipy_finds(scale):
     logits = scale * LOGITS
     best = optimize.minimize_scalar(platt_loss, bounds=(0.05, 20), args=(logits, Y), method="bounded")
-    assert 1 / evaluate.temperature(logits, Y) == pytest.approx(best.x, rel=1e-3)
+    assert 1 / calibration.temperature(logits, Y) == pytest.approx(best.x, rel=1e-3)
 
 
 def test_the_temperature_lowers_the_log_loss_of_a_model_that_is_too_sure():
     hot = 6 * LOGITS
-    cooled = special.softmax(hot / evaluate.temperature(hot, Y), axis=1)
+    cooled = special.softmax(hot / calibration.temperature(hot, Y), axis=1)
     assert oracle.log_loss(Y, cooled) < 0.5 * oracle.log_loss(Y, special.softmax(hot, axis=1))
 
 
 def test_rows_that_are_all_right_do_not_make_the_model_certain():
     y = np.arange(100) % 4
-    confidence = special.softmax(5 * np.eye(4)[y] / evaluate.temperature(5 * np.eye(4)[y], y), axis=1).max()
+    confidence = special.softmax(5 * np.eye(4)[y] / calibration.temperature(5 * np.eye(4)[y], y), axis=1).max()
     assert confidence == pytest.approx(101 / 102, abs=1e-6)
 
 
 def test_reliability_bins_hold_every_row():
-    bins = evaluate.reliability(Y, PROBABILITIES)
+    bins = calibration.reliability(Y, PROBABILITIES)
     assert sum(entry["rows"] for entry in bins) == 400
     share = sum(entry["accuracy"] * entry["rows"] for entry in bins) / 400
     assert share == pytest.approx(found()["accuracy"]["value"])
@@ -153,7 +159,7 @@ def test_reliability_bins_hold_every_row():
 
 def test_the_paired_difference_agrees_with_the_t_interval_of_scipy():
     a, b = generator.normal(0.3, 1, 2000), generator.normal(0, 1, 2000)
-    result = evaluate.difference(a, b, 0.95)
+    result = intervals.difference(a, b, 0.95)
     expected = stats.ttest_rel(a, b).confidence_interval(0.90)
     assert (result["lower"], result["upper"]) == pytest.approx((expected.low, expected.high), abs=1e-3)
 

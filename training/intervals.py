@@ -1,0 +1,91 @@
+"""Numbers with the uncertainty that the count of rows leaves.
+
+Every metric is a function of row weights. With all weights 1 it is the value; with the counts of a
+resample it is a draw of the bootstrap, many at once. So value and interval cannot disagree.
+"""
+
+from collections.abc import Callable, Mapping
+from statistics import NormalDist
+
+import numpy as np
+
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+_CHUNK_CELLS = 1_000_000  # weights held at once: 8 MB
+
+Metric = Callable[[np.ndarray], np.ndarray]  # weights float64 (draws, n) -> values (draws,) or (draws, several)
+Interval = dict[str, float]  # "value", "lower", "upper"
+
+
+def bootstrap(wanted: Mapping[str, Metric], rows: int, seed: int = 0) -> dict[str, Interval]:
+    """Return value and percentile interval of each metric that gives one number per draw."""
+    return {name: found[0] for name, found in bootstrap_each(wanted, rows, seed).items()}
+
+
+def bootstrap_each(wanted: Mapping[str, Metric], rows: int, seed: int = 0) -> dict[str, list[Interval]]:
+    """Return value and percentile interval of each number of each metric, from RESAMPLES resamples of the rows."""
+    generator = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_CELLS // rows)
+    drawn: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+    for start in range(0, RESAMPLES, chunk):
+        weights = _resampled(generator, min(chunk, RESAMPLES - start), rows)
+        for name, metric in wanted.items():
+            drawn[name].append(metric(weights).reshape(len(weights), -1))
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    found = {}
+    for name, metric in wanted.items():
+        ends = np.quantile(np.concatenate(drawn[name]), tails, axis=0)
+        triples = zip(metric(np.ones((1, rows))).ravel(), *ends, strict=True)
+        found[name] = [_interval(*triple) for triple in triples]
+    return found
+
+
+def share(right: int, rows: int) -> Interval:
+    """Return the share of right answers with its Wilson (1927) score interval."""
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    value = right / rows
+    centre = (value + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * (value * (1 - value) / rows + z**2 / (4 * rows**2)) ** 0.5
+    return _interval(value, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def difference(metric_a: np.ndarray, metric_b: np.ndarray, confidence: float) -> Interval:
+    """Return mean(a - b) over the same rows with its normal interval, both sides at `confidence`."""
+    gap = metric_a - metric_b
+    half = NormalDist().inv_cdf(confidence) * float(gap.std(ddof=1)) / len(gap) ** 0.5
+    value = float(gap.mean())
+    return _interval(value, value - half, value + half)
+
+
+def sums(group: np.ndarray, count: int) -> Metric:
+    """Return a function of weights: their sum per group (draws, count); group: int64 (n,) in [0, count)."""
+    order = np.argsort(group, kind="stable")
+    present, starts = np.unique(group[order], return_index=True)
+
+    def add(weights: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(weights), count))
+        total[:, present] = np.add.reduceat(weights[:, order], starts, axis=1)
+        return total
+
+    return add
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return part / whole, 0 where there is nothing below."""
+    quotient: np.ndarray = np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0)
+    return quotient
+
+
+def mean_over(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return the mean over groups of part / whole, (draws, groups) each; a group without weight is left out."""
+    mean: np.ndarray = ratio(part, whole).sum(axis=1) / np.maximum((whole > 0).sum(axis=1), 1)
+    return mean
+
+
+def _resampled(generator: np.random.Generator, draws: int, rows: int) -> np.ndarray:
+    picked = generator.integers(0, rows, (draws, rows)) + np.arange(draws)[:, None] * rows
+    return np.bincount(picked.ravel(), minlength=draws * rows).reshape(draws, rows).astype(np.float64)
+
+
+def _interval(value: float, lower: float, upper: float) -> Interval:
+    return {"value": float(value), "lower": float(lower), "upper": float(upper)}
