@@ -28,6 +28,7 @@ WRITER_BUSY_S = 1.0  # shorter, since the writer comes again: close() waits for 
 CLOSE_S = 10.0
 MOST_BYTES = 256 << 20  # 20,000 rows of 28 x 28 float32 are 63 MB, of 224 x 224 colour 12 GB
 WRITTEN = "written"
+# The column `probabilities` holds whatever the model answered; logs on disk know it by that name.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions(
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, time_s REAL NOT NULL,
@@ -46,14 +47,18 @@ LABEL = "INSERT INTO labels(id, time_s, label) VALUES (?, ?, ?)"
 
 @dataclass(frozen=True)
 class Records:
-    """One answered request. ids, predicted (class names): n; probabilities: float32 (n, classes); rows: (n, *shape)."""
+    """One answered request of n rows.
+
+    predicted: class names, or the predictions of a regression as text. outputs: float32 (n, classes) or
+    (n, 1). rows: (n, *shape).
+    """
 
     model: str
     version: str
     time_s: float
     ids: list[str]
     predicted: list[str]
-    probabilities: np.ndarray
+    outputs: np.ndarray
     rows: np.ndarray
 
 
@@ -76,7 +81,7 @@ def connect(path: Path, busy_s: float | None = None) -> sqlite3.Connection:
 
 
 def add_labels(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]]) -> int:
-    """Append (id, class) pairs; they are committed when this returns."""
+    """Append (id, label) pairs; they are committed when this returns."""
     now = time.time()
     with connection:
         connection.executemany(LABEL, [(ident, now, label) for ident, label in pairs])
@@ -236,14 +241,14 @@ class Recorder:
 
 
 def _size_bytes(records: Records) -> int:
-    return records.rows.nbytes + records.probabilities.nbytes
+    return records.rows.nbytes + records.outputs.nbytes
 
 
 def _values(records: Records) -> list[tuple[str, float, str, str, str, bytes, bytes]]:
     place = (records.time_s, records.model, records.version)
     return [
-        (ident, *place, predicted, probabilities.tobytes(), row.tobytes())
-        for ident, predicted, probabilities, row in zip(
-            records.ids, records.predicted, records.probabilities, records.rows, strict=True
+        (ident, *place, predicted, outputs.tobytes(), row.tobytes())
+        for ident, predicted, outputs, row in zip(
+            records.ids, records.predicted, records.outputs, records.rows, strict=True
         )
     ]

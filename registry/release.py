@@ -11,6 +11,7 @@ import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ class InputSpec:
     categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
     fills: dict[str, float] = field(default_factory=dict)
     name: str = "input"
+
+    @cached_property
+    def codes(self) -> dict[str, dict[str, float]]:
+        """Return, per column that holds text, the number that stands in the row for each value."""
+        return {
+            column: {value: float(i) for i, value in enumerate(values)} for column, values in self.categories.items()
+        }
 
 
 @dataclass(frozen=True)

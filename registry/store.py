@@ -95,11 +95,11 @@ def _publish(draft: Draft, folder: Path, workshop: Path) -> Release:
     shutil.copytree(folder, files)
     _, version = release.seal(draft, files)
     tag = f"{draft.name}:{version}"
-    accuracy = draft.metrics.get("accuracy", {}).get("value")
+    headline = {m: draft.metrics[m]["value"] for m in ("accuracy", "within_tolerance") if m in draft.metrics}
     labels = {"project": "vigil", "task": draft.task}
     (workshop / "models").mkdir()
     store = ModelStore(workshop / "models")
-    with bentoml.models.create(tag, labels=labels, metadata={"accuracy": accuracy}, _model_store=store) as model:
+    with bentoml.models.create(tag, labels=labels, metadata=headline, _model_store=store) as model:
         shutil.copytree(files, model.path, dirs_exist_ok=True)
     made = workshop / "models" / draft.name / version
     release.load(made, tag).verify()

@@ -83,15 +83,16 @@ class Server:
         request = self._decode(body, served)
         decoded = time.perf_counter()
         answer = await self._infer(served, request)
+        self._demand_answer(served, answer)
         encoding = time.perf_counter()
-        reply = wire.encode_predict(served.release, request.ids, answer.probabilities)
+        reply = wire.encode_predict(served.release, request.ids, answer.outputs)
         stages = {
             "decode": decoded - started,
             "queue": answer.queue_s,
             "infer": answer.infer_s,
             "encode": time.perf_counter() - encoding,
         }
-        return Reply(200, reply, after=lambda: self._account(served, request, answer.probabilities, stages))
+        return Reply(200, reply, after=lambda: self._account(served, request, answer.outputs, stages))
 
     async def labels(self, body: bytes) -> Reply:
         """Write late labels to the log; the reply comes when they are on it."""
@@ -106,12 +107,7 @@ class Server:
 
     async def model(self, _: bytes) -> Reply:
         """Describe the live release: what a client must send and what it gets."""
-        manifest = self._live().release.manifest
-        spec = manifest.input
-        row = {"dtype": spec.dtype, "shape": spec.shape, "columns": spec.columns}
-        version = self._live().release.version
-        said = {"model": manifest.name, "version": version, "row": row, "classes": manifest.classes}
-        return Reply(200, orjson.dumps(said))
+        return Reply(200, wire.describe(self._live().release))
 
     async def livez(self, _: bytes) -> Reply:
         """Say that the process answers."""
@@ -154,22 +150,32 @@ class Server:
             self.admission.leave(rows)
             self.metrics.inflight_rows.labels(name).set(self.admission.rows)
 
-    def _account(
-        self, served: Served, request: wire.Request, probabilities: np.ndarray, stages: dict[str, float]
-    ) -> None:
+    def _demand_answer(self, served: Served, answer: Answer) -> None:
+        try:
+            wire.demand_finite(answer.outputs)
+        except RequestError as error:
+            self.metrics.invalid_rows.labels(served.release.name, error.reason).inc()
+            raise
+
+    def _account(self, served: Served, request: wire.Request, outputs: np.ndarray, stages: dict[str, float]) -> None:
         place = (served.release.name, served.release.version)
-        classes = served.release.manifest.classes
-        best = probabilities.argmax(axis=1)
         for stage, seconds in stages.items():
             self.metrics.stage_seconds.labels(*place, stage).observe(seconds)
-        self.metrics.input_rows.labels(*place).inc(len(best))
-        for k, count in enumerate(np.bincount(best, minlength=len(classes)).tolist()):
-            if count:
-                self.metrics.predictions.labels(*place, classes[k]).inc(count)
-        served.tally.add(request.rows, probabilities)
+        self.metrics.input_rows.labels(*place).inc(len(outputs))
+        served.tally.add(request.rows, outputs)
+        predicted = self._predicted(served, outputs)
         if self.recorder is not None:
-            predicted = [classes[k] for k in best.tolist()]
-            self.recorder.put(Records(*place, time.time(), request.ids, predicted, probabilities, request.rows))
+            self.recorder.put(Records(*place, time.time(), request.ids, predicted, outputs, request.rows))
+
+    def _predicted(self, served: Served, outputs: np.ndarray) -> list[str]:
+        manifest, place = served.release.manifest, (served.release.name, served.release.version)
+        if not manifest.classes:
+            return [str(value) for value in outputs[:, 0]]
+        decided = manifest.decide(outputs)
+        for k, count in enumerate(np.bincount(decided, minlength=len(manifest.classes)).tolist()):
+            if count:
+                self.metrics.predictions.labels(*place, manifest.classes[k]).inc(count)
+        return [manifest.classes[k] for k in decided.tolist()]
 
 
 async def predict_rows(server: Server, rows: list[Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ INLINE_S = 5e-4
 
 @dataclass
 class Answer:
-    """probabilities: float32 (n, classes). Seconds waited for the run, and the run itself took."""
+    """outputs: as `Engine.run` returns them. Seconds waited for the run, and the run itself took."""
 
-    probabilities: np.ndarray
+    outputs: np.ndarray
     queue_s: float
     infer_s: float
 
@@ -105,10 +105,10 @@ class Batcher:
     def _run_together(self, batch: list[_Waiting]) -> "list[Answer | BaseException]":
         start = time.perf_counter()
         rows = batch[0].rows if len(batch) == 1 else np.concatenate([w.rows for w in batch])
-        probabilities = self._engine.run(rows)
+        outputs = self._engine.run(rows)
         took = time.perf_counter() - start
         ends = np.cumsum([len(w.rows) for w in batch])
-        parts = np.split(probabilities, ends[:-1])
+        parts = np.split(outputs, ends[:-1])
         return [Answer(part, start - w.since, took) for w, part in zip(batch, parts, strict=True)]
 
     @staticmethod

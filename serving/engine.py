@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 GOLDEN_ROWS = 64
 GOLDEN_LIMIT = 1e-3  # providers differ in the last digits; a wrong model differs by far more
+ULPS = 16  # of the largest prediction: how far providers may be apart where the predictions hardly differ
 TIMED_ROWS = 32
 
 
@@ -39,37 +40,36 @@ class Engine:
         """Load, warm up and check `release`; raises EngineError with the reason, ReleaseError if altered."""
         self.requested = PROVIDERS[providers[0]]
         self._release = release
+        self._names = ([release.manifest.output], release.manifest.input.name)
         self._model = release.read(MODEL)
         self._providers = [PROVIDERS[name] for name in providers]
         rows, expected = _golden(release)
-        self._session, self.threads = self._choose(threads, rows)
-        self.provider = self._session.get_providers()[0]
+        counts = [threads] if threads else sorted({1, os.cpu_count() or 1})
+        sessions = {count: self._open(count) for count in counts}
         del self._model
+        self._session = sessions[counts[0]]
         self._check(rows, expected)
+        self.threads = self._fastest(sessions, rows) if len(counts) > 1 else counts[0]
+        self._session = sessions[self.threads]
+        self.provider = self._session.get_providers()[0]
         self._seconds = _seconds_per_row(self.run, rows)
 
     def run(self, rows: np.ndarray) -> np.ndarray:
-        """Return the class probabilities, float32 (n, classes), of raw rows (n, *shape)."""
-        answers: list[np.ndarray] = self._session.run(["probabilities"], {"input": rows})
+        """Return the probabilities, float32 (n, classes), or predictions (n, 1), of raw rows (n, *shape)."""
+        outputs, name = self._names
+        answers: list[np.ndarray] = self._session.run(outputs, {name: rows})
         return answers[0]
 
     def expected_s(self, rows: int) -> float:
         """Return about how long a batch of `rows` takes, from what was measured at load."""
         return self._seconds[0] + self._seconds[1] * rows
 
-    def _choose(self, threads: int, rows: np.ndarray) -> tuple[onnxruntime.InferenceSession, int]:
+    def _fastest(self, sessions: dict[int, onnxruntime.InferenceSession], rows: np.ndarray) -> int:
         # More threads cost small models more than they give: measured for this model on this machine.
-        counts = [threads] if threads else sorted({1, os.cpu_count() or 1})
-        sessions = {count: self._open(count) for count in counts}
-        if len(sessions) == 1:
-            return sessions[counts[0]], counts[0]
+        outputs, name = self._names
         batch = np.resize(rows, (TIMED_ROWS, *rows.shape[1:]))
-        took = {
-            count: _median_s(partial(session.run, ["probabilities"], {"input": batch}))
-            for count, session in sessions.items()
-        }
-        best = min(took, key=lambda count: took[count])
-        return sessions[best], best
+        took = {count: _median_s(partial(session.run, outputs, {name: batch})) for count, session in sessions.items()}
+        return min(took, key=lambda count: took[count])
 
     def _open(self, threads: int) -> onnxruntime.InferenceSession:
         if self.requested != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
@@ -93,21 +93,40 @@ class Engine:
         return session
 
     def _check(self, rows: np.ndarray, expected: np.ndarray) -> None:
+        limit = golden_limit(self._release.manifest.task, expected)
         try:
             got = self.run(rows)
         except Exception as error:  # as above: the graph does not accept its own rows
             raise EngineError(f"{self._release.tag}: cannot answer its held-out rows: {error}", "load") from error
         worst = float(np.abs(got - expected).max()) if got.shape == expected.shape else float("inf")
-        if not worst <= GOLDEN_LIMIT:
+        if not worst <= limit:
             raise EngineError(
-                f"{self._release.tag}: answers its held-out rows differently by {worst:.3g}, limit {GOLDEN_LIMIT:g}",
+                f"{self._release.tag}: answers its held-out rows differently by {worst:.3g}, limit {limit:.3g}",
                 "golden",
             )
 
 
+def golden_limit(task: str, expected: np.ndarray) -> float:
+    """Return how far answers may lie from the stored ones, `expected` (n, outputs).
+
+    Probabilities have one scale. A prediction has its own: its limit is a share of how much the stored
+    ones differ from each other, plus the rounding of float32 at the size of the largest.
+    """
+    if task == "classification":
+        return GOLDEN_LIMIT
+    rounding = ULPS * float(np.finfo(np.float32).eps) * float(np.abs(expected).max())
+    return GOLDEN_LIMIT * float(expected.std(dtype=np.float64)) + rounding
+
+
 def _golden(release: Release) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(io.BytesIO(release.read(HELDOUT)), allow_pickle=False) as heldout:
-        return heldout["x"][:GOLDEN_ROWS], heldout["probabilities"][:GOLDEN_ROWS]
+    content = release.read(HELDOUT)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as heldout:
+            return heldout["x"][:GOLDEN_ROWS], heldout[release.manifest.output][:GOLDEN_ROWS]
+    except (KeyError, ValueError, OSError) as error:
+        raise EngineError(
+            f"{release.tag}: {HELDOUT} cannot be read: {error}; publish the model again", "load"
+        ) from error
 
 
 def _median_s(call: Callable[[], object], repeats: int = 7) -> float:

@@ -141,7 +141,8 @@ class Host:
         normal = reference.parse(opened.read(REFERENCE))
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
         batcher = Batcher(engine, self._settings.max_batch_rows, rows.observe)
-        return Served(opened, engine, batcher, normal, Tally(opened.manifest.input, Binner(normal.bins)))
+        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold)
+        return Served(opened, engine, batcher, normal, tally)
 
     def _swap(self, served: Served) -> None:
         if self._previous is not None and self._previous is not served:

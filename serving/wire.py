@@ -27,8 +27,9 @@ class Request:
 def decode_predict(body: bytes, spec: InputSpec) -> Request:
     """Return the rows of `{"rows": [...], "ids": [...]}`; `ids` may be left out.
 
-    A row is a nested list of the model's shape, or an object with its column names. Raises
-    RequestError that names the field and the row; nothing is reshaped, cast or guessed.
+    A row is a nested list of the model's shape, or an object with its column names. A column of text
+    takes one of its values; null, or in an object no field at all, takes the fill of a column that has
+    one. Raises RequestError that names the field and the row; nothing is reshaped, cast or guessed.
     """
     said = _object(_json(body), known=("rows", "ids"))
     given = said.get("rows")
@@ -36,26 +37,61 @@ def decode_predict(body: bytes, spec: InputSpec) -> Request:
         _refuse("rows", None, f"must be a list of at least one row, found {_kind(given)}", "missing")
     if isinstance(given[0], dict):
         given = [_by_column(row, i, spec) for i, row in enumerate(given)]
+    if spec.categories or spec.fills:
+        given = _coded(given, spec)
     rows = _array(given, body, spec)
     return Request(rows, _ids(said.get("ids"), len(rows)))
 
 
-def encode_predict(release: Release, ids: list[str], probabilities: np.ndarray) -> bytes:
-    """Return the answer: model, version, and per row its id, class and probabilities (in class order)."""
+def encode_predict(release: Release, ids: list[str], outputs: np.ndarray) -> bytes:
+    """Return the answer: model, version, and per row its id, class and probabilities (in class order).
+
+    outputs: float32 (n, classes); or (n, 1) of a regression, whose rows say id and prediction.
+    """
     classes = release.manifest.classes
-    best = probabilities.argmax(axis=1)
-    predictions = [
-        {"id": ident, "class": classes[k], "probability": row[k], "probabilities": row}
-        for ident, k, row in zip(ids, best.tolist(), probabilities, strict=True)
-    ]
+    predictions: list[dict[str, Any]]
+    if classes:
+        decided = release.manifest.decide(outputs).tolist()
+        predictions = [
+            {"id": ident, "class": classes[k], "probability": row[k], "probabilities": row}
+            for ident, k, row in zip(ids, decided, outputs, strict=True)
+        ]
+    else:
+        predictions = [{"id": ident, "prediction": row[0]} for ident, row in zip(ids, outputs, strict=True)]
     answer = {"model": release.name, "version": release.version, "predictions": predictions}
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def decode_labels(body: bytes, classes: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return the (id, class) pairs of `{"labels": [{"id": ..., "label": ...}, ...]}`.
+def demand_finite(outputs: np.ndarray) -> None:
+    """Raise RequestError naming the first row whose answer, in outputs (n, outputs), is not finite."""
+    wrong = ~np.isfinite(outputs).all(axis=1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        _refuse("rows", row, "holds numbers so extreme that the model's answer is not finite", "no_answer")
 
-    A label is a class name, or the number of a class. Raises RequestError naming the label.
+
+def describe(release: Release) -> bytes:
+    """Return what a client must send to `release`, and what it gets."""
+    manifest, spec = release.manifest, release.manifest.input
+    row = {
+        "dtype": spec.dtype, "shape": spec.shape, "columns": spec.columns, "categories": spec.categories,
+        "fills": {
+            column: spec.categories[column][int(fill)] if column in spec.categories else fill
+            for column, fill in spec.fills.items()
+        },
+    }  # fmt: skip
+    said = {
+        "model": release.name, "version": release.version, "task": manifest.task, "row": row,
+        "classes": manifest.classes, "threshold": manifest.threshold, "tolerance": manifest.quality.get("tolerance"),
+    }  # fmt: skip
+    return orjson.dumps(said)
+
+
+def decode_labels(body: bytes, classes: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the (id, label) pairs of `{"labels": [{"id": ..., "label": ...}, ...]}` as text.
+
+    A label is a class name, or the number of a class; in a regression (no classes) a finite number.
+    Raises RequestError naming the label.
     """
     given = _object(_json(body), known=("labels",)).get("labels")
     if not isinstance(given, list) or not given:
@@ -96,9 +132,33 @@ def _by_column(row: Any, index: int, spec: InputSpec) -> list[Any]:
                 "unknown_column",
             )
     for column in spec.columns:
-        if column not in row:
+        if column not in row and column not in spec.fills:
             _refuse("rows", index, f"column '{column}' is missing", "missing")
-    return [row[column] for column in spec.columns]
+    return [row.get(column) for column in spec.columns]
+
+
+def _coded(given: list[Any], spec: InputSpec) -> list[Any]:
+    # The rows with numbers for text and for null where the columns allow it; what is left is judged after this.
+    special = [
+        (i, column, spec.codes.get(column), spec.fills.get(column))
+        for i, column in enumerate(spec.columns)
+        if column in spec.categories or column in spec.fills
+    ]
+    for index, row in enumerate(given):
+        if isinstance(row, list) and len(row) == len(spec.columns):
+            for i, column, codes, fill in special:
+                if row[i] is None and fill is not None:
+                    row[i] = fill
+                elif codes is not None:
+                    row[i] = _code(row[i], codes, index, column)
+    return given
+
+
+def _code(value: Any, codes: dict[str, float], row: int, column: str) -> float:
+    if not isinstance(value, str) or value not in codes:
+        found = _shown(value) if isinstance(value, str) else _kind(value)
+        _refuse("rows", row, f"must be one of {_some(codes)}, found {found}", "unknown_category", f"['{column}']")
+    return codes[value]
 
 
 def _array(given: list[Any], body: bytes, spec: InputSpec) -> np.ndarray:
@@ -172,6 +232,8 @@ def _label(label: Any, index: int, classes: tuple[str, ...]) -> tuple[str, str]:
     ident, said = label["id"], label["label"]
     if not isinstance(ident, str) or not 0 < len(ident) <= LONGEST_ID:
         _refuse("labels", index, f"id must be a string of 1 to {LONGEST_ID} characters", "malformed")
+    if not classes:
+        return ident, _number(said, index)
     if isinstance(said, int) and not isinstance(said, bool) and 0 <= said < len(classes):
         return ident, classes[said]
     if not isinstance(said, str) or said not in classes:
@@ -182,6 +244,16 @@ def _label(label: Any, index: int, classes: tuple[str, ...]) -> tuple[str, str]:
             "malformed",
         )
     return ident, said
+
+
+def _number(said: Any, index: int) -> str:
+    try:
+        number = math.nan if isinstance(said, bool) or not isinstance(said, int | float) else float(said)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        _refuse("labels", index, f"label must be a finite number, found {_kind(said)}", "malformed")
+    return repr(number)
 
 
 def _refuse(field: str, row: int | None, why: str, reason: str, place: str = "") -> NoReturn:

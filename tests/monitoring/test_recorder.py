@@ -173,7 +173,7 @@ def test_closing_while_the_log_is_locked_ends_and_counts_what_is_lost(open_recor
 def test_a_row_that_no_disk_takes_does_not_stop_those_behind_it(open_recorder, log, metrics, monkeypatch):
     recording = open_recorder()
     broken = records("a")
-    recording.put(Records(broken.model, "v", 5.0, ["a", "b"], ["x"], broken.probabilities, broken.rows))
+    recording.put(Records(broken.model, "v", 5.0, ["a", "b"], ["x"], broken.outputs, broken.rows))
     recording.flush()
     recording.put(records("c"))
     assert recording.flush()

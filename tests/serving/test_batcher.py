@@ -50,7 +50,7 @@ def rows(*values):
 def test_each_request_gets_the_answer_to_its_own_rows(engine):
     requests = [rows(*range(i, i + 1 + i % 3)) for i in range(50)]
     for sent, answer in zip(requests, answers(engine, requests), strict=True):
-        np.testing.assert_array_equal(answer.probabilities, sent * 2)
+        np.testing.assert_array_equal(answer.outputs, sent * 2)
         assert answer.queue_s >= 0 and answer.infer_s > 0
 
 
@@ -69,8 +69,8 @@ def test_a_batch_is_never_longer_than_its_limit_unless_one_request_is(engine):
 def test_the_error_of_one_request_is_its_own(engine):
     got = answers(engine, [rows(1), rows(-1), rows(2, 3)])
     assert isinstance(got[1], RuntimeError)
-    np.testing.assert_array_equal(got[0].probabilities, rows(2))
-    np.testing.assert_array_equal(got[2].probabilities, rows(4, 6))
+    np.testing.assert_array_equal(got[0].outputs, rows(2))
+    np.testing.assert_array_equal(got[2].outputs, rows(4, 6))
 
 
 def test_short_runs_stay_on_the_loop_and_long_ones_leave_it():
@@ -91,7 +91,7 @@ def test_a_client_that_goes_away_stops_nobody(engine):
         batcher.close()
         return answer
 
-    np.testing.assert_array_equal(asyncio.run(ask()).probabilities, rows(10))
+    np.testing.assert_array_equal(asyncio.run(ask()).outputs, rows(10))
 
 
 def test_what_passes_the_bound_is_refused_with_503_and_leaves_room_when_others_leave():
@@ -118,4 +118,4 @@ def test_requests_that_wait_when_the_batcher_closes_are_still_answered(engine):
         batcher.close()
         return await asyncio.wait_for(asyncio.gather(*waiting), 10)
 
-    assert [answer.probabilities[0, 0] for answer in asyncio.run(ask())] == [2.0 * i for i in range(10)]
+    assert [answer.outputs[0, 0] for answer in asyncio.run(ask())] == [2.0 * i for i in range(10)]

@@ -3,11 +3,11 @@ import io
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_release import IMAGE, make_draft, make_files, rows_of
+from tiny_release import DIGITS, HOMES, IMAGE, make_draft, make_files, rows_of
 
 from registry import store
 from registry.errors import ReleaseError
-from serving.engine import Engine, EngineError
+from serving.engine import Engine, EngineError, golden_limit
 
 
 def test_it_answers_as_onnx_runtime_does(publish):
@@ -40,16 +40,16 @@ def test_cuda_that_was_asked_for_and_not_given_is_refused(publish, providers):
     assert caught.value.reason == "provider"
 
 
-def altered(tmp_path, change):
+def altered(tmp_path, change, spec=IMAGE, classes=DIGITS):
     """Publish a release whose held-out answers were changed before its digests were fixed."""
-    files = make_files(tmp_path / "files")
+    files = make_files(tmp_path / "files", spec, classes)
     with np.load(files / "heldout.npz") as heldout:
         arrays = dict(heldout)
     change(arrays)
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     (files / "heldout.npz").write_bytes(stream.getvalue())
-    return store.publish(make_draft(), files)
+    return store.publish(make_draft(spec=spec, classes=classes), files)
 
 
 def test_a_release_that_does_not_repeat_its_own_answers_is_refused(tmp_path):
@@ -61,12 +61,46 @@ def test_a_release_that_does_not_repeat_its_own_answers_is_refused(tmp_path):
     assert caught.value.reason == "golden"
 
 
-def test_a_release_that_cannot_take_its_own_rows_is_refused(tmp_path):
+def test_a_regression_answers_as_onnx_runtime_does(publish):
+    made = publish("homes", spec=HOMES, classes=())
+    rows = rows_of(HOMES, 17, seed=9)
+    session = onnxruntime.InferenceSession(made.read("model.onnx"), providers=["CPUExecutionProvider"])
+    answers = Engine(made, ("cpu",), threads=1).run(rows)
+    np.testing.assert_array_equal(answers, session.run(["prediction"], {"input": rows})[0])
+    assert answers.shape == (17, 1)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6], ids=["tiny unit", "unit", "large unit"])
+@pytest.mark.parametrize("offset", [0.0, 1000.0], ids=["about zero", "far from zero"])
+def test_the_limit_of_a_regression_allows_rounding_and_no_other_model(scale, offset):
+    stored = ((np.random.default_rng(0).standard_normal((64, 1)) + offset) * scale).astype(np.float32)
+    limit = golden_limit("regression", stored)
+    assert np.abs(np.nextafter(stored, np.float32(np.inf)) - stored).max() < limit
+    assert np.abs(np.roll(stored, 1) - stored).max() > 20 * limit
+
+
+def test_a_regression_that_does_not_repeat_its_own_answers_is_refused(tmp_path):
+    def swap(arrays):
+        arrays["prediction"] = np.roll(arrays["prediction"], 1)
+
+    with pytest.raises(EngineError, match="answers its held-out rows differently by") as caught:
+        Engine(altered(tmp_path, swap, HOMES, ()), ("cpu",), threads=1)
+    assert caught.value.reason == "golden"
+
+
+def test_a_release_without_its_answers_is_refused(tmp_path):
+    with pytest.raises(EngineError, match="heldout.npz cannot be read.*prediction") as caught:
+        Engine(altered(tmp_path, lambda arrays: arrays.pop("prediction"), HOMES, ()), ("cpu",), threads=1)
+    assert caught.value.reason == "load"
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_release_that_cannot_take_its_own_rows_is_refused(tmp_path, threads):
     def widen(arrays):
         arrays["x"] = np.zeros((64, 9, 9), dtype=np.uint8)
 
     with pytest.raises(EngineError) as caught:
-        Engine(altered(tmp_path, widen), ("cpu",), threads=1)
+        Engine(altered(tmp_path, widen), ("cpu",), threads=threads)
     assert caught.value.reason == "load"
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_release import DIGITS, IMAGE, TABLE
+from tiny_release import DIGITS, HOMES, IMAGE, TABLE, make_draft
 
 from registry.errors import RequestError
+from registry.release import Manifest, Release
 from serving import wire
 
 ROW = np.arange(64).reshape(8, 8).tolist()
@@ -107,6 +108,91 @@ def test_valid_rows_arrive_bit_for_bit(rows):
     assert got.tobytes() == np.array(rows, dtype=np.float32).tobytes()
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"area": 50, "city": "Oslo", "heating": "wood"}, [50, 1, 1]),
+        ({"heating": "gas", "city": "Rome", "area": 50.5}, [50.5, 2, 0]),
+        ([50, "Oslo", "wood"], [50, 1, 1]),
+        ({"area": None, "city": "Bern", "heating": None}, [80, 0, 1]),
+        ({"city": "Bern"}, [80, 0, 1]),
+        ([None, "Bern", None], [80, 0, 1]),
+    ],
+)
+def test_text_becomes_the_index_of_its_value_and_an_empty_cell_its_fill(row, expected):
+    got = wire.decode_predict(body([row, row]), HOMES).rows
+    assert got.dtype == np.float32 and got.tolist() == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    ("row", "message", "reason"),
+    [
+        ([1, "Paris", "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found 'Paris'", "unknown_category"),
+        ([1, "oslo", "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found 'oslo'", "unknown_category"),
+        ([1, "", "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found ''", "unknown_category"),
+        ([1, 1, "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found the number 1", "unknown_category"),
+        ([1, True, "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found a boolean", "unknown_category"),
+        ([1, ["Oslo"], "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found a list", "unknown_category"),
+        ([1, None, "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found null", "unknown_category"),
+        ({"area": 1, "heating": "gas"}, "rows[0]: column 'city' is missing", "missing"),
+        (["Oslo", "Oslo", "gas"], "rows[0][0]: must be a number, found a string", "dtype"),
+        ([1, "Oslo"], "rows[0]: must hold 3 values, found 2", "shape"),
+        ([float("nan"), "Oslo", "gas"], "rows[0]['area']: must be a finite float32, found nan", "non_finite"),
+        ("Oslo", "rows[0]: must be a list of 3, found a string", "shape"),
+    ],
+)
+def test_a_value_that_a_column_does_not_have_is_named_with_those_it_has(row, message, reason):
+    with pytest.raises(RequestError) as caught:
+        wire.decode_predict(body([row]), HOMES)
+    assert message in str(caught.value) and caught.value.reason == reason
+
+
+def test_null_in_a_column_without_a_fill_is_refused():
+    with pytest.raises(RequestError, match=r"rows\[0\]\[1\]: must be a number, found null"):
+        wire.decode_predict(body([[1, None, 3]]), TABLE)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e6, width=32) | st.none(), st.sampled_from(HOMES.categories["city"]))))
+def test_mixed_rows_by_name_and_by_place_are_those_of_plain_python(cells):
+    by_name = [{"area": area, "city": city} for area, city in [*cells, (1.0, "Bern")]]
+    by_place = [[one["area"], one["city"], None] for one in by_name]
+    expected = [[80.0 if a is None else a, HOMES.categories["city"].index(c), 1.0] for a, c, _ in by_place]
+    for rows in (by_name, by_place):
+        assert wire.decode_predict(body(rows), HOMES).rows.tolist() == expected
+
+
+def release_of(**changed):
+    draft = make_draft("homes", **changed)
+    return Release("homes:20261124-110000-00000000", None, Manifest(**vars(draft)), "0" * 64)
+
+
+def test_a_threshold_decides_the_class_and_its_probability_is_told():
+    outputs = np.array([[0.75, 0.25], [0.9, 0.1]], dtype=np.float32)
+    made = release_of(spec=TABLE, classes=("no", "yes"), threshold=0.2)
+    said = json.loads(wire.encode_predict(made, ["a", "b"], outputs))["predictions"]
+    assert [(one["class"], one["probability"]) for one in said] == [("yes", 0.25), ("no", 0.9)]
+
+
+def test_a_regression_answers_one_number_per_row():
+    outputs = np.array([[0.1], [1e6]], dtype=np.float32)
+    said = json.loads(wire.encode_predict(release_of(spec=HOMES, classes=()), ["a", "b"], outputs))
+    assert said["predictions"] == [{"id": "a", "prediction": 0.1}, {"id": "b", "prediction": 1e6}]
+
+
+def test_the_description_says_what_each_cell_may_hold():
+    said = json.loads(wire.describe(release_of(spec=HOMES, classes=())))
+    assert said["row"]["categories"] == {"city": ["Bern", "Oslo", "Rome"], "heating": ["gas", "wood"]}
+    assert said["row"]["fills"] == {"area": 80.0, "heating": "wood"}
+    assert (said["task"], said["classes"], said["threshold"], said["tolerance"]) == ("regression", [], None, 2.5)
+
+
+def test_an_answer_that_is_not_finite_is_refused_by_row():
+    wire.demand_finite(np.ones((3, 2)))
+    with pytest.raises(RequestError, match=r"rows\[1\]: holds numbers so extreme") as caught:
+        wire.demand_finite(np.array([[1.0], [np.inf], [np.nan]]))
+    assert (caught.value.status, caught.value.reason, caught.value.place["row"]) == (422, "no_answer", 1)
+
+
 NESTED = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["rows", "ids", "age", "x"]), inner),
@@ -115,9 +201,13 @@ NESTED = st.recursive(
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(NESTED | st.fixed_dictionaries({"rows": NESTED}), st.sampled_from([IMAGE, TABLE]))
+@given(NESTED | st.fixed_dictionaries({"rows": NESTED}), st.sampled_from([IMAGE, TABLE, HOMES]))
 def test_any_json_is_answered_or_refused_but_never_crashes(said, spec):
-    for decode in (lambda b: wire.decode_predict(b, spec), lambda b: wire.decode_labels(b, DIGITS)):
+    for decode in (
+        lambda b: wire.decode_predict(b, spec),
+        lambda b: wire.decode_labels(b, DIGITS),
+        lambda b: wire.decode_labels(b, ()),
+    ):
         try:
             decode(json.dumps(said).encode())
         except RequestError as error:
@@ -133,6 +223,17 @@ def test_any_bytes_are_refused_but_never_crash(sent):
 def test_labels_are_class_names_or_numbers_of_classes():
     sent = json.dumps({"labels": [{"id": "a", "label": "b"}, {"id": "c", "label": 0}]}).encode()
     assert wire.decode_labels(sent, ("a", "b")) == [("a", "b"), ("c", "a")]
+
+
+def test_the_labels_of_a_regression_are_finite_numbers():
+    sent = json.dumps({"labels": [{"id": "a", "label": 12}, {"id": "b", "label": -0.1}]}).encode()
+    assert wire.decode_labels(sent, ()) == [("a", "12.0"), ("b", "-0.1")]
+
+
+@pytest.mark.parametrize("label", ["12", True, None, [1], float("nan"), float("inf"), 10**400])
+def test_a_label_of_a_regression_that_is_no_finite_number_is_refused(label):
+    with pytest.raises(RequestError, match=r"labels\[0\]: label must be a finite number, found"):
+        wire.decode_labels(json.dumps({"labels": [{"id": "a", "label": label}]}).encode(), ())
 
 
 @pytest.mark.parametrize(
