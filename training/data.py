@@ -1,7 +1,7 @@
 """A source of rows -> Table: checked rows, labels and what identifies them."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class Table:
 
     x:     uint8 or float32 (n, *shape), all finite; perhaps a memory map, so take rows, not the whole.
     y:     int64 (n,), index into `classes`; in a regression float64 (n,), and `classes` is ().
-    names: of the columns; () unless a row is a vector.  digest: SHA-256 of all of the above.
+    names: of the columns; () unless a row is a vector.  digest: SHA-256 of every field but `skipped` and itself.
     key:   uint64 (n,), hash of the row alone.           unit: uint64 (n,), hash of the group, else `key`.
     categories, fills: see InputSpec.                    slices: per column of text or numbers, text (n,).
     time:  float64 (n,) or None.                         given_test: bool (n,), rows of a given test set, or None.
@@ -68,7 +68,7 @@ def load(data: Data, folder: Path, task: str = "classification") -> Table:
     Raises DataError if the file is absent or does not hold rows and labels of one shape,
     if a value is missing or not finite, or if there is nothing to tell apart.
     """
-    raw = sources.read(data, folder)
+    raw = sources.read(data, folder, task)
     if data.first_rows:
         raw = _first(raw, data.first_rows)
     return _table(raw, task)
@@ -79,8 +79,8 @@ def moments(x: np.ndarray) -> Moments:
     axes = 0 if x.ndim == 2 else tuple(range(x.ndim))
     count, total = 0, np.zeros(x.shape[1:] if x.ndim == 2 else ())
     spread = np.zeros_like(total)
-    for start in range(0, len(x), _CHUNK_ROWS):  # two values at a time, and the parallel update of Chan et al. 1983
-        part = x[start : start + _CHUNK_ROWS].astype(np.float64)
+    for chunk in _chunks(x):  # a part at a time, and the parallel update of Chan et al. 1983
+        part = chunk.astype(np.float64)
         size, mean = part.size // max(1, total.size), part.mean(axis=axes)
         if count:
             spread += (mean - total / count) ** 2 * count * size / (count + size)
@@ -92,9 +92,14 @@ def moments(x: np.ndarray) -> Moments:
 
 def row_keys(x: np.ndarray) -> np.ndarray:
     """Return uint64 (n,): a hash of the content of each row of x (n, *shape), the same on every machine."""
-    plain = x if x.dtype == np.uint8 else (x + 0.0).astype("<f4")  # -0.0 equals 0.0
-    start = hashlib.blake2b(f"{plain.dtype.str}{plain.shape[1:]}".encode(), digest_size=8)
-    return _hashes(start, (row.tobytes() for row in plain), len(plain))
+    kind = "|u1" if x.dtype == np.uint8 else "<f4"
+    start = hashlib.blake2b(f"{kind}{x.shape[1:]}".encode(), digest_size=8)
+    plain = (part if kind == "|u1" else (part + 0.0).astype(kind) for part in _chunks(x))  # -0.0 equals 0.0
+    return _hashes(start, (row.tobytes() for part in plain for row in part), len(x))
+
+
+def _chunks(x: np.ndarray) -> Iterator[np.ndarray]:
+    yield from (x[start : start + _CHUNK_ROWS] for start in range(0, len(x), _CHUNK_ROWS))
 
 
 def _hashes(start: "hashlib.blake2b", contents: Iterable[bytes], count: int) -> np.ndarray:
@@ -123,26 +128,40 @@ def _table(raw: Raw, task: str) -> Table:
     key = row_keys(rows)
     of_group = hashlib.blake2b(b"group", digest_size=8)
     unit = _hashes(of_group, (g.encode() for g in raw.group), len(raw.group)) if raw.group else key
-    slices = {name: np.array(values) for name, values in raw.slices.items()}
-    facts = [rows.dtype.str, rows.shape, names, classes, sorted(raw.categories.items()), sorted(raw.fills.items())]
-    return Table(
-        rows, y, names, classes, key, unit, _digest(facts, rows, y), raw.categories, raw.fills, slices,
-        raw.time, raw.given_test, raw.skipped,
+    table = Table(
+        rows, y, names, classes, key, unit, "", raw.categories, raw.fills,
+        {name: np.array(values) for name, values in raw.slices.items()}, raw.time, raw.given_test, raw.skipped,
     )  # fmt: skip
+    return replace(table, digest=_digest(table, raw.digest))
 
 
-def _digest(facts: Sequence[object], rows: np.ndarray, y: np.ndarray) -> str:
-    state = hashlib.sha256(repr(list(facts)).encode())
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        state.update(rows[start : start + _CHUNK_ROWS].tobytes())
-    state.update(y.astype("<i8" if y.dtype.kind == "i" else "<f8").tobytes())
+def _digest(table: Table, of_rows: str) -> str:
+    """Return the SHA-256 of all that a training run sees; `of_rows`: that of the bytes of x, if it is known."""
+    facts = [
+        table.x.dtype.str, table.x.shape, of_rows or _sha256(table.x), table.names, table.classes,
+        sorted(table.categories.items()), sorted(table.fills.items()),
+    ]  # fmt: skip
+    state = hashlib.sha256(repr(facts).encode())
+    state.update(table.y.astype("<i8" if table.classes else "<f8").tobytes())
+    state.update(table.unit.astype("<u8").tobytes())
+    for extra in (table.time, table.given_test):
+        state.update(b"-" if extra is None else np.ascontiguousarray(extra).tobytes())
+    for name, values in sorted(table.slices.items()):
+        state.update(repr((name, values.tolist())).encode())
+    return state.hexdigest()
+
+
+def _sha256(x: np.ndarray) -> str:
+    state = hashlib.sha256()
+    for part in _chunks(x):
+        state.update(part.tobytes())
     return state.hexdigest()
 
 
 def _targets(raw: Raw) -> np.ndarray:
-    if raw.labels.dtype.kind not in "uif":
-        found = raw.labels[0] if len(raw.labels) else "nothing"
-        raise DataError(f"{raw.place}: y is {raw.labels.dtype}, for example {found!s}; a regression needs numbers")
+    if raw.classes or raw.labels.dtype.kind not in "uif":
+        found = f"classes {', '.join(raw.classes[:3])}" if raw.classes else f"{raw.labels.dtype}"
+        raise DataError(f'{raw.place}: y is {found}; task = "regression" needs a number per row')
     y: np.ndarray = raw.labels.astype(np.float64)
     if not np.isfinite(y).all():
         raise DataError(f"{raw.place}: row {int(np.argmin(np.isfinite(y)))}: y is not finite; drop the row")
@@ -179,19 +198,28 @@ def _finite_rows(raw: Raw, names: tuple[str, ...]) -> np.ndarray:
     x = raw.x
     if x.ndim == 2 or x.dtype != np.uint8:
         with np.errstate(over="ignore"):
-            x = x.astype(np.float32)
+            x = x.astype(np.float32, copy=False)
         x = np.ascontiguousarray(x)
-    if x.dtype == np.uint8:
-        return x
-    finite = np.isfinite(x).reshape(len(x), -1)
-    if not finite.all():
-        row, cell = (int(i) for i in np.argwhere(~finite)[0])
+    if x.dtype != np.uint8:
+        _check_finite(raw.place, x, names)
+    return x
+
+
+def _check_finite(place: str, x: np.ndarray, names: tuple[str, ...]) -> None:
+    wrong, first = 0, (0, 0)
+    for number, part in enumerate(_chunks(x)):
+        finite = np.isfinite(part).reshape(len(part), -1)
+        if not wrong and not finite.all():
+            row, cell = (int(i) for i in np.argwhere(~finite)[0])
+            first = (number * _CHUNK_ROWS + row, cell)
+        wrong += int((~finite).sum())
+    if wrong:
+        row, cell = first
         column = f"column '{names[cell]}'" if names else f"value {cell}"
         raise DataError(
-            f"{raw.place}: row {row} (of 0 to {len(x) - 1}), {column} is not a finite float32 "
-            f"({int((~finite).sum())} such values in all); fill or drop them"
+            f"{place}: row {row} (of 0 to {len(x) - 1}), {column} is not a finite float32 "
+            f"({wrong} such values in all); fill or drop them"
         )
-    return x
 
 
 def _labels(raw: Raw) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -208,7 +236,8 @@ def _labels(raw: Raw) -> tuple[np.ndarray, tuple[str, ...]]:
         )
     values, index = np.unique(labels, return_inverse=True)
     if len(values) < 2:
-        raise DataError(f"{raw.place}: one class only ({values[0]!s}) in {len(labels)} rows; at least two are needed")
+        only = raw.classes[values[0]] if raw.classes else values[0]
+        raise DataError(f"{raw.place}: one class only ({only!s}) in {len(labels)} rows; at least two are needed")
     if not raw.classes:
         return index.astype(np.int64), tuple(str(value) for value in values)
     if labels.dtype.kind in "US" or values[0] < 0 or values[-1] >= len(raw.classes):

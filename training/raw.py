@@ -15,7 +15,7 @@ class Raw:
     categories: per column of text its values; x holds the index. fills: per column that had empty
     cells what was put there. time: float64 (n,), Unix seconds or any rising number.
     given_test: bool (n,), rows of a test set that came as such. skipped: "place: reason" of what was left out.
-    digest: SHA-256 of x if the reader knows it already.
+    digest: SHA-256 of the bytes of x if the reader knows it already.
     """
 
     place: str

@@ -11,7 +11,7 @@ from training.config import Data
 from training.raw import Raw
 
 
-def read(data: Data, folder: Path) -> Raw:
+def read(data: Data, folder: Path, task: str) -> Raw:
     """Return what `data` names, unchecked; a relative path starts at `folder`. Raises DataError."""
     if data.source == "digits":
         return _digits()
@@ -22,7 +22,7 @@ def read(data: Data, folder: Path) -> Raw:
         return images.read(path, data)
     if not path.is_file():
         raise DataError(f"{path}: no such file; data.path is relative to the folder of the TOML file")
-    return _npz(path) if data.source == "npz" else tabular.read(path, data)
+    return _npz(path) if data.source == "npz" else tabular.read(path, data, task)
 
 
 def _digits() -> Raw:

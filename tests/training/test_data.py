@@ -123,26 +123,6 @@ def test_a_wrong_npz_says_what_was_found_and_what_is_accepted(tmp_path, arrays, 
     assert "rows.npz" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "settings", "message"),
-    [
-        ("", {}, "0 lines; a header and at least one row are needed"),
-        ("a,y\n", {}, "1 lines; a header and at least one row are needed"),
-        ("a,b\n1,2\n", {}, "no column 'y' (data.target); found a, b"),
-        ("a,y\n1,2\n", {"group": "site"}, "no column 'site' (data.group)"),
-        ("a,a,y\n1,2,3\n", {}, "columns appear twice: a"),
-        ("y\n1\n", {}, "no column is left to learn from"),
-        ("a,y\n1,c\n2,d,3\n", {}, "row 3 has 3 cells; the header has 2"),
-        ("a,y\n1,c\n,d\n", {}, "row 3, column 'a': '' is not a number"),
-        ("a,y\n1,c\ninf,d\n", {}, "row 1 (of 0 to 1), column 'a' is not a finite float32"),
-    ],
-)
-def test_a_wrong_csv_names_the_row_and_the_column(tmp_path, text, settings, message):
-    with pytest.raises(DataError) as caught:
-        csv(tmp_path, text, **settings)
-    assert message in str(caught.value)
-
-
 @pytest.mark.parametrize("source", ["npz", "csv"])
 def test_an_absent_file_or_one_of_another_kind_is_refused(tmp_path, source):
     with pytest.raises(DataError, match="no such file"):
