@@ -83,7 +83,8 @@ class Augment:
     """Images: shift, rotate, flip, brightness, erase, mixup, noise. Tables: noise, mask. 0 turns each off.
 
     flip_share: mirrored left to right. brightness: largest change of the factor. mixup: alpha of the Beta
-    distribution. noise: standard deviation, in standard deviations of the data. mask_share: of the cells.
+    distribution. shift_pixels: a whole number, without rotation, moves by whole pixels. noise: standard
+    deviation, in standard deviations of the data. mask_share: of the cells.
     """
 
     flip_share: float = between(0.0, 0.0, 1.0)

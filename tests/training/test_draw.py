@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -11,6 +12,13 @@ KEYS = np.arange(20_000, dtype=np.uint64)
 def test_draws_are_uniform_and_normal_by_the_kolmogorov_test():
     assert stats.kstest(draw.uniform(0, 1, KEYS)[:, 0], "uniform").pvalue > 1e-3
     assert stats.kstest(draw.normal(0, 1, KEYS, 1)[:, 0], "norm").pvalue > 1e-3
+
+
+def test_the_normal_draws_of_a_row_do_not_hang_together():
+    found = draw.normal(0, 1, KEYS, 6)
+    assert found.shape == (20_000, 6)
+    assert found.std(axis=0) == pytest.approx(np.ones(6), abs=0.03)
+    assert np.abs(np.corrcoef(found.T) - np.eye(6)).max() < 0.03
 
 
 def test_draws_of_neighbours_streams_and_seeds_do_not_hang_together():
