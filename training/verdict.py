@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from training import calibration, evaluate, intervals, regression
+from training import calibration, evaluate, intervals, regression, slices, threshold
 from training.config import Config
 
 SIMPLEST = {"classification": "majority", "regression": "mean"}
@@ -42,13 +42,15 @@ class Judgement:
 
 def judge(config: Config, answered: Answered) -> Judgement:
     """Return everything that is measured on the test rows, for a classification or a regression."""
+    tolerance = None
     if answered.classes:
-        metrics, baselines = _classification(answered)
-        tolerance = None
+        metrics, baselines = _classification(config, answered)
     else:
         tolerance = regression.tolerance(config.quality.tolerance, answered.y, answered.model)
         metrics = regression.metrics(answered.y, answered.model, tolerance)
         baselines = {name: regression.metrics(answered.y, p, tolerance) for name, p in answered.baselines.items()}
+    if answered.slices:
+        metrics["slices"] = slices.measure(answered.slices, _judged(answered, tolerance))
     return Judgement(metrics, baselines, gate(config, answered), quality(config, baselines, tolerance))
 
 
@@ -90,11 +92,22 @@ def quality(config: Config, baselines: Mapping[str, Any], tolerance: float | Non
     return said if tolerance is None else said | {"tolerance": tolerance}
 
 
-def _classification(answered: Answered) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    y, threshold = answered.y, answered.threshold
-    metrics = evaluate.metrics(y, answered.model, answered.classes, threshold)
+def _classification(config: Config, answered: Answered) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    y, cut = answered.y, answered.threshold
+    metrics = evaluate.metrics(y, answered.model, answered.classes, cut)
     metrics["calibration"] = calibration.compared(y, answered.model, answered.temperature)
-    return metrics, {name: evaluate.headline(y, p, threshold) for name, p in answered.baselines.items()}
+    if cut is not None:
+        metrics["threshold"] = threshold.report(config.evaluate.threshold, y, answered.model, cut)
+    return metrics, {name: evaluate.headline(y, p, cut) for name, p in answered.baselines.items()}
+
+
+def _judged(answered: Answered, tolerance: float | None) -> slices.Judged:
+    y, model = answered.y, answered.model
+    if tolerance is None:
+        right = evaluate.decide(model, answered.threshold) == y
+        return slices.Judged(right, calibration.row_log_loss(y, model), "accuracy", "log_loss")
+    size = np.abs(regression.errors(y, model))
+    return slices.Judged(size <= tolerance, size, "within_tolerance", "mae")
 
 
 def _losses(y: np.ndarray, answers: np.ndarray, classes: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -180,3 +180,38 @@ def test_cross_validation_holds_each_row_out_once(tmp_path):
     scores = evaluate.crossval(table, 5, 0, train)
     assert sorted(seen) == sorted(table.key.tolist())
     assert np.mean(scores) == pytest.approx((table.y == 1).mean(), abs=0.02)
+
+
+def test_the_temperature_is_undone_exactly_to_tell_what_it_changed():
+    before, after = (special.softmax(LOGITS / t, axis=1) for t in (1.0, 1.7))
+    found = calibration.compared(Y, after, 1.7)
+    assert found["before"]["log_loss"]["value"] == pytest.approx(oracle.log_loss(Y, before))
+    assert found["after"]["brier"]["value"] == pytest.approx(oracle.brier_score_loss(Y, after, scale_by_half=False))
+    assert found["before"]["ece"]["value"] == pytest.approx(naive_ece(before, Y))
+
+
+def test_a_bin_of_the_reliability_diagram_has_the_wilson_interval_of_scipy():
+    for entry in calibration.reliability(Y, PROBABILITIES):
+        right = round(entry["accuracy"] * entry["rows"])
+        expected = stats.binomtest(right, entry["rows"]).proportion_ci(0.95, method="wilson")
+        assert (entry["lower"], entry["upper"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_many_classes_are_told_by_the_pairs_that_were_confused(monkeypatch):
+    monkeypatch.setattr(evaluate, "MOST_CLASSES", 3)
+    result, matrix = found(), oracle.confusion_matrix(Y, PROBABILITIES.argmax(axis=1))
+    assert "confusion" not in result
+    counts = [count for _, _, count in result["confused"]]
+    assert counts == sorted(counts, reverse=True)
+    rebuilt = np.diag(np.diag(matrix))
+    for true, predicted, count in result["confused"]:
+        rebuilt[true, predicted] = count
+    assert (rebuilt == matrix).all()
+
+
+def test_a_class_has_the_interval_of_the_bootstrap_of_its_recall():
+    entry = found()["per_class"]["b"]["recall"]
+    right = (PROBABILITIES.argmax(axis=1) == Y)[Y == 1]
+    expected = stats.bootstrap((right,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
+    width = expected.high - expected.low
+    assert (entry["lower"], entry["upper"]) == pytest.approx((expected.low, expected.high), abs=0.15 * width)

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from training import intervals, verdict
-from training.config import Config, Gate, Quality
+from training.config import Config, Evaluate, Gate, Quality
 
 CLASSES, ROWS = 4, 400
 DEMO, NUMERIC = Config("demo"), Config("demo", task="regression")
@@ -132,3 +132,28 @@ def test_a_classification_is_judged_with_all_that_its_manifest_holds():
     assert found.quality["floor"] == found.baselines["linear"]["accuracy"]["lower"]
     assert found.metrics["calibration"]["after"]["log_loss"] == found.metrics["log_loss"]
     assert "tolerance" not in found.quality
+
+
+def test_a_threshold_decides_accuracy_classes_and_slices_alike_and_for_the_baselines_too():
+    y = Y % 2
+    p = np.where(y == 1, 0.4, 0.1) + np.linspace(0, 0.05, ROWS)
+    model, site = np.stack([1 - p, p], axis=1), np.where(np.arange(ROWS) < 200, "here", "there")
+    baselines = {"majority": np.full((ROWS, 2), 0.5), "linear": model}
+    config = Config("demo", evaluate=Evaluate("f1"))
+    said = verdict.Answered(y, ("no", "yes"), model, baselines, {"site": site}, threshold=0.3)
+    found = verdict.judge(config, said).metrics
+    assert found["accuracy"]["value"] == found["per_class"]["yes"]["recall"]["value"] == 1
+    assert found["confusion"] == [[200, 0], [0, 200]]
+    assert [entry["accuracy"]["value"] for entry in found["slices"]["site"]] == [1, 1]
+    assert (found["threshold"]["rule"], found["threshold"]["at_half"]["recall"]["value"]) == ("f1", 0)
+    assert verdict.judge(config, said).baselines["linear"]["accuracy"]["value"] == 1
+
+
+def test_the_slices_of_a_regression_are_judged_by_tolerance_and_distance():
+    site = np.where(np.arange(500) < 100, "far", "near")
+    prediction = TARGET + np.where(site == "far", 2.0, 0.1)
+    said = verdict.Answered(TARGET, (), prediction, NUMBERS, {"site": site})
+    found = verdict.judge(Config("demo", task="regression", quality=Quality(0.0, 1.0)), said).metrics["slices"]["site"]
+    assert [(e["value"], e["within_tolerance"]["value"]) for e in found] == [("near", 1), ("far", 0)]
+    assert [e["mae"]["value"] for e in found] == pytest.approx([0.1, 2.0])
+    assert all(e["differs"] for e in found)
