@@ -21,6 +21,7 @@ from registry.errors import ReleaseError
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+MODEL_DATA = "model.onnx.data"  # the weights of a model of more than 2 GiB, which ONNX cannot hold in one file
 REFERENCE = "reference.json"
 HELDOUT = "heldout.npz"
 OUTPUTS = {"classification": "probabilities", "regression": "prediction"}
@@ -65,7 +66,8 @@ class Draft:
     number with `value`, `lower`, `upper`. parity: the certificate of the export. gate: what
     `promote` demands. quality: the metric and the floor under which someone is paged.
     classes: () in a regression. threshold: of a binary classifier that answers its second class from
-    that probability on; None takes the likelier class.
+    that probability on; None takes the likelier class. precision: of the weights and the arithmetic, fp32,
+    fp16 or int8. parent: of a variant in another precision, the tag of the release it was made from.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Draft:
     config: dict[str, Any]
     code: dict[str, Any]
     threshold: float | None = None
+    precision: str = "fp32"
+    parent: str | None = None
 
     @property
     def output(self) -> str:

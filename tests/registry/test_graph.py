@@ -1,0 +1,106 @@
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+from tiny_release import DIGITS, IMAGE, onnx_bytes
+
+from registry import graph
+from registry.errors import ReleaseError
+
+GOOD = onnx_bytes(IMAGE, len(DIGITS), 0)
+
+
+def outside(tensor, location):
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="length", value="8")
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def small(location=None):
+    tensor = numpy_helper.from_array(np.zeros(2, np.float32), "w")
+    return tensor if location is None else outside(tensor, location)
+
+
+def in_a_weight(model):
+    outside(model.graph.initializer[0], "here.bin")
+
+
+def in_a_sparse_weight(model):
+    sparse = helper.make_sparse_tensor(small("here.bin"), numpy_helper.from_array(np.zeros(2, np.int64), "i"), [9])
+    model.graph.sparse_initializer.append(sparse)
+
+
+def in_an_attribute(model):
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], value=small("here.bin")))
+
+
+def in_a_list_of_tensors(model):
+    model.graph.node.append(helper.make_node("Custom", [], ["c"], values=[small(), small("here.bin")]))
+
+
+def in_a_branch(model):
+    inner = helper.make_graph([], "b", [], [], [small("here.bin")])
+    outer = helper.make_graph([helper.make_node("Loop", [], ["l"], body=inner)], "o", [], [])
+    model.graph.node.append(helper.make_node("If", ["x"], ["c"], then_branch=outer, else_branch=outer))
+
+
+def in_a_function(model):
+    node = helper.make_node("Constant", [], ["c"], value=small("here.bin"))
+    model.functions.append(helper.make_function("", "f", [], ["c"], [node], [helper.make_opsetid("", 20)]))
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [in_a_weight, in_a_sparse_weight, in_an_attribute, in_a_list_of_tensors, in_a_branch, in_a_function],
+)
+def test_a_weight_that_lies_in_another_file_is_found_wherever_it_hides(hide):
+    model = onnx.ModelProto.FromString(GOOD)
+    hide(model)
+    found = graph.references(model.SerializeToString())
+    assert found.files == {"here.bin"}
+    with pytest.raises(ReleaseError, match=r"tiny: takes weights from 'here.bin'; accepted are model\.onnx\.data"):
+        graph.check(model.SerializeToString(), frozenset({"model.onnx.data"}), "tiny")
+    graph.check(model.SerializeToString(), frozenset({"here.bin"}), "tiny")
+
+
+def evil_node(model):
+    model.graph.node.append(helper.make_node("Softmax", ["logits"], ["c"], domain="com.evil"))
+
+
+def evil_node_in_a_function(model):
+    node = helper.make_node("Softmax", ["a"], ["c"], domain="com.evil")
+    model.functions.append(helper.make_function("", "f", ["a"], ["c"], [node], [helper.make_opsetid("", 20)]))
+
+
+def evil_function(model):
+    model.functions.append(helper.make_function("com.evil", "f", [], [], [], [helper.make_opsetid("", 20)]))
+
+
+def evil_opset(model):
+    model.opset_import.append(helper.make_opsetid("com.evil", 1))
+
+
+@pytest.mark.parametrize("change", [evil_node, evil_node_in_a_function, evil_function, evil_opset])
+def test_an_operator_of_another_domain_is_refused_wherever_it_hides(change):
+    model = onnx.ModelProto.FromString(GOOD)
+    change(model)
+    with pytest.raises(ReleaseError, match=r"tiny: uses operators of the domain com\.evil"):
+        graph.check(model.SerializeToString(), frozenset(), "tiny")
+
+
+def test_a_plain_file_refers_to_nothing():
+    assert graph.references(GOOD) == graph.References(frozenset({""}), frozenset())
+
+
+@given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(place, byte):
+    damaged = GOOD[:place] + bytes([byte]) + GOOD[place + 1 :]
+    for content in (damaged, GOOD[:place], damaged[place:]):
+        try:
+            graph.references(content)
+        except ReleaseError as error:
+            assert "not an ONNX file" in str(error)
