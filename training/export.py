@@ -1,8 +1,8 @@
-"""Turn a trained model into one ONNX file that is known to agree with it."""
+"""Turn a trained model into one ONNX file that is what a release promises, with the same bytes everywhere."""
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +10,55 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir
 import onnxruntime
 import torch
 
-from registry.errors import ExportError
-from registry.release import InputSpec
-from training import models
+from registry import graph
+from registry.errors import ExportError, ReleaseError
+from registry.release import OUTPUTS, InputSpec
 
 OPSET = 20  # the exporter's default in torch 2.13; below 18 it falls back to 18 without raising
 PROVIDER = "CPUExecutionProvider"
-BATCH_ROWS = (1, 2, 7, 64, 256)
-MOST_ROWS = 2000
-OUTPUTS = ("probabilities", "logits")
+MOST_INSIDE_BYTES = 2**31 - 2**26  # protobuf ends at 2 GiB; 64 MiB are left for the graph itself
+LEAST_OUTSIDE_BYTES = 1024  # smaller tensors stay in the graph, where shape inference reads them
 Signature = list[tuple[str, int, tuple[str | int, ...]]]  # name, element type, shape
+_OPTIONS = {"CUDAExecutionProvider": {"use_tf32": "0"}}  # 10 bits of mantissa are not fp32
 _ELEMENT = {"uint8": onnx.TensorProto.UINT8, "float32": onnx.TensorProto.FLOAT}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the file must look like from outside."""
+    """What the file must look like from outside.
+
+    classes: () in a regression. unit: of a regression, the standard deviation of the target over the
+    training rows; differences are measured in it, so that one limit fits euros and light years.
+    """
 
     input: InputSpec
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+    task: str = "classification"
+    unit: float = 1.0
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Return the names of the outputs, the one that answers first."""
+        return (OUTPUTS[self.task], "logits") if self.task == "classification" else (OUTPUTS[self.task],)
+
+    @property
+    def width(self) -> int:
+        """Return the numbers in one row of an output."""
+        return len(self.classes) if self.task == "classification" else 1
 
 
-def export(model: models.Classifier, asked: Asked, path: Path, facts: dict[str, str]) -> None:
-    """Write `model` to `path` as a single file with the same bytes on every machine, and check it.
+def export(
+    model: torch.nn.Module, asked: Asked, path: Path, facts: dict[str, str], most_inside: int = MOST_INSIDE_BYTES
+) -> None:
+    """Write `model` to `path` with the same bytes on every machine, and check it.
 
+    The model takes raw rows and answers `asked.outputs`, as a tensor or a tuple of them.
     facts: stored in the file's `metadata_props`, readable at run time (data digest, classes, ...).
+    Weights of more than `most_inside` bytes go into one file beside it, `path` with `.data` added.
     Raises ExportError if the graph is not what was asked for; see `check`.
     """
     model.eval()
@@ -45,87 +66,74 @@ def export(model: models.Classifier, asked: Asked, path: Path, facts: dict[str, 
     with _quiet():
         program = torch.onnx.export(
             model, (sample,), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
-            input_names=[asked.input.name], output_names=list(OUTPUTS),
+            input_names=[asked.input.name], output_names=list(asked.outputs),
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )  # fmt: skip
     if program is None:
         raise ExportError(f"{path}: the exporter returned no program; a network of torch.nn layers is accepted")
-    proto = program.model_proto
+    _put_outside(program.model, path, most_inside)
+    write(onnx_ir.serde.serialize_model(program.model), path, facts)
+    check(path, asked)
+
+
+def write(proto: onnx.ModelProto, path: Path, facts: Mapping[str, str]) -> None:
+    """Write `proto` with `facts` as its only words about itself; equal graphs give equal bytes."""
     strip(proto)
     onnx.helper.set_model_props(proto, dict(sorted(facts.items())))
-    check(proto, asked, str(path))
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
-def check(proto: onnx.ModelProto, asked: Asked, place: str) -> None:
-    """Raise ExportError unless the graph is valid and has the opset, input and outputs of a release.
+def check(path: Path, asked: Asked) -> None:
+    """Raise ExportError unless the file is a valid graph with the opset, input and outputs of a release.
 
-    The batch must be free, every other dimension fixed, every weight finite and inside the file.
+    The batch must be free, every other dimension fixed, every weight finite and in this file or, of
+    a large model, in the one beside it.
     """
+    content = path.read_bytes()
+    side = beside(path)
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        graph.check(content, frozenset({side.name} if side.exists() else ()), str(path))
+        onnx.checker.check_model(str(path), full_check=True)
+    except ReleaseError as error:
+        raise ExportError(str(error)) from error
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"{place}: not a valid ONNX graph: {error}") from error
+        raise ExportError(f"{path}: not a valid ONNX graph: {error}") from error
+    proto = onnx.ModelProto.FromString(content)
     opsets = {entry.domain: entry.version for entry in proto.opset_import}
     if opsets != {"": OPSET}:
-        raise ExportError(f"{place}: opsets are {opsets}; accepted is ONNX {OPSET} alone")
-    spec, classes = asked.input, len(asked.classes)
-    wanted_input: Signature = [(spec.name, _ELEMENT[spec.dtype], ("batch", *spec.shape))]
-    wanted_outputs: Signature = [(name, onnx.TensorProto.FLOAT, ("batch", classes)) for name in OUTPUTS]
-    for side, found, wanted in (
-        ("input", _signature(proto.graph.input), wanted_input),
-        ("output", _signature(proto.graph.output), wanted_outputs),
-    ):
-        if found != wanted:
-            raise ExportError(f"{place}: {side} is {_words(found)}; accepted is {_words(wanted)}")
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise ExportError(f"{place}: weight '{tensor.name}' lies in another file; accepted is one file")
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ExportError(f"{place}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak")
+        raise ExportError(f"{path}: opsets are {opsets}; accepted is ONNX {OPSET} alone")
+    _check_signature(proto, asked, str(path))
+    _check_weights(proto, path)
 
 
-def certify(model: models.Classifier, path: Path, rows: np.ndarray, limit: float) -> dict[str, Any]:
-    """Return the parity certificate: `model` and the file at `path` answer alike on raw rows (n, *shape).
-
-    Every row is run in every batch size of BATCH_ROWS. The difference is the largest absolute one
-    over probabilities and logits: relative would be judged where a logit is near 0.
-    Raises ExportError above `limit`; below it a top class can change only where two are all but equal.
-    """
-    rows = rows[:MOST_ROWS]
-    expected = models.predict(model, rows)
-    session = session_of(path.read_bytes())
-    gaps, changes = [], 0
-    for size in BATCH_ROWS:
-        answers = run(session, rows, size, str(path))
-        gaps += [np.abs(got - want) for got, want in zip(answers, expected, strict=True)]
-        changes += int((answers[0].argmax(axis=1) != expected[0].argmax(axis=1)).sum())
-    largest = float(np.max([gap.max() for gap in gaps]))
-    if not largest <= limit:  # NaN is above any limit
-        raise ExportError(
-            f"{path}: differs from the PyTorch model by {largest:.3g}, limit {limit:.3g}; the top class "
-            f"changes in {changes} of {len(rows) * len(BATCH_ROWS)} answers; the model was not published"
-        )
-    return {
-        "provider": PROVIDER, "precision": "fp32", "rows": len(rows), "batch_rows": list(BATCH_ROWS),
-        "max_difference": largest, "mean_difference": float(np.mean([gap.mean() for gap in gaps])),
-        "top_class_changes": changes, "limit": limit, "versions": versions(),
-    }  # fmt: skip
+def beside(path: Path) -> Path:
+    """Return the file that holds the weights of a large model at `path`; see `export`."""
+    return path.with_name(path.name + ".data")
 
 
-def session_of(content: bytes) -> onnxruntime.InferenceSession:
-    """Return a session on the CPU with one thread."""
+def open_file(path: Path, provider: str = PROVIDER) -> onnxruntime.InferenceSession:
+    """Return a session of the file at `path` and, if there is one, the file of weights beside it."""
+    side = beside(path)
+    return session_of(path.read_bytes(), {side.name: side.read_bytes()} if side.exists() else {}, provider)
+
+
+def session_of(
+    content: bytes, files: Mapping[str, bytes] | None = None, provider: str = PROVIDER
+) -> onnxruntime.InferenceSession:
+    """Return a session with one thread; files: the bytes of the files of weights that the graph names."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+    options.log_severity_level = 4  # a provider that is not to be had is seen from get_providers()
+    if files:
+        lengths = [len(held) for held in files.values()]
+        options.add_external_initializers_from_files_in_memory(list(files), list(files.values()), lengths)
+    return onnxruntime.InferenceSession(content, options, providers=[(provider, _OPTIONS.get(provider, {}))])
 
 
 def run(
     session: onnxruntime.InferenceSession, rows: np.ndarray, batch_rows: int, place: str = "model"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities and logits of every row, run in batches of exactly `batch_rows`.
+) -> tuple[np.ndarray, ...]:
+    """Return every output for every row, run in batches of exactly `batch_rows`.
 
     The last batch is filled up with the first rows, again and again if there are too few.
     Raises ExportError if the graph does not run.
@@ -134,15 +142,14 @@ def run(
     filled = rows[np.arange(count) % len(rows)]
     name = session.get_inputs()[0].name
     try:
-        parts = [session.run(list(OUTPUTS), {name: filled[i : i + batch_rows]}) for i in range(0, count, batch_rows)]
+        parts = [session.run(None, {name: filled[i : i + batch_rows]}) for i in range(0, count, batch_rows)]
     except Exception as error:  # onnxruntime has a class of its own for each kind of failure
         raise ExportError(f"{place}: does not run with {batch_rows} rows: {error}") from error
-    probabilities, logits = (np.concatenate([part[number] for part in parts])[: len(rows)] for number in (0, 1))
-    return probabilities, logits
+    return tuple(np.concatenate(output)[: len(rows)] for output in zip(*parts, strict=True))
 
 
 def versions() -> dict[str, str]:
-    """Return the versions a certificate holds for."""
+    """Return the versions that an export depends on."""
     return {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
 
 
@@ -151,23 +158,53 @@ def strip(proto: onnx.ModelProto) -> None:
 
     They tell outsiders about the build and change the bytes between checkouts.
     """
-    graph = proto.graph
+    main = proto.graph
     for values in (
-        graph.node,
-        graph.input,
-        graph.output,
-        graph.value_info,
-        graph.initializer,
-        [graph],
-        proto.functions,
-    ):
+        main.node, main.input, main.output, main.value_info, main.initializer, [main], proto.functions,
+    ):  # fmt: skip
         for value in values:
             del value.metadata_props[:]
     for function in proto.functions:
         for node in function.node:
             del node.metadata_props[:]
     del proto.metadata_props[:]
-    graph.doc_string = ""
+    main.doc_string = ""
+
+
+def _put_outside(model: onnx_ir.Model, path: Path, most_inside: int) -> None:
+    # In the order of the graph, one after the other: the same model gives the same bytes.
+    beside(path).unlink(missing_ok=True)
+    held = [(value, value.const_value) for value in model.graph.initializers.values() if value.const_value is not None]
+    if sum(tensor.nbytes for _, tensor in held) <= most_inside:
+        return
+    large = [(value, tensor) for value, tensor in held if tensor.nbytes >= LEAST_OUTSIDE_BYTES]
+    moved = onnx_ir.external_data.convert_tensors_to_external(
+        [tensor for _, tensor in large], path.parent, beside(path).name, max_workers=1
+    )
+    for (value, _), tensor in zip(large, moved, strict=True):
+        value.const_value = tensor
+
+
+def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
+    for tensor in proto.graph.initializer:
+        try:
+            values = onnx.numpy_helper.to_array(tensor, str(path.parent))
+        except ValueError as error:  # the file beside is shorter than it must be
+            raise ExportError(f"{path}: weight '{tensor.name}' cannot be read: {error}; export again") from error
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ExportError(f"{path}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak")
+
+
+def _check_signature(proto: onnx.ModelProto, asked: Asked, place: str) -> None:
+    spec = asked.input
+    wanted_input: Signature = [(spec.name, _ELEMENT[spec.dtype], ("batch", *spec.shape))]
+    wanted_outputs: Signature = [(name, onnx.TensorProto.FLOAT, ("batch", asked.width)) for name in asked.outputs]
+    for side, found, wanted in (
+        ("input", _signature(proto.graph.input), wanted_input),
+        ("output", _signature(proto.graph.output), wanted_outputs),
+    ):
+        if found != wanted:
+            raise ExportError(f"{place}: {side} is {_words(found)}; accepted is {_words(wanted)}")
 
 
 def _signature(values: Any) -> Signature:

@@ -18,7 +18,7 @@ import torch
 from monitoring import reference
 from registry import durable, store
 from registry.release import HELDOUT, MODEL, REFERENCE, Draft, InputSpec
-from training import baselines, calibration, card, data, encoding, export, loop, models, split, verdict
+from training import baselines, calibration, card, certificate, data, encoding, export, loop, models, split, verdict
 from training import config as configuration
 from training.config import Config
 from training.data import Table
@@ -83,7 +83,7 @@ def train(
         parity = write_model(task, trained.model, files / MODEL)
         say(f"export: agrees within {parity['max_difference']:.2g}")
         test = task.table.x[task.parts.test]
-        answers = export.run(export.session_of((files / MODEL).read_bytes()), test, 64)[0]
+        answers = export.run(export.open_file(files / MODEL), test, 64)[0]
         write_rows(task, answers, files)
         answered = on_test_rows(task, answers, simple, trained.temperature)
         draft = make_draft(task, answered, parity)
@@ -137,9 +137,11 @@ def write_model(task: Task, model: models.Classifier, path: Path) -> dict[str, A
         "name": task.config.name, "classes": json.dumps(table.classes), "columns": json.dumps(table.names),
         "data_digest": table.digest,
     }  # fmt: skip
-    export.export(model, export.Asked(task.spec, table.classes), path, facts)
+    asked = export.Asked(task.spec, table.classes)
+    export.export(model, asked, path, facts)
     held_out = np.concatenate([parts.test, parts.validation])
-    return export.certify(model, path, table.x[held_out], task.config.export.limit)
+    limit = certificate.Limit(task.config.export.limit)
+    return certificate.certify(model, asked, path, table.x[held_out], limit)
 
 
 def write_rows(task: Task, probabilities: np.ndarray, files: Path) -> None:
