@@ -34,7 +34,7 @@ class References:
     files: frozenset[str]
 
 
-def references(content: bytes) -> References:
+def references(content: bytes, place: str) -> References:
     """Return what the ONNX file with these bytes refers to; raises ReleaseError if they are not protobuf."""
     domains, files = set(), set()
     waiting = [("model", memoryview(content))]
@@ -52,13 +52,13 @@ def references(content: bytes) -> References:
             if held.get(1) == "location":
                 files.add(held.get(2, ""))
     except (ValueError, IndexError) as error:
-        raise ReleaseError(f"not an ONNX file: {error}; export the model again") from error
+        raise ReleaseError(f"{place}: not an ONNX file: {error}; export the model again") from error
     return References(frozenset(domains), frozenset(files))
 
 
 def check(content: bytes, files: frozenset[str], place: str) -> None:
     """Raise ReleaseError if the ONNX file needs an operator that is not ONNX's, or a file not in `files`."""
-    found = references(content)
+    found = references(content, place)
     if not found.domains <= DOMAINS:
         strange = ", ".join(sorted(found.domains - DOMAINS))
         raise ReleaseError(f"{place}: uses operators of the domain {strange}; accepted are those of ONNX itself")

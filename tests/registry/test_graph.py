@@ -60,7 +60,7 @@ def in_a_function(model):
 def test_a_weight_that_lies_in_another_file_is_found_wherever_it_hides(hide):
     model = onnx.ModelProto.FromString(GOOD)
     hide(model)
-    found = graph.references(model.SerializeToString())
+    found = graph.references(model.SerializeToString(), "tiny")
     assert found.files == {"here.bin"}
     with pytest.raises(ReleaseError, match=r"tiny: takes weights from 'here.bin'; accepted are model\.onnx\.data"):
         graph.check(model.SerializeToString(), frozenset({"model.onnx.data"}), "tiny")
@@ -93,7 +93,7 @@ def test_an_operator_of_another_domain_is_refused_wherever_it_hides(change):
 
 
 def test_a_plain_file_refers_to_nothing():
-    assert graph.references(GOOD) == graph.References(frozenset({""}), frozenset())
+    assert graph.references(GOOD, "tiny") == graph.References(frozenset({""}), frozenset())
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
@@ -101,6 +101,6 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(place, byte):
     damaged = GOOD[:place] + bytes([byte]) + GOOD[place + 1 :]
     for content in (damaged, GOOD[:place], damaged[place:]):
         try:
-            graph.references(content)
+            graph.references(content, "tiny")
         except ReleaseError as error:
-            assert "not an ONNX file" in str(error)
+            assert "tiny: not an ONNX file" in str(error)

@@ -107,7 +107,7 @@ def test_a_release_that_cannot_take_its_own_rows_is_refused(tmp_path, threads):
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     files = make_files(tmp_path / "files")
     (files / "model.onnx").write_bytes(b"not a model")
-    with pytest.raises(EngineError, match="ONNX Runtime cannot load it") as caught:
+    with pytest.raises(EngineError, match="model.onnx: not an ONNX file") as caught:
         Engine(store.publish(make_draft(), files), ("cpu",), threads=1)
     assert caught.value.reason == "load"
 
