@@ -3,17 +3,21 @@
 The version ends in the first 8 hex digits of the digest, so a manifest cannot be exchanged for
 another. Files are read through `Release.read`, which returns bytes it has checked: what was
 verified is what gets loaded.
+
+Two files lie beside the manifest and not in it, because they are written later: `model.yaml`, which
+BentoML keeps for its own listing and nothing here reads, and `model.sig`, a signature over the rest.
 """
 
 import hashlib
 import json
 import os
 import re
+import stat
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,9 +28,13 @@ MODEL = "model.onnx"
 MODEL_DATA = "model.onnx.data"  # the weights of a model of more than 2 GiB, which ONNX cannot hold in one file
 REFERENCE = "reference.json"
 HELDOUT = "heldout.npz"
+SIGNATURE = "model.sig"
+BENTOML_FILE = "model.yaml"
+NOT_IN_MANIFEST = frozenset({MANIFEST, BENTOML_FILE, SIGNATURE})
 OUTPUTS = {"classification": "probabilities", "regression": "prediction"}
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a plain name: no folder, no way out of one
 
 
 @dataclass(frozen=True)
@@ -134,37 +142,59 @@ class Release:
         """
         if file not in self.manifest.files:
             raise ReleaseError(f"{self.tag}: no file '{file}'; it has {', '.join(sorted(self.manifest.files))}")
-        content = _read_plain(self.path / file, self.tag)
-        found = hashlib.sha256(content).hexdigest()
-        if found != self.manifest.files[file].sha256:
-            raise ReleaseError(
-                f"{self.tag}: {file} is not the file that was published (sha256 {found[:12]}..., "
-                f"expected {self.manifest.files[file].sha256[:12]}...); publish the model again"
-            )
+        with open_plain(self.path / file, self.tag) as opened:
+            content = opened.read()
+        self._demand(file, hashlib.sha256(content).hexdigest())
         return content
 
     def verify(self) -> None:
-        """Check every file, and that no other file is there; raises ReleaseError."""
+        """Check every file, and that nothing else is there; raises ReleaseError."""
         for file in self.manifest.files:
-            self.read(file)
-        known = {*self.manifest.files, MANIFEST, "model.yaml"}  # model.yaml is BentoML's own
-        extra = sorted(p.name for p in self.path.iterdir() if p.name not in known)
+            with open_plain(self.path / file, self.tag) as opened:
+                self._demand(file, hashlib.file_digest(opened, "sha256").hexdigest())
+        there = {path.name for path in self.path.iterdir()}
+        extra = sorted(there - NOT_IN_MANIFEST - self.manifest.files.keys())
         if extra:
             raise ReleaseError(f"{self.tag}: holds files that were not published: {', '.join(extra)}")
+        for file in sorted(NOT_IN_MANIFEST & there):
+            open_plain(self.path / file, self.tag).close()
+
+    def _demand(self, file: str, found: str) -> None:
+        expected = self.manifest.files[file].sha256
+        if found != expected:
+            raise ReleaseError(
+                f"{self.tag}: {file} is not the file that was published (sha256 {found[:12]}..., "
+                f"expected {expected[:12]}...); publish the model again"
+            )
 
 
 def seal(draft: Draft, folder: Path) -> tuple[Manifest, str]:
     """Write the manifest of the files in `folder`; return it with the version it fixes."""
     entries = {}
     for path in sorted(folder.iterdir()):
-        content = _read_plain(path, str(folder))
-        entries[path.name] = FileEntry(hashlib.sha256(content).hexdigest(), len(content))
+        if not FILE.fullmatch(path.name) or path.name in NOT_IN_MANIFEST:
+            raise ReleaseError(f"{folder}: '{path.name}' is no name for a file of a release; choose another")
+        with open_plain(path, str(folder)) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            entries[path.name] = FileEntry(digest, file.tell())
     said = {f.name: getattr(draft, f.name) for f in fields(Draft)}
     manifest = Manifest(**said, files=entries)
     content = manifest.to_bytes()
     (folder / MANIFEST).write_bytes(content)
-    when = datetime.strptime(draft.created, "%Y-%m-%dT%H:%M:%SZ")
-    return manifest, f"{when:%Y%m%d-%H%M%S}-{hashlib.sha256(content).hexdigest()[:8]}"
+    return manifest, _version(draft.created, content)
+
+
+def tag_of(folder: Path) -> str:
+    """Return the tag that the manifest in `folder` fixes; raises ReleaseError if it is none of ours."""
+    content = _manifest_bytes(folder, str(folder))
+    manifest = _parse(content, str(folder))
+    try:
+        version = _version(manifest.created, content)
+    except (ValueError, TypeError) as error:
+        raise ReleaseError(f"{folder}: {MANIFEST}: created is not a time: {error}") from error
+    if not isinstance(manifest.name, str) or not NAME.fullmatch(manifest.name):
+        raise ReleaseError(f"{folder}: {MANIFEST}: {manifest.name!r} is not a model name")
+    return f"{manifest.name}:{version}"
 
 
 def load(folder: Path, tag: str) -> Release:
@@ -173,22 +203,61 @@ def load(folder: Path, tag: str) -> Release:
     Raises ReleaseError if the manifest is absent, unreadable, or not the one `tag` names.
     """
     name, _, version = tag.partition(":")
-    if not (folder / MANIFEST).is_file():
-        raise ReleaseError(f"{tag}: incomplete, there is no {MANIFEST} in {folder}; publish the model again")
-    content = _read_plain(folder / MANIFEST, tag)
+    content = _manifest_bytes(folder, tag)
     digest = hashlib.sha256(content).hexdigest()
     if digest[:8] != version[-8:]:
         raise ReleaseError(f"{tag}: {MANIFEST} is not the one that was published (digest {digest[:8]})")
-    try:
-        manifest = _parse(json.loads(content))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ReleaseError(f"{tag}: {MANIFEST} cannot be read: {error}") from error
+    manifest = _parse(content, tag)
     if manifest.name != name:
         raise ReleaseError(f"{tag}: {MANIFEST} belongs to the model '{manifest.name}'")
     return Release(tag, folder, manifest, digest)
 
 
-def _parse(said: dict[str, Any]) -> Manifest:
+def open_plain(path: Path, place: str) -> BinaryIO:
+    """Return `path` opened for reading; raises ReleaseError unless it is a plain file with one name.
+
+    A link, also a hard one, can lead to bytes that change after they were verified; a pipe never ends.
+    """
+    try:
+        file = open(path, "rb", opener=_opener)
+    except OSError as error:
+        raise ReleaseError(f"{place}: {path.name} cannot be read: {error.strerror}") from error
+    found = os.fstat(file.fileno())
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+        return file
+    file.close()
+    kind = "a hard link" if stat.S_ISREG(found.st_mode) else "no file"
+    raise ReleaseError(f"{place}: {path.name} is {kind}; a release holds plain files only")
+
+
+def _opener(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # without O_NONBLOCK, opening a pipe waits for ever
+
+
+def _version(created: str, manifest: bytes) -> str:
+    when = datetime.strptime(created, "%Y-%m-%dT%H:%M:%SZ")
+    return f"{when:%Y%m%d-%H%M%S}-{hashlib.sha256(manifest).hexdigest()[:8]}"
+
+
+def _manifest_bytes(folder: Path, place: str) -> bytes:
+    if not (folder / MANIFEST).is_file():
+        raise ReleaseError(f"{place}: incomplete, there is no {MANIFEST} in {folder}; publish the model again")
+    with open_plain(folder / MANIFEST, place) as file:
+        return file.read()
+
+
+def _parse(content: bytes, place: str) -> Manifest:
+    try:
+        manifest = _manifest(json.loads(content))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ReleaseError(f"{place}: {MANIFEST} cannot be read: {error}") from error
+    outside = [name for name in manifest.files if not FILE.fullmatch(name) or name in NOT_IN_MANIFEST]
+    if outside:
+        raise ReleaseError(f"{place}: {MANIFEST} names '{outside[0]}', which is no file of a release")
+    return manifest
+
+
+def _manifest(said: dict[str, Any]) -> Manifest:
     spec = said["input"]
     categories = {column: tuple(values) for column, values in spec["categories"].items()}
     row = InputSpec(
@@ -196,15 +265,3 @@ def _parse(said: dict[str, Any]) -> Manifest:
     )
     files = {name: FileEntry(**entry) for name, entry in said["files"].items()}
     return Manifest(**said | {"input": row, "classes": tuple(said["classes"]), "files": files})
-
-
-def _read_plain(path: Path, place: str) -> bytes:
-    # A link, also a hard one, can lead to bytes that change after they were verified.
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError as error:
-        raise ReleaseError(f"{place}: {path.name} cannot be read: {error.strerror}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        if os.fstat(descriptor).st_nlink != 1:
-            raise ReleaseError(f"{place}: {path.name} is a hard link; a release holds plain files only")
-        return file.read()

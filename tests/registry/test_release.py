@@ -1,9 +1,11 @@
+import hashlib
 import json
 import os
 import random
 import shutil
 
 import pytest
+from tiny_release import make_draft, make_files
 
 from registry import release, store
 from registry.errors import ReleaseError
@@ -22,22 +24,45 @@ def test_the_manifest_survives_its_own_json(publish):
     assert again.digest == made.digest and made.tag.endswith(made.digest[:8])
 
 
-def test_every_flipped_bit_and_every_truncation_is_refused(publish):
-    made, draw = publish(), random.Random(0)
+def damaged(content, draw):
+    """Return `content` with one bit flipped, or cut short."""
+    if draw.random() < 0.2:
+        return content[: draw.randrange(len(content))]
+    place = draw.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ (1 << draw.randrange(8))]) + content[place + 1 :]
+
+
+def refuse_damage(made, trials):
+    draw = random.Random(0)
     files = [*made.manifest.files, release.MANIFEST]
-    for trial in range(400):
+    for trial in range(trials):
         path = made.path / files[trial % len(files)]
         good = path.read_bytes()
-        if trial % 5 == 0:
-            bad = good[: draw.randrange(len(good))]
-        else:
-            place = draw.randrange(len(good))
-            bad = good[:place] + bytes([good[place] ^ (1 << draw.randrange(8))]) + good[place + 1 :]
-        path.write_bytes(bad)
+        path.write_bytes(damaged(good, draw))
         with pytest.raises(ReleaseError, match=made.tag):
             store.open_release(made.tag)
         path.write_bytes(good)
     store.open_release(made.tag)
+
+
+def test_every_flipped_bit_and_every_truncation_is_refused(publish):
+    refuse_damage(publish(), trials=200)
+
+
+@pytest.mark.proof
+def test_a_thousand_flipped_bits_and_truncations_are_refused(publish):
+    refuse_damage(publish(), trials=1000)
+
+
+def test_the_yaml_of_bentoml_may_change_and_what_opens_is_what_was_published(publish):
+    made, draw = publish(), random.Random(0)
+    yaml = made.path / release.BENTOML_FILE
+    good, published = yaml.read_bytes(), {file: made.read(file) for file in made.manifest.files}
+    for _ in range(50):
+        yaml.write_bytes(damaged(good, draw))
+        opened = store.open_release(made.tag)
+        assert (opened.manifest, opened.digest) == (made.manifest, made.digest)
+    assert {file: opened.read(file) for file in opened.manifest.files} == published
 
 
 def test_a_file_that_was_not_published_is_refused(publish):
@@ -47,14 +72,59 @@ def test_a_file_that_was_not_published_is_refused(publish):
         store.open_release(made.tag)
 
 
-@pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_a_link_is_refused_even_to_the_right_bytes(publish, tmp_path, link):
+def replace(path, make):
+    shutil.copy(path, path.parents[3] / "elsewhere")
+    path.unlink()
+    make(path.parents[3] / "elsewhere", path)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", release.MANIFEST, release.BENTOML_FILE])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (os.symlink, r"Too many levels|is not the|cannot be read"),
+        (os.link, "is a hard link"),
+        (lambda source, path: os.mkfifo(path), "is no file|incomplete"),
+        (lambda source, path: path.mkdir(), "Is a directory|incomplete"),
+        (lambda source, path: path.mkdir() or shutil.copy(source, path), "Is a directory|incomplete"),
+    ],
+)
+def test_a_link_pipe_or_folder_is_refused_even_with_the_right_bytes(publish, file, make, words):
     made = publish()
-    shutil.copy(made.path / "model.onnx", tmp_path / "elsewhere.onnx")
-    (made.path / "model.onnx").unlink()
-    link(tmp_path / "elsewhere.onnx", made.path / "model.onnx")
-    with pytest.raises(ReleaseError, match=r"model\.onnx"):
+    replace(made.path / file, make)
+    with pytest.raises(ReleaseError, match=f"{made.tag}: .*({words})"):
         store.open_release(made.tag)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/hostname", "sub/../../secret", "sub/model.onnx", "..", ".hidden", "", "model.yaml"]
+)
+def test_a_manifest_that_names_a_file_outside_is_refused(publish, name):
+    made = publish()
+    said = json.loads((made.path / release.MANIFEST).read_bytes())
+    said["files"][name] = said["files"].pop("card.md")
+    content = json.dumps(said).encode()
+    tag = f"tiny:20260101-000000-{hashlib.sha256(content).hexdigest()[:8]}"  # its version agrees with it
+    (made.path / release.MANIFEST).write_bytes(content)
+    with pytest.raises(ReleaseError, match="which is no file of a release"):
+        release.load(made.path, tag)
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link, lambda source, path: path.mkdir()])
+def test_only_plain_files_can_be_published(tmp_path, make):
+    files = make_files(tmp_path / "files")
+    (tmp_path / "elsewhere").write_bytes(b"x")
+    make(tmp_path / "elsewhere", files / "weights.bin")
+    with pytest.raises(ReleaseError, match=r"weights\.bin"):
+        release.seal(make_draft(), files)
+
+
+@pytest.mark.parametrize("name", [".hidden", "a b", "manifest.json", "model.sig"])
+def test_only_plain_names_can_be_published(tmp_path, name):
+    files = make_files(tmp_path / "files")
+    (files / name).write_bytes(b"x")
+    with pytest.raises(ReleaseError, match="is no name for a file of a release"):
+        release.seal(make_draft(), files)
 
 
 def test_the_manifest_of_another_release_is_refused(publish):
