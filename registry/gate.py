@@ -1,21 +1,35 @@
 """What speaks against promoting a release, judged on held-out rows both releases answered."""
 
 import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-from registry.release import HELDOUT, Release
+from registry.release import HELDOUT, Manifest, Release
 
 FEWEST_COMMON_ROWS = 50
+MOST_LOSS = 10.0  # where the search for the least margin that would pass ends
+
+
+@dataclass(frozen=True)
+class Common:
+    """Rows both releases held out: the newer truth (n,), and what each answered (n, classes) or (n, 1)."""
+
+    y: np.ndarray
+    old: np.ndarray
+    new: np.ndarray
 
 
 def objections(candidate: Release, champion: Release | None) -> list[str]:
     """Return the reasons not to promote `candidate`, each a sentence with its numbers.
 
     The rules come from the candidate's manifest: a parity certificate within its limit, no worse
-    than the baselines, and not worse than the champion by more than `gate.margin` of accuracy at
-    `gate.confidence` (one-sided, paired over the rows that both releases held out).
+    than the baselines, and not worse than the champion by more than `gate.margin` at
+    `gate.confidence` (one-sided, paired over the rows that both releases held out). The margin is a
+    difference in accuracy; in a regression, a share of the champion's mean absolute error.
     """
     found = []
     parity, gate = candidate.manifest.parity, candidate.manifest.gate
@@ -24,28 +38,102 @@ def objections(candidate: Release, champion: Release | None) -> list[str]:
     if not gate.get("beats_baselines", False):
         found.append("it does not beat the baselines it was trained with")
     if champion is not None:
-        found += _against(champion, candidate, gate["margin"], gate["confidence"])
+        found += _against(champion, candidate)
     return found
 
 
-def _against(champion: Release, candidate: Release, margin: float, confidence: float) -> list[str]:
-    new, old = _correct(candidate), _correct(champion)
-    common = sorted(new.keys() & old.keys())
-    if len(common) < FEWEST_COMMON_ROWS:
-        return [f"only {len(common)} held-out rows in common with the champion, {FEWEST_COMMON_ROWS} are needed"]
-    difference = np.array([new[key] - old[key] for key in common], dtype=np.float64)
-    spread = difference.std(ddof=1) / np.sqrt(len(common))
-    lower = difference.mean() - NormalDist().inv_cdf(confidence) * spread
-    if lower >= -margin:
+def score(better: int, worse: int, rows: int, margin: float) -> float:
+    """Return Tango's score statistic: how surely accuracy fell by less than `margin`, in standard deviations.
+
+    better, worse: rows that only the new release, or only the old one, answers right. The variance is
+    taken where the difference is exactly `-margin`, so few disagreements do not look like certainty.
+    Tango (1998), Statistics in Medicine 17, 891-908; with margin 0 it is McNemar's statistic.
+    """
+    b = (2 * rows - better + worse) * -margin - worse - better
+    share = ((b * b - 8 * rows * worse * margin * (1 + margin)) ** 0.5 - b) / (4 * rows)
+    variance = rows * (2 * share - margin * (1 + margin))
+    excess = better - worse + rows * margin
+    if variance > 0:
+        return excess / float(variance**0.5)
+    return math.copysign(math.inf, excess) if excess else 0.0
+
+
+def slack(old: np.ndarray, new: np.ndarray, margin: float, confidence: float) -> float:
+    """Return the lower bound of mean((1 + margin) old - new), by Student's t on the paired rows.
+
+    old, new: absolute errors (n,). At 0 or more, the new mean error exceeds the old by at most `margin` of it.
+    """
+    left = (1 + margin) * old - new
+    z, freedom = NormalDist().inv_cdf(confidence), len(left) - 1
+    t = z + (z**3 + z) / (4 * freedom)  # of Student's distribution, to 0.002 from 49 degrees of freedom on
+    return float(left.mean() - t * left.std(ddof=1) / len(left) ** 0.5)
+
+
+def least_margin(passes: Callable[[float], bool]) -> float:
+    """Return the smallest margin in [-1, MOST_LOSS] that passes, to 1e-4; MOST_LOSS if none does."""
+    low, high = -1.0, MOST_LOSS
+    while high - low > 1e-4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
+
+
+def _against(champion: Release, candidate: Release) -> list[str]:
+    old, new = champion.manifest, candidate.manifest
+    if old.task != new.task:
+        return [f"it is a {new.task} and the champion {champion.version} a {old.task}: no rows compare them"]
+    if old.classes != new.classes:
+        return [_other_classes(champion.version, old, new)]
+    common = _common(champion, candidate)
+    if len(common.y) < FEWEST_COMMON_ROWS:
+        return [f"only {len(common.y)} held-out rows in common with the champion, {FEWEST_COMMON_ROWS} are needed"]
+    return (_less_exact if new.task == "regression" else _less_accurate)(champion, candidate, common)
+
+
+def _less_accurate(champion: Release, candidate: Release, common: Common) -> list[str]:
+    margin, confidence = candidate.manifest.gate["margin"], candidate.manifest.gate["confidence"]
+    was = champion.manifest.decide(common.old) == common.y
+    now = candidate.manifest.decide(common.new) == common.y
+    better, worse, rows = int((now & ~was).sum()), int((was & ~now).sum()), len(common.y)
+    z = NormalDist().inv_cdf(confidence)
+    if score(better, worse, rows, margin) >= z:
         return []
+    lower = -least_margin(lambda m: m >= 1 or (m > -1 and score(better, worse, rows, m) >= z))
     return [
-        f"on {len(common)} common held-out rows its accuracy differs by {difference.mean():+.3f} from "
-        f"{champion.version} ({confidence:.0%} lower bound {lower:+.3f}, allowed {-margin:+.3f})"
+        f"on {rows} common held-out rows its accuracy differs by {(better - worse) / rows:+.3f} from "
+        f"{champion.version} ({better} rows better, {worse} worse; {confidence:.0%} lower bound {lower:+.3f}, "
+        f"allowed {-margin:+.3f})" + ("; too few rows to tell" if better >= worse else "")
     ]
 
 
-def _correct(release: Release) -> dict[int, int]:
+def _less_exact(champion: Release, candidate: Release, common: Common) -> list[str]:
+    margin, confidence = candidate.manifest.gate["margin"], candidate.manifest.gate["confidence"]
+    was, now = (np.abs(answer[:, 0] - common.y) for answer in (common.old, common.new))
+    if slack(was, now, margin, confidence) >= 0:
+        return []
+    upper = least_margin(lambda m: slack(was, now, m, confidence) >= 0)
+    bound = f"upper bound {upper:+.1%}" if upper < MOST_LOSS else "no upper bound"
+    return [
+        f"on {len(common.y)} common held-out rows its mean absolute error is {now.mean():.4g}, that of "
+        f"{champion.version} {was.mean():.4g} ({confidence:.0%} {bound}, allowed {margin:+.1%})"
+        + ("; too few rows to tell" if now.mean() <= was.mean() else "")
+    ]
+
+
+def _other_classes(version: str, old: Manifest, new: Manifest) -> str:
+    lost, fresh = sorted(set(old.classes) - set(new.classes)), sorted(set(new.classes) - set(old.classes))
+    what = [f"{word} {', '.join(names)}" for word, names in (("without", lost), ("new", fresh)) if names]
+    return f"its classes are not those of the champion {version}: {'; '.join(what) or 'another order'}"
+
+
+def _common(champion: Release, candidate: Release) -> Common:
     # Rows that are equal share a key; any of them may stand for all, since the answers are equal too.
+    old, new = _heldout(champion), _heldout(candidate)
+    _, i, j = np.intersect1d(old["key"], new["key"], return_indices=True)
+    output = candidate.manifest.output
+    return Common(new["y"][j], old[output][i], new[output][j])
+
+
+def _heldout(release: Release) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(release.read(HELDOUT)), allow_pickle=False) as heldout:
-        right = heldout["probabilities"].argmax(axis=1) == heldout["y"]
-        return dict(zip(heldout["key"].tolist(), right.astype(int).tolist(), strict=True))
+        return {name: heldout[name] for name in ("key", "y", release.manifest.output)}

@@ -219,7 +219,7 @@ def open_plain(path: Path, place: str) -> BinaryIO:
     A link, also a hard one, can lead to bytes that change after they were verified; a pipe never ends.
     """
     try:
-        file = open(path, "rb", opener=_opener)
+        file = open(path, "rb", opener=_opener)  # noqa: SIM115 - the caller closes it
     except OSError as error:
         raise ReleaseError(f"{place}: {path.name} cannot be read: {error.strerror}") from error
     found = os.fstat(file.fileno())

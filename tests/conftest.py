@@ -53,8 +53,8 @@ def eventually():
 def publish(tmp_path):
     """Return a function that publishes a tiny real release into the store of BENTOML_HOME."""
 
-    def make(name="tiny", seed=0, right=1.0, spec=IMAGE, classes=DIGITS, **changed):
-        files = make_files(tmp_path / f"files-{name}-{seed}-{time.monotonic_ns()}", spec, classes, seed, right)
+    def make(name="tiny", seed=0, right=1.0, spec=IMAGE, classes=DIGITS, truth=None, **changed):
+        files = make_files(tmp_path / f"files-{name}-{seed}-{time.monotonic_ns()}", spec, classes, seed, right, truth)
         draft = make_draft(name, spec, classes, right, **changed)
         return store.publish(draft, files)
 

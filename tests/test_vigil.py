@@ -49,7 +49,7 @@ def test_models_shows_every_release_with_its_alias_and_a_broken_one_as_broken(ru
 
 
 def test_promote_rollback_and_history_tell_what_happened(run, publish):
-    one, two = publish(seed=1), publish(seed=1, right=0.5, created="2026-11-24T12:00:00Z")
+    one, two = publish(seed=1), publish(seed=7, truth=1, created="2026-11-24T12:00:00Z")
     assert run("promote", one.tag, "--why", "first")[1] == f"promote: nothing -> {one.version}\n"
     status, out, err = run("promote", two.tag, "--why", "second")
     assert (status, out) == (2, "") and err.startswith(f"vigil: {two.tag}: not promoted: on 300 common")

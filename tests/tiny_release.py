@@ -47,20 +47,25 @@ def rows_of(spec, count, seed=1):
     return rows
 
 
-def make_files(folder, spec=IMAGE, classes=DIGITS, seed=0, right=1.0, rows=300):
+def run(content, x, output):
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run([output], {"input": x})[0]
+
+
+def make_files(folder, spec=IMAGE, classes=DIGITS, seed=0, right=1.0, truth=None, rows=300):
     """Write the files of a release; `right`: the share of held-out rows whose truth is what the model says.
 
-    classes: () makes a regression, whose wrong rows are off by 10.
+    classes: () makes a regression, whose wrong rows are off by 10. truth: the seed of the model that
+    knows the truth; the model itself if None.
     """
     output = "probabilities" if classes else "prediction"
     folder.mkdir(parents=True)
     content = onnx_bytes(spec, len(classes), seed)
     (folder / "model.onnx").write_bytes(content)
     x = rows_of(spec, rows)
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    answers = session.run([output], {"input": x})[0]
+    answers = run(content, x, output)
+    known = answers if truth is None else run(onnx_bytes(spec, len(classes), truth), x, output)
     wrong = np.random.default_rng(2).random(rows) >= right
-    y = answers.argmax(axis=1) if classes else answers[:, 0].astype(np.float64)
+    y = known.argmax(axis=1) if classes else known[:, 0].astype(np.float64)
     y[wrong] = (y[wrong] + 1) % len(classes) if classes else y[wrong] + 10
     settings = reference.ReferenceSettings()
     (folder / "reference.json").write_bytes(reference.build(settings, spec, x, answers).to_json())

@@ -173,7 +173,10 @@ class Export:
 
 @dataclass(frozen=True)
 class Gate:
-    """`promote` refuses a release worse than the champion by more than `margin` at `confidence`."""
+    """`promote` refuses a release worse than the champion by more than `margin` at `confidence`.
+
+    margin: a difference in accuracy; in a regression, a share of the champion's mean absolute error.
+    """
 
     margin: float = between(0.02, 0.0, 1.0)
     confidence: float = between(0.95, 0.5, 0.9999)

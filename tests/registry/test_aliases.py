@@ -52,7 +52,7 @@ def test_the_champion_cannot_be_promoted_again(publish):
 
 
 def test_a_worse_release_is_refused_with_its_numbers_and_force_is_recorded(publish):
-    good, worse = publish(seed=0), publish(seed=0, right=0.6, created="2026-11-24T12:00:00Z")
+    good, worse = publish(seed=0), publish(seed=7, truth=0, created="2026-11-24T12:00:00Z")
     aliases.promote(good.tag, "first")
     with pytest.raises(AliasError, match=r"300 common held-out rows .* differs by -0\.\d+ .* Override: --force"):
         aliases.promote(worse.tag, "newer")
