@@ -2,20 +2,23 @@
 
 One JSON file per model beside the store, replaced as a whole under a lock: a reader sees the state
 before a change or after it, with its history, never between. Champions form a line: `promote` adds to
-its end, `rollback` takes the end away.
+its end, `rollback` takes the end away. A copy beside it (`<model>.json.bak`) is written after each
+change; it is never read instead of the file, since it may be one change behind.
 """
 
 import getpass
 import json
 import os
+import re
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from registry import durable, gate, store
 from registry.errors import AliasError, ReleaseError
-from registry.release import NAME, Release
+from registry.release import NAME, VERSION, Release
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,14 @@ class Pin:
     version: str
     digest: str
 
+    def __post_init__(self) -> None:
+        if not VERSION.fullmatch(self.version) or not re.fullmatch("[0-9a-f]{64}", self.digest):
+            raise ValueError(f"{self.version} {self.digest} is no version with its digest")
+
 
 @dataclass(frozen=True)
 class Change:
-    """One line of the history. `accuracy` is that of `to_version` on its held-out rows."""
+    """One line of the history. `accuracy` or `mae` is that of `to_version` on its held-out rows."""
 
     time_s: float
     who: str
@@ -37,7 +44,8 @@ class Change:
     from_version: str | None
     to_version: str
     forced: tuple[str, ...]
-    accuracy: float | None
+    accuracy: float | None = None
+    mae: float | None = None
 
 
 @dataclass(frozen=True)
@@ -68,17 +76,20 @@ def path(model: str) -> Path:
     return store.home() / "aliases" / f"{model}.json"
 
 
+def copy_of(model: str) -> Path:
+    """Return the copy of the alias file of `model`."""
+    return path(model).with_suffix(".json.bak")
+
+
 def read(model: str) -> Aliases:
-    """Return the aliases of `model`, empty if nothing was ever promoted."""
+    """Return the aliases of `model`, empty if nothing was ever promoted; raises AliasError with the cure."""
+    place = path(model)
     try:
-        said = json.loads(path(model).read_bytes())
-        challenger = Pin(**said["challenger"]) if said["challenger"] else None
-        history = tuple(Change(**c | {"forced": tuple(c["forced"])}) for c in said["history"])
-        return Aliases(model, tuple(Pin(**pin) for pin in said["line"]), challenger, history)
+        return _parse(model, place.read_bytes())
     except FileNotFoundError:
         return Aliases(model)
-    except (ValueError, TypeError, KeyError) as error:
-        raise AliasError(f"{path(model)}: cannot be read: {error}; restore it from a backup") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise AliasError(f"{place}: cannot be read: {error}; {_cure(model)}") from error
 
 
 def models() -> list[str]:
@@ -104,9 +115,10 @@ def promote(tag: str, why: str, force: bool = False) -> Change:
     Every file is verified first, and `gate.objections` are heard: with any, AliasError, unless
     `force`, which records them in the history. Raises ReleaseError for an unknown or altered tag.
     """
-    release = store.open_release(tag)
-    with _changing(release.name):
-        old = read(release.name)
+    name, _ = store.parts(tag)
+    with changing(name):
+        release = store.open_release(tag)  # under the lock: nothing may collect it in between
+        old = read(name)
         if old.champion and old.champion.version == release.version:
             raise AliasError(f"{tag}: is the champion already")
         against = _objections(release, old)
@@ -120,7 +132,7 @@ def promote(tag: str, why: str, force: bool = False) -> Change:
 
 def rollback(model: str, why: str) -> Change:
     """Make the champion before this one the champion again; raises AliasError if there is none."""
-    with _changing(model):
+    with changing(model):
         old = read(model)
         if old.previous is None:
             raise AliasError(f"{model}: nothing to roll back to; {len(old.line)} version was ever promoted")
@@ -130,6 +142,12 @@ def rollback(model: str, why: str) -> Change:
         change = _change("rollback", release, old, _reason(why), ())
         _write(replace(old, line=old.line[:-1], history=(*old.history, change)))
     return change
+
+
+def changing(model: str) -> AbstractContextManager[None]:
+    """Hold the lock under which the aliases of `model` change."""
+    path(model)  # raises AliasError for a name that would lead elsewhere
+    return durable.locked(store.home() / "aliases" / f".{model}.lock")
 
 
 def as_dict(aliases: Aliases) -> dict[str, Any]:
@@ -148,8 +166,8 @@ def _objections(release: Release, old: Aliases) -> list[str]:
 
 def _change(action: str, to: Release, old: Aliases, why: str, forced: tuple[str, ...]) -> Change:
     before = old.champion.version if old.champion else None
-    accuracy = to.manifest.metrics.get("accuracy", {}).get("value")
-    return Change(time.time(), _who(), why, action, before, to.version, forced, accuracy)
+    accuracy, mae = (to.manifest.metrics.get(metric, {}).get("value") for metric in ("accuracy", "mae"))
+    return Change(time.time(), _who(), why, action, before, to.version, forced, accuracy, mae)
 
 
 def _who() -> str:
@@ -165,10 +183,24 @@ def _reason(why: str) -> str:
     return why.strip()
 
 
-def _changing(model: str) -> Any:
-    return durable.locked(store.home() / "aliases" / f".{model}.lock")
-
-
 def _write(aliases: Aliases) -> None:
     content = json.dumps(as_dict(aliases), indent=1).encode()
     durable.write_atomically(path(aliases.model), content)
+    durable.write_atomically(copy_of(aliases.model), content)
+
+
+def _parse(model: str, content: bytes) -> Aliases:
+    said = json.loads(content)
+    challenger = Pin(**said["challenger"]) if said["challenger"] else None
+    history = tuple(Change(**c | {"forced": tuple(c["forced"])}) for c in said["history"])
+    return Aliases(model, tuple(Pin(**pin) for pin in said["line"]), challenger, history)
+
+
+def _cure(model: str) -> str:
+    copy = copy_of(model)
+    try:
+        champion = _parse(model, copy.read_bytes()).champion
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return "restore it from a backup"
+    said = champion.version if champion else "nothing"
+    return f"its copy is whole and says that {said} is the champion; if that is so: cp {copy} {path(model)}"

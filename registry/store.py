@@ -68,15 +68,26 @@ def open_release(tag: str) -> Release:
 
     Raises ReleaseError if it is absent, incomplete or altered.
     """
-    name, _, version = tag.partition(":")
-    if not release.NAME.fullmatch(name) or not release.VERSION.fullmatch(version):
-        raise ReleaseError(f"'{tag}' is not a tag; accepted is name:version, as `vigil models` prints it")
+    name, version = parts(tag)
     folder = models() / name / version
     if not folder.is_dir():
         raise ReleaseError(f"{tag}: not in the store {models()}; `vigil models` lists what is")
+    return open_folder(folder, tag)
+
+
+def open_folder(folder: Path, tag: str) -> Release:
+    """Return the release in `folder`, wherever that is, under the same conditions as `open_release`."""
     opened = release.load(folder, tag)
     opened.verify()
     return opened
+
+
+def parts(tag: str) -> tuple[str, str]:
+    """Return name and version of a tag; raises ReleaseError if it is none."""
+    name, _, version = tag.partition(":")
+    if not release.NAME.fullmatch(name) or not release.VERSION.fullmatch(version):
+        raise ReleaseError(f"'{tag}' is not a tag; accepted is name:version, as `vigil models` prints it")
+    return name, version
 
 
 def releases(name: str | None = None) -> list[Listing]:

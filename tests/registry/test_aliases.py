@@ -3,6 +3,7 @@ import multiprocessing
 import shutil
 
 import pytest
+from tiny_release import TABLE
 
 from registry import aliases, gate, store
 from registry.errors import AliasError, ReleaseError
@@ -116,11 +117,44 @@ def test_rollback_refuses_another_release_under_the_promoted_name(publish):
         aliases.rollback("tiny", "back")
 
 
-def test_an_unreadable_alias_file_is_named(publish):
-    aliases.promote(publish().tag, "first")
-    aliases.path("tiny").write_text("{")
-    with pytest.raises(AliasError, match=r"tiny\.json: cannot be read: .*restore it from a backup"):
+@pytest.mark.parametrize(
+    "damage", [lambda b: b"{", lambda b: b"", lambda b: b[:-40], lambda b: b.replace(b"2026", b"20x6")]
+)
+def test_an_unreadable_alias_file_is_named_with_the_copy_that_restores_it(publish, damage):
+    made = publish()
+    aliases.promote(made.tag, "first")
+    place, before = aliases.path("tiny"), aliases.read("tiny")
+    place.write_bytes(damage(place.read_bytes()))
+    with pytest.raises(
+        AliasError, match=rf"tiny\.json: cannot be read: .*{made.version} is the champion; .*: cp "
+    ) as told:
         aliases.read("tiny")
+    with pytest.raises(AliasError, match="cannot be read"):
+        aliases.promote(publish(seed=1).tag, "second", force=True)  # nothing is overwritten on a guess
+    shutil.copy(*str(told.value).rsplit(": cp ", 1)[1].split())
+    assert aliases.read("tiny") == before
+
+
+def test_without_a_whole_copy_a_backup_is_asked_for(publish):
+    aliases.promote(publish().tag, "first")
+    for place in (aliases.path("tiny"), aliases.copy_of("tiny")):
+        place.write_text("{")
+    with pytest.raises(AliasError, match="restore it from a backup"):
+        aliases.read("tiny")
+
+
+def test_an_alias_file_written_before_regressions_existed_is_read(publish):
+    change = aliases.promote(publish().tag, "first")
+    said = json.loads(aliases.path("tiny").read_bytes())
+    del said["history"][0]["mae"]
+    aliases.path("tiny").write_text(json.dumps(said))
+    assert aliases.read("tiny").history == (change,)
+
+
+def test_the_history_of_a_regression_keeps_its_error(publish):
+    made = publish(spec=TABLE, classes=(), metrics={"mae": {"value": 1.5, "lower": 1.0, "upper": 2.0}})
+    change = aliases.promote(made.tag, "first")
+    assert (change.mae, change.accuracy) == (1.5, None) == (aliases.read("tiny").history[0].mae, None)
 
 
 def test_the_only_model_is_found_and_several_are_listed(publish):
