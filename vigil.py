@@ -9,7 +9,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ from registry.errors import AliasError, StackError, UserError
 
 if TYPE_CHECKING:
     from registry.aliases import Change
-    from registry.store import Listing
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,16 +34,24 @@ def train(options: argparse.Namespace) -> int:
 
 def models(options: argparse.Namespace) -> int:
     """List the releases in the store, with the alias each one holds."""
-    from registry import store
+    from registry import listing, store
 
-    listings = store.releases(options.name)
+    found = store.releases(options.name)
     if options.json:
-        print(store.as_json(listings))
-        return 0
-    if not listings:
+        print(listing.as_json(found))
+    elif found:
+        print(listing.table(found))
+    else:
         print(f"no releases in {store.models()}; train one: vigil train examples/digits.toml")
-    for listing in listings:
-        print(_line(listing))
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Show what a release says about itself, and where its card lies."""
+    from registry import listing, store
+
+    release = store.open_release(options.tag)
+    print(release.manifest.to_bytes().decode() if options.json else listing.summary(release))
     return 0
 
 
@@ -67,16 +73,10 @@ def rollback(options: argparse.Namespace) -> int:
 
 def history(options: argparse.Namespace) -> int:
     """Print who changed the champion, when and why."""
-    from registry import aliases
+    from registry import aliases, listing
 
     state = aliases.read(_model(options.model))
-    if options.json:
-        print(json.dumps(aliases.as_dict(state)))
-        return 0
-    for change in state.history:
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.time_s))
-        forced = "  (forced)" if change.forced else ""
-        print(f"{when}  {change.action:8}  {change.to_version}  {change.who}: {change.why}{forced}")
+    print(json.dumps(aliases.as_dict(state)) if options.json else listing.history(state))
     return 0
 
 
@@ -177,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     trained.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
     trained.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
     verb(models).add_argument("name", nargs="?", help="one model; all if left out")
+    verb(show).add_argument("tag", help="name:version")
     promoted = verb(promote, why)
     promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
     promoted.add_argument("--force", action="store_true", help="overrule the gate; its objections are recorded")
@@ -264,17 +265,6 @@ def _demand_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise StackError(f"{host}:{port}: {error.strerror}; stop what listens there or choose --port") from error
-
-
-def _line(listing: "Listing") -> str:
-    from registry import aliases
-
-    name, version = listing.tag.split(":")
-    state = aliases.read(name)
-    held = [a for a in ("champion", "previous", "challenger") if (pin := getattr(state, a)) and pin.version == version]
-    accuracy = "        " if listing.accuracy is None else f"{listing.accuracy:8.4f}"
-    what = f"BROKEN {listing.problem}" if listing.problem else ", ".join(held)
-    return f"{listing.tag:44} {listing.created:20} {accuracy} {listing.size_bytes / 1e6:8.2f} MB  {what}".rstrip()
 
 
 def _print_change(options: argparse.Namespace, change: "Change") -> int:

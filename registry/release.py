@@ -9,6 +9,7 @@ BentoML keeps for its own listing and nothing here reads, and `model.sig`, a sig
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -213,7 +214,7 @@ def load(folder: Path, tag: str) -> Release:
     return Release(tag, folder, manifest, digest)
 
 
-def open_plain(path: Path, place: str) -> BinaryIO:
+def open_plain(path: Path, place: str) -> io.BufferedReader:
     """Return `path` opened for reading; raises ReleaseError unless it is a plain file with one name.
 
     A link, also a hard one, can lead to bytes that change after they were verified; a pipe never ends.

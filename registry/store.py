@@ -3,7 +3,6 @@
 Plain `bentoml models list|get|export|import|delete` see the same releases.
 """
 
-import json
 import os
 import shutil
 import uuid
@@ -15,18 +14,28 @@ from registry import durable, release
 from registry.errors import ReleaseError
 from registry.release import Draft, Release
 
+HEADLINE = {"classification": "accuracy", "regression": "mae"}
+
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # read when bentoml is first imported
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One version as `vigil models` shows it; `problem` says why it cannot be used."""
+    """One version in the store; `problem` says why it cannot be used.
+
+    metric, value: the headline of its task. ours: whether its name is that of a release; BentoML's
+    store may hold other models beside. signed: a signature is there; `open_release` judges it.
+    """
 
     tag: str
-    created: str
-    size_bytes: int
-    accuracy: float | None
-    problem: str | None
+    created: str = ""
+    size_bytes: int = 0
+    metric: str = ""
+    value: float | None = None
+    precision: str = ""
+    signed: bool = False
+    ours: bool = True
+    problem: str | None = None
 
 
 def bentoml_home() -> Path:
@@ -106,7 +115,7 @@ def _publish(draft: Draft, folder: Path, workshop: Path) -> Release:
     shutil.copytree(folder, files)
     _, version = release.seal(draft, files)
     tag = f"{draft.name}:{version}"
-    headline = {m: draft.metrics[m]["value"] for m in ("accuracy", "within_tolerance") if m in draft.metrics}
+    headline = {m: draft.metrics[m]["value"] for m in (*HEADLINE.values(), "within_tolerance") if m in draft.metrics}
     labels = {"project": "vigil", "task": draft.task}
     (workshop / "models").mkdir()
     store = ModelStore(workshop / "models")
@@ -132,17 +141,18 @@ def _reveal(made: Path, tag: str) -> Release:
 def _listing(folder: Path) -> Listing:
     tag = f"{folder.parent.name}:{folder.name}"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if not release.NAME.fullmatch(folder.parent.name) or not release.VERSION.fullmatch(folder.name):
+        return Listing(tag, size_bytes=size, ours=False, problem="is not a release: another model in BentoML's store")
     try:
         opened = release.load(folder, tag)
         sizes = {file: (folder / file).stat().st_size for file in opened.manifest.files}
     except (ReleaseError, OSError) as error:
-        return Listing(tag, "", size, None, str(error))
-    wrong = [f for f, entry in opened.manifest.files.items() if sizes[f] != entry.size_bytes]
-    accuracy = opened.manifest.metrics.get("accuracy", {}).get("value")
-    problem = f"{tag}: {wrong[0]} has the wrong size" if wrong else None
-    return Listing(tag, opened.manifest.created, size, accuracy, problem)
-
-
-def as_json(listings: list[Listing]) -> str:
-    """Return the listings as one JSON array."""
-    return json.dumps([vars(listing) for listing in listings])
+        return Listing(tag, size_bytes=size, problem=str(error))
+    said = opened.manifest
+    wrong = [file for file, entry in said.files.items() if sizes[file] != entry.size_bytes]
+    metric = HEADLINE[said.task]
+    return Listing(
+        tag, said.created, size, metric, said.metrics.get(metric, {}).get("value"), said.parity.get("precision", ""),
+        signed=(folder / release.SIGNATURE).exists(),
+        problem=f"{tag}: {wrong[0]} has the wrong size" if wrong else None,
+    )  # fmt: skip

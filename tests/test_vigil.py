@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_release import TABLE
 
 import vigil
 from demo.stack import free_ports, get
@@ -46,6 +47,33 @@ def test_models_shows_every_release_with_its_alias_and_a_broken_one_as_broken(ru
         two.tag: True,
         "tiny:20260101-000000-0badc0de": False,
     }
+
+
+def test_the_table_of_models_is_aligned_and_names_metric_precision_and_what_is_not_ours(run, publish):
+    parity = {"max_difference": 1e-6, "limit": 1e-4, "precision": "int8"}
+    homes = {"mae": {"value": 12.5, "lower": 11.0, "upper": 14.0}}
+    one = publish(parity=parity), publish("homes", spec=TABLE, classes=(), metrics=homes)
+    (store.models() / "iris" / "abcdefgh").mkdir(parents=True)
+    header, homes, iris, tiny = run("models")[1].splitlines()
+    assert homes[header.index("metric") :].startswith("mae 12.5000 ")
+    assert tiny[header.index("metric") :].split()[:3] == ["accuracy", "1.0000", "int8"]
+    assert "another model in BentoML's store" in iris and "BROKEN" not in iris
+    assert [tiny.startswith(one[0].tag), homes.startswith(one[1].tag)] == [True, True]
+
+
+def test_an_unreadable_alias_file_does_not_hide_the_releases(run, publish):
+    aliases.promote(publish().tag, "first")
+    aliases.path("tiny").write_text("{")
+    assert "ALIASES UNREADABLE" in run("models")[1]
+
+
+def test_show_says_what_a_release_is_and_where_its_card_lies(run, publish):
+    made = publish()
+    said = dict(line.split(maxsplit=1) for line in run("show", made.tag)[1].splitlines())
+    assert (said["release"], said["card"]) == (made.tag, str(made.path / "card.md"))
+    assert said["accuracy"] == "1 (0.98 to 1)" and said["signature"] == "none"
+    assert said["parity"] == "differs by 1e-06 at most (limit 0.0001)"
+    assert json.loads(run("show", made.tag, "--json")[1])["name"] == "tiny"
 
 
 def test_promote_rollback_and_history_tell_what_happened(run, publish):

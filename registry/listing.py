@@ -1,0 +1,111 @@
+"""What the command line shows of the store: the table of releases, one release, the history of a model."""
+
+import json
+import time
+from collections.abc import Sequence
+
+from registry import aliases
+from registry.aliases import Aliases
+from registry.errors import AliasError
+from registry.release import SIGNATURE, Manifest, Release
+from registry.store import Listing
+
+ALIASES = ("champion", "previous", "challenger")
+HEADER = ("release", "created", "metric", "precision", "size", "", "")
+
+
+def table(listings: list[Listing]) -> str:
+    """Return one line per version, with the alias it holds or what is wrong with it."""
+    held = {name: _held(name) for name in {listing.tag.split(":")[0] for listing in listings if listing.ours}}
+    return _aligned([HEADER, *(_cells(listing, held) for listing in listings)])
+
+
+def as_json(listings: list[Listing]) -> str:
+    """Return the listings as one JSON array."""
+    return json.dumps([vars(listing) for listing in listings])
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in MB."""
+    return f"{count / 1e6:.2f} MB"
+
+
+def history(state: Aliases) -> str:
+    """Return one line per change, oldest first."""
+    return "\n".join(
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(change.time_s))}  {change.action:8}  {change.to_version}  "
+        f"{change.who}: {change.why}" + ("  (forced)" if change.forced else "")
+        for change in state.history
+    )
+
+
+def summary(release: Release) -> str:
+    """Return what a release says about itself, and where its card lies."""
+    said = release.manifest
+    files = sum(entry.size_bytes for entry in said.files.values())
+    lines = [
+        ("release", release.tag), ("purpose", said.purpose), ("task", _task(said)), ("input", _input(said)),
+        *((name, _interval(found)) for name, found in said.metrics.items() if _is_headline(found)),
+        ("parity", _parity(said)),
+        ("floor", f"{said.quality.get('metric', '')} {said.quality.get('floor', '')}"),
+        ("data", f"{said.data.get('source', '')}, {said.data.get('rows', '')} rows"),
+        ("made by", f"{said.code.get('command', '')} (commit {said.code.get('git_commit', 'unknown')})"),
+        ("files", f"{len(said.files)}, {size(files)}, every byte as published"), ("digest", release.digest),
+        ("signature", SIGNATURE if (release.path / SIGNATURE).exists() else "none"),
+        *(("card", str(release.path / file)) for file in ("card.html", "card.md") if file in said.files),
+    ]  # fmt: skip
+    return _aligned(lines)
+
+
+def _held(name: str) -> dict[str, str]:
+    try:
+        state = aliases.read(name)
+    except AliasError as error:
+        return {"": f"ALIASES UNREADABLE {error}"}
+    held: dict[str, list[str]] = {}
+    for alias in ALIASES:
+        if pin := getattr(state, alias):
+            held.setdefault(pin.version, []).append(alias)
+    return {version: ", ".join(names) for version, names in held.items()}
+
+
+def _cells(listing: Listing, held: dict[str, dict[str, str]]) -> tuple[str, ...]:
+    name, version = listing.tag.split(":")
+    mine = held.get(name, {})
+    state = f"BROKEN {listing.problem}" if listing.ours else listing.problem
+    if not listing.problem:
+        state = mine.get("") or mine.get(version, "")
+    value = "" if listing.value is None else f"{listing.metric} {listing.value:.4f}"
+    signed = "signed" if listing.signed else ""
+    return (listing.tag, listing.created, value, listing.precision, size(listing.size_bytes), signed, state or "")
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = ("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _task(said: Manifest) -> str:
+    return f"{said.task}, {len(said.classes)} classes" if said.classes else said.task
+
+
+def _input(said: Manifest) -> str:
+    columns = f": {', '.join(said.input.columns)}" if said.input.columns else ""
+    return f"{said.input.dtype} {said.input.shape}{columns}"
+
+
+def _parity(said: Manifest) -> str:
+    if not said.parity:
+        return "no certificate"
+    found = said.parity
+    precision = found.get("precision", "")
+    return f"differs by {found['max_difference']:.2g} at most (limit {found['limit']:.2g}) {precision}".rstrip()
+
+
+def _is_headline(found: object) -> bool:
+    return isinstance(found, dict) and {"value", "lower", "upper"} <= found.keys()
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"{found['value']:.4g} ({found['lower']:.4g} to {found['upper']:.4g})"
