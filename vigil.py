@@ -132,7 +132,7 @@ def labels(options: argparse.Namespace) -> int:
     """Add late labels from a file (CSV or JSON lines with id and label) to the log."""
     from monitoring import labels as truth
 
-    added = truth.add(_log(options.log), truth.read_file(Path(options.file)))
+    added = truth.add_file(_log(options.log), Path(options.file))
     if options.json:
         print(json.dumps({"accepted": added.accepted, "unknown": added.unknown}))
     else:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring import recorder
+from monitoring import quality, recorder
 from monitoring.quality import Joined
 from registry.errors import DataError
+from registry.release import Manifest
 
 COLUMNS = ("id", "label")
 
@@ -40,31 +41,26 @@ def read_file(path: Path) -> list[tuple[str, str]]:
 
     Raises DataError that names the file, the line and the column.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    reader = _json_lines if text.lstrip().startswith("{") else _csv
-    pairs = list(reader(path, text))
-    if not pairs:
-        raise DataError(f"{path}: holds no labels; accepted are CSV with columns id,label or JSON lines with both")
-    return pairs
+    return [(ident, label) for _, ident, label in _lines(path)]
 
 
-def add(log: Path, pairs: Sequence[tuple[str, str]]) -> Added:
+def add_file(log: Path, path: Path) -> Added:
+    """Append the labels of a file; see `read_file` and `add`. What does not fit is named by its line."""
+    lines = _lines(path)
+    return add(log, [line[1:] for line in lines], [f"{path}:{line[0]}" for line in lines])
+
+
+def add(log: Path, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ()) -> Added:
     """Append labels to the log; they are committed when this returns.
 
-    Raises DataError if the log cannot be written; then none of them is on it.
+    places: where each label stands, for a message. Raises DataError if the log cannot be written, or if a
+    label is not one that the release which answered that row can have; then none of them is on it.
     """
     try:
         connection = recorder.connect(log)
         try:
-            accepted = recorder.add_labels(connection, pairs)
-            known = sum(_known(connection, ident) for ident, _ in pairs)
+            checked, known = _checked(connection, pairs, places or [f"labels[{i}]" for i in range(len(pairs))])
+            accepted = recorder.add_labels(connection, checked)
         finally:
             connection.close()
     except (sqlite3.Error, OSError) as error:
@@ -76,10 +72,13 @@ def add(log: Path, pairs: Sequence[tuple[str, str]]) -> Added:
 def join(connection: sqlite3.Connection, model: str, since_s: float) -> list[Joined]:
     """Return every answer of `model` since a Unix time with the last label of its id, or None."""
     query = """
-        SELECT p.version, p.predicted, l.label, l.time_s - p.time_s
+        SELECT p.version, p.predicted, l.label, l.time_s - p.time_s, length(p.probabilities) = 4
         FROM predictions p LEFT JOIN labels l ON l.seq = (SELECT max(seq) FROM labels WHERE id = p.id)
         WHERE p.model = ? AND p.time_s >= ? ORDER BY p.seq"""
-    return [Joined(*row) for row in connection.execute(query, (model, since_s))]
+    found = connection.execute(query, (model, since_s))  # one float32 is a regression; classes are two or more
+    return [
+        Joined(version, predicted, label, delay_s, bool(number)) for version, predicted, label, delay_s, number in found
+    ]
 
 
 def tangles(connection: sqlite3.Connection) -> Tangles:
@@ -101,11 +100,54 @@ def latest_s(connection: sqlite3.Connection, model: str) -> float | None:
     return found
 
 
-def _known(connection: sqlite3.Connection, ident: str) -> bool:
-    return connection.execute("SELECT 1 FROM predictions WHERE id = ?", (ident,)).fetchone() is not None
+def _checked(
+    connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]], places: Sequence[str]
+) -> tuple[list[tuple[str, str]], int]:
+    # The pairs as they are written, and how many are of a row on the log.
+    manifests: dict[tuple[str, str], Manifest | None] = {}
+    checked, known = [], 0
+    for (ident, label), place in zip(pairs, places, strict=True):
+        found = connection.execute("SELECT model, version FROM predictions WHERE id = ?", (ident,)).fetchone()
+        if found is not None:
+            known += 1
+            if found not in manifests:
+                manifests[found] = quality.manifest_of(*found)
+            label = _fitting(label, manifests[found], place)
+        checked.append((ident, label))
+    return checked, known
 
 
-def _csv(path: Path, text: str) -> Iterator[tuple[str, str]]:
+def _fitting(label: str, manifest: Manifest | None, place: str) -> str:
+    if manifest is None:
+        return label
+    if manifest.task == "regression":
+        value = quality.number(label)
+        if value is None:
+            raise DataError(f"{place}: label '{label}' is not a finite number, and {manifest.name} is a regression")
+        return repr(value)
+    if label not in manifest.classes:
+        listed = ", ".join(manifest.classes[:10]) + (", ..." if len(manifest.classes) > 10 else "")
+        raise DataError(f"{place}: label '{label}' is not a class; {manifest.name} has {listed}")
+    return label
+
+
+def _lines(path: Path) -> list[tuple[int, str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    reader = _json_lines if text.lstrip().startswith("{") else _csv
+    lines = list(reader(path, text))
+    if not lines:
+        raise DataError(f"{path}: holds no labels; accepted are CSV with columns id,label or JSON lines with both")
+    return lines
+
+
+def _csv(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
@@ -118,7 +160,7 @@ def _csv(path: Path, text: str) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}:{reader.line_num + 1}: not valid CSV: {error}") from error
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, str, str]]:
     for number, line in enumerate(text.split("\n"), start=1):  # splitlines also cuts at U+2028, legal in JSON
         if not line.strip():
             continue
@@ -131,8 +173,8 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
         yield _pair(path, number, said)
 
 
-def _pair(path: Path, line: int, said: dict[str, object]) -> tuple[str, str]:
+def _pair(path: Path, line: int, said: dict[str, object]) -> tuple[int, str, str]:
     for column in COLUMNS:
         if said.get(column) in (None, ""):
             raise DataError(f"{path}:{line}: '{column}' is missing or empty")
-    return str(said["id"]), str(said["label"])
+    return line, str(said["id"]), str(said["label"])

@@ -2,26 +2,38 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+
+from registry import release, store
+from registry.errors import ReleaseError
+from registry.release import Manifest
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Joined:
-    """One answered row. label: None while the truth is not known; delay_s: from answer to label."""
+    """One answered row. label: None while the truth is not known; delay_s: from answer to label.
+
+    number: whether prediction and label are numbers, as in a regression, or classes.
+    """
 
     version: str
     predicted: str
     label: str | None
     delay_s: float | None
+    number: bool = False
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The quality of one version in a window. value, lower, upper: None without a labelled row."""
+    """The quality of one version in a window: the share of right answers among the labelled rows.
+
+    value, lower, upper: None without a labelled row, or where it is not known what is right.
+    confusion: {} in a regression.
+    """
 
     rows: int
     labelled: int
@@ -47,19 +59,53 @@ def wilson(right: int, rows: int, confidence: float = CONFIDENCE) -> tuple[float
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def by_version(joined: Iterable[Joined]) -> dict[str, Measured]:
-    """Return what was measured of each version; accuracy counts only rows with a label."""
+def by_version(joined: Iterable[Joined], tolerances: Mapping[str, float] | None = None) -> dict[str, Measured]:
+    """Return what was measured of each version; only rows with a label count.
+
+    tolerances: per version of a regression, how far a right answer may be from the truth.
+    """
     groups: dict[str, list[Joined]] = defaultdict(list)
     for row in joined:
         groups[row.version].append(row)
-    return {version: _measure(rows) for version, rows in groups.items()}
+    known = tolerances or {}
+    return {
+        version: _numbers(rows, known.get(version)) if rows[0].number else _classes(rows)
+        for version, rows in groups.items()
+    }
 
 
-def _measure(rows: list[Joined]) -> Measured:
+def manifest_of(model: str, version: str) -> Manifest | None:
+    """Return what a recorded version was released with, or None if it was deleted since."""
+    try:
+        return release.load(store.models() / model / version, f"{model}:{version}").manifest
+    except ReleaseError:
+        return None
+
+
+def number(text: str) -> float | None:
+    """Return the finite number that `text` says, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _classes(rows: list[Joined]) -> Measured:
     confusion = Counter((row.label, row.predicted) for row in rows if row.label is not None)
-    labelled = confusion.total()
-    if not labelled:
-        return Measured(len(rows), 0, None, None, None, {})
     right = sum(count for (label, predicted), count in confusion.items() if label == predicted)
-    lower, upper = wilson(right, labelled)
-    return Measured(len(rows), labelled, right / labelled, lower, upper, dict(confusion))
+    return _measured(len(rows), confusion.total(), right, dict(confusion))
+
+
+def _numbers(rows: list[Joined], tolerance: float | None) -> Measured:
+    # A label that came before its answer was not checked at the door; one that is no number says nothing.
+    truths = [(float(row.predicted), number(row.label)) for row in rows if row.label is not None]
+    gaps = [abs(predicted - truth) for predicted, truth in truths if truth is not None]
+    right = None if tolerance is None else sum(gap <= tolerance for gap in gaps)
+    return _measured(len(rows), len(gaps), right, {})
+
+
+def _measured(rows: int, labelled: int, right: int | None, confusion: dict[tuple[str, str], int]) -> Measured:
+    if not labelled or right is None:
+        return Measured(rows, labelled, None, None, None, confusion)
+    return Measured(rows, labelled, right / labelled, *wilson(right, labelled), confusion)

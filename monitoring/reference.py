@@ -80,9 +80,9 @@ def build(
             "needed: give the test split more rows, or lower reference.bins"
         )
     classes = outputs.shape[1] if outputs.shape[1] > 1 else 0
-    values, counted = signals.compute(spec, inputs, outputs, threshold), signals.indices(spec, classes)
+    values, counted = signals.compute(spec, inputs, outputs, threshold), signals.indices(spec, range(classes))
     bins = tuple(
-        _index_bins(name, column, counted[name]) if name in counted else _bins(name, column, settings.bins)
+        _index_bins(name, column, len(counted[name])) if name in counted else _bins(name, column, settings.bins)
         for name, column in zip(signals.names(spec, classes), values.T, strict=True)
     )
     binner = Binner(bins)

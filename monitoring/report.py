@@ -31,7 +31,6 @@ MOST_COLUMNS = 50
 TIME_S = 300
 MEMORY_BYTES = 8 << 30
 RISK = 0.05  # of any false finding in one report: each column is tested at RISK / columns
-CLASS = "predicted_class"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -91,28 +90,18 @@ def build(reference: "pd.DataFrame", current: "pd.DataFrame", out: Path) -> Find
     """Write the report of two tables with the same columns; broken columns become findings, not errors.
 
     Methods are named, since the default changes with the number of rows: Kolmogorov-Smirnov for numbers,
-    total variation with a permutation test for classes, both at RISK over all columns together.
+    total variation with a permutation test for text, both at RISK over all columns together.
     """
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.metrics import ValueDrift
-    from evidently.presets import DataSummaryPreset
-
     reference, current = _capped(reference), _capped(current)
     broken = _broken(reference, current)
     usable = [c for c in reference.columns if c not in broken][:MOST_COLUMNS]
     broken |= {c: f"more than {MOST_COLUMNS} columns" for c in reference.columns if c not in usable and c not in broken}
     if not usable:
         raise DataError(f"report: no usable column: {broken}")
-    numbers = [c for c in usable if c != CLASS]
-    definition = DataDefinition(numerical_columns=numbers, categorical_columns=[c for c in usable if c == CLASS])
     limit = RISK / len(usable)
-    tests = [ValueDrift(column=c, method="TVD" if c == CLASS else "ks", threshold=limit) for c in usable]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside evidently and pandas
-        datasets = [Dataset.from_pandas(frame[usable], definition) for frame in (current, reference)]
-        run = Report([*tests, DataSummaryPreset()], include_tests=True).run(*datasets)
-        run.save_html(str(out))
-    values = _p_values(json.loads(run.json()))
+        values = _tested(reference[usable], current[usable], limit, out)
     drifted = {c: p for c, p in values.items() if p < limit}
     passed = {c: p for c, p in values.items() if p >= limit}
     return Findings(len(current), len(reference), drifted, passed, broken, str(out))
@@ -122,8 +111,24 @@ def frames(job: Job) -> tuple["pd.DataFrame", "pd.DataFrame"]:
     """Return the reference and the recorded rows of the window as tables of signals."""
     release = store.open_release(job.tag)
     with np.load(io.BytesIO(release.read(HELDOUT)), allow_pickle=False) as heldout:
-        reference = _table(release, heldout["x"], heldout["probabilities"])
+        reference = _table(release, heldout["x"], heldout[release.manifest.output])
     return reference, _table(release, *_recorded(release, job))
+
+
+def _tested(reference: "pd.DataFrame", current: "pd.DataFrame", limit: float, out: Path) -> dict[str, float]:
+    # Writes the HTML; returns the p-value of each column.
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import ValueDrift
+    from evidently.presets import DataSummaryPreset
+
+    columns = list(reference.columns)
+    texts = [c for c in columns if _is_text(reference[c])]
+    definition = DataDefinition(numerical_columns=[c for c in columns if c not in texts], categorical_columns=texts)
+    tests = [ValueDrift(column=c, method="TVD" if c in texts else "ks", threshold=limit) for c in columns]
+    datasets = [Dataset.from_pandas(frame, definition) for frame in (current, reference)]
+    run = Report([*tests, DataSummaryPreset()], include_tests=True).run(*datasets)
+    run.save_html(str(out))
+    return _p_values(json.loads(run.json()))
 
 
 def _recorded(release: Release, job: Job) -> tuple[np.ndarray, np.ndarray]:
@@ -142,15 +147,18 @@ def _recorded(release: Release, job: Job) -> tuple[np.ndarray, np.ndarray]:
     spec = release.manifest.input
     rows = np.frombuffer(b"".join(row for row, _ in found), dtype=spec.dtype).reshape(-1, *spec.shape)
     flat = np.frombuffer(b"".join(p for _, p in found), dtype=np.float32)
-    return rows, flat.reshape(-1, len(release.manifest.classes))
+    return rows, flat.reshape(len(rows), -1)
 
 
-def _table(release: Release, rows: np.ndarray, probabilities: np.ndarray) -> "pd.DataFrame":
+def _table(release: Release, rows: np.ndarray, outputs: np.ndarray) -> "pd.DataFrame":
     import pandas as pd
 
-    spec, classes = release.manifest.input, release.manifest.classes
-    table = pd.DataFrame(signals.compute(spec, rows, probabilities), columns=list(signals.names(spec, len(classes))))
-    table[CLASS] = [classes[k] for k in probabilities.argmax(axis=1)]
+    manifest = release.manifest
+    spec, classes = manifest.input, manifest.classes
+    values = signals.compute(spec, rows, outputs, manifest.threshold)
+    table = pd.DataFrame(values, columns=list(signals.names(spec, len(classes))))
+    for name, known in signals.indices(spec, classes).items():
+        table[name] = [known[int(k)] for k in table[name]]
     return table
 
 
@@ -165,9 +173,13 @@ def _broken(reference: "pd.DataFrame", current: "pd.DataFrame") -> dict[str, str
             found[column] = "is absent"
         elif current[column].isna().all() or reference[column].isna().all():
             found[column] = "holds no value"
-        elif column != CLASS and "O" in {reference[column].dtype.kind, current[column].dtype.kind}:
-            found[column] = "is not a number"
+        elif _is_text(reference[column]) != _is_text(current[column]):
+            found[column] = "is not text" if _is_text(reference[column]) else "is not a number"
     return found
+
+
+def _is_text(column: "pd.Series[Any]") -> bool:
+    return bool(column.dtype.kind == "O")
 
 
 def _p_values(said: dict[str, Any]) -> dict[str, float]:

@@ -29,10 +29,10 @@ def names(spec: InputSpec, classes: int) -> tuple[str, ...]:
     return (*_input_names(spec), *(OUTPUTS if classes else (PREDICTION,)))
 
 
-def indices(spec: InputSpec, classes: int) -> dict[str, int]:
-    """Return the signals whose values are the index of a category or class, with the number of those."""
+def indices(spec: InputSpec, classes: Sequence[object]) -> dict[str, Sequence[object]]:
+    """Return the signals whose values are the index of a category or class, with those."""
     columns = spec.columns[:MOST_COLUMNS]
-    found = {_signal(c): len(spec.categories[c]) for c in columns if c in spec.categories}
+    found: dict[str, Sequence[object]] = {_signal(c): spec.categories[c] for c in columns if c in spec.categories}
     return found | ({CLASS: classes} if classes else {})
 
 

@@ -20,8 +20,8 @@ from prometheus_client.metrics_core import Metric
 from monitoring import labels, quality, recorder
 from monitoring.metrics import MonitorMetrics
 from monitoring.quality import Joined, Measured
-from registry import release, store
-from registry.errors import ReleaseError, StackError, UserError
+from registry.errors import StackError, UserError
+from registry.release import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +131,10 @@ def _model(
     if newest is not None:
         metrics.labels_latest.labels(model).set(newest)
     _delay(metrics, model, joined)
-    for version, measured in quality.by_version(joined).items():
-        _version(metrics, model, version, measured)
+    manifests = {version: quality.manifest_of(model, version) for version in {row.version for row in joined}}
+    tolerances = {v: m.quality["tolerance"] for v, m in manifests.items() if m is not None and m.task == "regression"}
+    for version, measured in quality.by_version(joined, tolerances).items():
+        _version(metrics, (model, version), measured, manifests[version])
 
 
 def _delay(metrics: MonitorMetrics, model: str, joined: list[Joined]) -> None:
@@ -141,23 +143,14 @@ def _delay(metrics: MonitorMetrics, model: str, joined: list[Joined]) -> None:
         metrics.label_delay.labels(model).set(statistics.median(delays))
 
 
-def _version(metrics: MonitorMetrics, model: str, version: str, measured: Measured) -> None:
-    metrics.label_coverage.labels(model, version).set(measured.coverage)
-    metric, floor = _floor(model, version)
-    place = (model, version, metric)
+def _version(metrics: MonitorMetrics, release: tuple[str, str], measured: Measured, manifest: Manifest | None) -> None:
+    metrics.label_coverage.labels(*release).set(measured.coverage)
+    # Deleted since: the classes it answered are still measured, what was near enough to the truth is not known.
+    place = (*release, "accuracy" if manifest is None else manifest.quality["metric"])
     metrics.quality_rows.labels(*place).set(measured.labelled)
-    if floor is not None:
-        metrics.quality_floor.labels(*place).set(floor)
+    if manifest is not None:
+        metrics.quality_floor.labels(*place).set(manifest.quality["floor"])
     if measured.value is not None and measured.lower is not None and measured.upper is not None:
         metrics.quality.labels(*place).set(measured.value)
         metrics.quality_lower.labels(*place).set(measured.lower)
         metrics.quality_upper.labels(*place).set(measured.upper)
-
-
-def _floor(model: str, version: str) -> tuple[str, float | None]:
-    folder = store.models() / model / version
-    try:
-        said = release.load(folder, f"{model}:{version}").manifest.quality
-    except ReleaseError:  # deleted since: the rows it answered are still measured
-        return "accuracy", None
-    return said["metric"], said["floor"]

@@ -170,7 +170,7 @@ class Server:
     def _predicted(self, served: Served, outputs: np.ndarray) -> list[str]:
         manifest, place = served.release.manifest, (served.release.name, served.release.version)
         if not manifest.classes:
-            return [str(value) for value in outputs[:, 0]]
+            return [repr(value) for value in outputs[:, 0].tolist()]
         decided = manifest.decide(outputs)
         for k, count in enumerate(np.bincount(decided, minlength=len(manifest.classes)).tolist()):
             if count:

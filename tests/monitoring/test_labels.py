@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_release import HOMES
 
 from monitoring import labels, recorder
 from monitoring.labels import Tangles
@@ -11,7 +12,7 @@ from registry.errors import DataError
 
 
 def answer(connection, ident, version="v", predicted="a", time_s=10.0, model="m"):
-    blob = np.ones(2, dtype=np.float32).tobytes()
+    blob = np.ones(1 if predicted[0].isdigit() else 2, dtype=np.float32).tobytes()
     with connection:
         connection.execute(recorder.PREDICTION, (ident, time_s, model, version, predicted, blob, blob))
 
@@ -113,6 +114,56 @@ def test_a_line_break_within_a_csv_field_or_a_json_text_is_part_of_it(tmp_path):
     assert labels.read_file(file) == [("a\nb", "3")]
     file.write_text('{"id": "a\u2028b", "label": 3}\n', encoding="utf-8")
     assert labels.read_file(file) == [("a\u2028b", "3")]
+
+
+def homes(publish, log):
+    """Publish a regression and record two of its answers, "a" and "b"."""
+    made = publish("homes", spec=HOMES, classes=())
+    connection = recorder.connect(log)
+    for ident in ("a", "b"):
+        answer(connection, ident, made.version, "10.5", model="homes")
+    connection.close()
+
+
+def test_numbers_for_a_regression_are_written_alike_however_they_are_spelt(tmp_path, publish):
+    log, file = tmp_path / "log", tmp_path / "truth.csv"
+    homes(publish, log)
+    file.write_text("id,label\na,12\nb,1.5e1\nnot seen,anything\n")
+    assert labels.add_file(log, file) == labels.Added(accepted=3, unknown=1)
+    connection = recorder.connect(log)
+    joined = labels.join(connection, "homes", since_s=0)
+    connection.close()
+    assert [(row.predicted, row.label, row.number) for row in joined] == [
+        ("10.5", "12.0", True),
+        ("10.5", "15.0", True),
+    ]
+
+
+@pytest.mark.parametrize("label", ["dear", "nan", "-inf"])
+def test_a_label_of_a_regression_that_is_no_finite_number_is_named_by_its_line_and_nothing_is_written(
+    tmp_path, publish, label
+):
+    log, file = tmp_path / "log", tmp_path / "truth.csv"
+    homes(publish, log)
+    file.write_text(f"id,label\na,12\nb,{label}\n")
+    with pytest.raises(DataError, match=f"{file}:3: label '{label}' is not a finite number, and homes is a regression"):
+        labels.add_file(log, file)
+    with pytest.raises(DataError, match=rf"labels\[0\]: label '{label}'"):
+        labels.add(log, [("b", label)])
+    connection = recorder.connect(log)
+    assert connection.execute("SELECT count(*) FROM labels").fetchone() == (0,)
+    connection.close()
+
+
+def test_a_label_in_a_file_that_is_not_a_class_is_named_by_its_line(tmp_path, publish):
+    log, file = tmp_path / "log", tmp_path / "truth"
+    made = publish()
+    connection = recorder.connect(log)
+    answer(connection, "a", made.version, model="tiny")
+    connection.close()
+    file.write_text('{"id": "a", "label": 3}\n{"id": "a", "label": "eleven"}\n')
+    with pytest.raises(DataError, match=f"{file}:2: label 'eleven' is not a class; tiny has 0, 1, 2"):
+        labels.add_file(log, file)
 
 
 def test_a_log_that_cannot_be_written_is_named_with_the_cure_and_takes_nothing(tmp_path, monkeypatch):

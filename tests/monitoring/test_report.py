@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_release import IMAGE, rows_of
+from tiny_release import HOMES, IMAGE, rows_of
 
 from monitoring import recorder, report
 from monitoring.report import Job
@@ -32,10 +33,10 @@ print(report.build(reference, current, Path(sys.argv[1])).to_json())
 
 
 def record(log, release, rows):
-    probabilities = Engine(release, ("cpu",), threads=1).run(rows)
+    outputs = Engine(release, ("cpu",), threads=1).run(rows)
     connection = recorder.connect(log)
     with connection:
-        for i, (row, p) in enumerate(zip(rows, probabilities, strict=True)):
+        for i, (row, p) in enumerate(zip(rows, outputs, strict=True)):
             said = (f"{i}", time.time(), release.name, release.version, str(p.argmax()), p.tobytes(), row.tobytes())
             connection.execute(recorder.PREDICTION, said)
     connection.close()
@@ -53,9 +54,29 @@ def test_recorded_traffic_that_moved_is_named_and_the_rest_passes(tmp_path, publ
     assert out.stat().st_size > 100_000 and "brightness" in out.read_text()
 
 
-def test_columns_that_cannot_be_judged_become_findings_and_long_tables_are_capped(tmp_path):
-    import json
+def test_a_regression_with_text_columns_is_reported_without_a_warning(tmp_path, publish):
+    made, log, out = publish("homes", spec=HOMES, classes=()), tmp_path / "log.sqlite", tmp_path / "report.html"
+    rows = rows_of(HOMES, 400, seed=8)
+    rows[:200, 1] = 2  # half of all now come from Rome
+    record(log, made, rows)
+    code = (
+        "import sys; from pathlib import Path; from monitoring import report;"
+        f"job = report.Job(Path({str(log)!r}), {made.tag!r}, 3600.0, Path({str(out)!r}));"
+        "reference, current = report.frames(job);"
+        "print(sorted(set(current['city'])), list(current));"
+        "print(report.build(reference, current, job.out).to_json())"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    columns, said = done.stdout.splitlines()
+    assert columns == "['Bern', 'Oslo', 'Rome'] ['area', 'city', 'heating', 'prediction']"
+    findings = report.Findings(**json.loads(said))
+    assert "city" in findings.drifted and {"area", "heating"} <= findings.passed.keys()
+    assert findings.broken == {} and "Rome" in out.read_text()
 
+
+def test_columns_that_cannot_be_judged_become_findings_and_long_tables_are_capped(tmp_path):
     out = tmp_path / "report.html"
     command = [sys.executable, "-c", BROKEN, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)

@@ -1,3 +1,4 @@
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tiny_release import HOMES
 
 from demo.stack import free_ports, get
 from monitoring import recorder, watch
@@ -121,14 +123,43 @@ def test_a_damaged_log_is_counted_and_the_monitor_recovers(monitor, tmp_path, pu
 
 
 def test_rows_of_a_deleted_release_are_still_measured(monitor, tmp_path, publish):
-    import shutil
-
     made = publish()
     fill(tmp_path / "log.sqlite", made, right=4, wrong=0)
     shutil.rmtree(made.path)
     found = monitor()()
     assert found[f"vigil_quality_value accuracy tiny {made.version}"] == 1.0
     assert f"vigil_quality_floor accuracy tiny {made.version}" not in found
+
+
+@pytest.fixture
+def homes(tmp_path, publish):
+    """Publish a regression with answers on the log: 80 of 100 labels are within its tolerance of 2.5."""
+    made = publish("homes", spec=HOMES, classes=())
+    connection = recorder.connect(tmp_path / "log.sqlite")
+    blob = np.ones(1, dtype=np.float32).tobytes()
+    with connection:
+        for i in range(100):
+            row = (f"{i}", time.time(), "homes", made.version, "100.0", blob, blob)
+            connection.execute(recorder.PREDICTION, row)
+    recorder.add_labels(connection, [(f"{i}", "102.5" if i < 80 else "102.6") for i in range(100)])
+    connection.close()
+    return made
+
+
+def test_the_quality_of_a_regression_is_the_share_within_its_tolerance(monitor, homes):
+    found = monitor(min_rows=50)()
+    place = f" within_tolerance homes {homes.version}"
+    assert found["vigil_quality_value" + place] == 0.8
+    assert found["vigil_quality_lower" + place] == pytest.approx(0.711, abs=1e-3)
+    assert found["vigil_quality_floor" + place] == 0.9
+    assert found["vigil_quality_rows" + place] == 100
+
+
+def test_a_deleted_regression_has_no_quality_since_its_tolerance_is_gone(monitor, homes):
+    shutil.rmtree(homes.path)
+    found = monitor()()
+    assert found[f"vigil_label_coverage_ratio homes {homes.version}"] == 1.0
+    assert not [name for name in found if name.startswith("vigil_quality_value")]
 
 
 def test_a_taken_port_is_named(tmp_path, monitor):
