@@ -17,7 +17,8 @@ class State:
     """Everything a run needs to go on. Data order is not here: it is `order(seed, epoch)`.
 
     settings: what must be the same to go on, see `load`. loss_sum: of the epoch so far, over its rows.
-    history: one entry per finished epoch. best: weights at the lowest validation loss.
+    history, timing: one entry per finished epoch. best: weights at the lowest validation loss.
+    average: the moving average of the weights, {} without one. scaler: of fp16 gradients, {} without one.
     """
 
     step: int
@@ -29,6 +30,9 @@ class State:
     best_epoch: int = -1
     loss_sum: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+    timing: list[dict[str, float]] = field(default_factory=list)
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save(path: Path, state: State) -> None:
@@ -38,6 +42,7 @@ def save(path: Path, state: State) -> None:
     never the last good one.
     """
     content = vars(state) | {"torch_rng": torch.get_rng_state(), "python_rng": random.getstate()}
+    content["cuda_rng"] = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     buffer = io.BytesIO()
     torch.save(content, buffer)
     durable.write_atomically(path, buffer.getvalue())
@@ -51,7 +56,7 @@ def load(path: Path, settings: dict[str, Any]) -> State:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        torch_rng, python_rng = content.pop("torch_rng"), content.pop("python_rng")
+        torch_rng, python_rng, cuda_rng = (content.pop(f"{kind}_rng") for kind in ("torch", "python", "cuda"))
         state = State(**content)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such checkpoint; train without --resume") from None
@@ -64,6 +69,8 @@ def load(path: Path, settings: dict[str, Any]) -> State:
         )
     torch.set_rng_state(torch_rng)
     random.setstate(python_rng)
+    if cuda_rng is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda_rng)
     return state
 
 

@@ -17,7 +17,8 @@ class Encoder(nn.Module):
 
     Rows (n, *shape), uint8 or float32, become float32: a table (n, wide), where a categorical column of
     k values takes k columns in its place; images get their channels first. A cell that holds no index
-    of its category (a masked one) has 0 in all k.
+    of its category (a masked one) has 0 in all k. channels_last: leave the channels of images where they
+    lie in memory; that is fast where the weights lie so, too.
     """
 
     mean: Tensor
@@ -30,6 +31,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.from_numpy(np.array(moments.mean)))
         self.register_buffer("std", torch.from_numpy(np.array(moments.std)))
+        self.channels_last = False
         self.mixed = spec is not None and bool(spec.categories)
         if spec is not None and self.mixed:
             layout = np.array(_layout(spec))
@@ -44,7 +46,8 @@ class Encoder(nn.Module):
         if x.ndim == 3:
             return x.unsqueeze(1)  # (n, height, width) -> (n, 1, height, width)
         if x.ndim == 4:
-            return x.movedim(3, 1)  # (n, height, width, channels) -> (n, channels, height, width)
+            first = x.movedim(3, 1)  # (n, height, width, channels) -> (n, channels, height, width)
+            return first if self.channels_last else first.contiguous()
         if not self.mixed:
             return x
         same = (plain[:, self.source] == self.code).to(torch.float32)

@@ -1,15 +1,16 @@
 """fit(): the training loop; it can be stopped at any step and goes on with the same bits."""
 
+import copy
 import json
 import logging
+import os
 import signal
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,21 @@ from tqdm import tqdm
 
 from registry import durable
 from registry.errors import CheckpointError, DataError, UserError
-from training import augment, checkpoint, schedule
+from training import checkpoint, distributed, schedule, step, stop
+from training.average import Average
+from training.batches import Feed, Piece
+from training.batches import Rows as Rows
 from training.checkpoint import State
-from training.config import Config, Optimizer
+from training.config import MODEL_KINDS, Config
+from training.distributed import World
 from training.models import Classifier, Regressor, Trainable
+from training.pace import Pace
 
 log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.pt"
 HISTORY = "epochs.jsonl"
+TIMING = "timing.jsonl"  # apart from the history, which is the same bits however often a run was stopped
 SCORES = {Classifier: "validation_accuracy", Regressor: "validation_r2"}
 
 
@@ -35,30 +42,28 @@ class StoppedError(UserError):
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Raw rows (n, *shape) with labels int64 (n,), or targets float64 (n,) in a regression."""
-
-    x: np.ndarray
-    y: np.ndarray
-
-
-@dataclass(frozen=True)
 class Run:
-    """Where a run keeps its files and how to go on with it; settings: what a resumed run must share."""
+    """Where a run keeps its files and how to go on with it.
+
+    settings: what a resumed run must share. follow: called with each entry of the history as it is written.
+    """
 
     folder: Path
     settings: dict[str, Any]
     resume: bool = False
     resume_command: str = "the same command with --resume"
+    world: World = field(default_factory=World)
+    follow: Callable[[dict[str, float]], None] = lambda entry: None
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What training did: one history entry per epoch, the epoch whose weights were kept, all steps."""
+    """What training did: one history entry per epoch, the epoch whose weights were kept, all steps; how fast."""
 
     history: list[dict[str, float]]
     best_epoch: int
     steps: int
+    timing: list[dict[str, float]] = field(default_factory=list, compare=False)
 
 
 def fit(config: Config, model: Trainable, train: Rows, validation: Rows, run: Run) -> Fit:
@@ -68,31 +73,26 @@ def fit(config: Config, model: Trainable, train: Rows, validation: Rows, run: Ru
     per epoch into the run folder. Raises StoppedError after SIGTERM or SIGINT, once the step is done
     and saved; CheckpointError if a resumed run has other settings; DataError if the loss is not finite.
     """
-    with _threads(config.loop.threads), _asked_to_stop() as asked:
-        trainer = _Trainer(config, model, train, validation, run)
-        history = trainer.run_all(asked)
-        model.load_state_dict(trainer.state.best)
-        model.eval()
-    return Fit(history, trainer.state.best_epoch, trainer.state.step)
+    with _reproducible(config.loop.threads), stop.asked() as asked:
+        trainer = _Trainer(config, working_copy(config, model, run.world), (train, validation), run)
+        trainer.run_all(asked)
+    state = trainer.state
+    model.load_state_dict(state.best)
+    model.eval()
+    return Fit(state.history, state.best_epoch, state.step, state.timing)
 
 
-def optimizer(model: torch.nn.Module, settings: Optimizer) -> torch.optim.AdamW:
-    """Return AdamW that decays weights only: biases and norms have one dimension and are left alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], betas=(settings.beta1, settings.beta2))
+def working_copy(config: Config, model: Trainable, world: World) -> Trainable:
+    """Return a copy of `model` as it is trained: on its device, images with channels last, for all processes.
 
-
-def batches(rows: int, batch_rows: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Return the row numbers of each batch of `epoch`, sizes equal to within one row.
-
-    A short last batch would make batch norm noisy, and fail with one row; so batches hold between
-    `batch_rows` and twice as many.
+    Networks of one's own keep the plain order of channels: `view` in them may not take another.
     """
-    return np.array_split(checkpoint.order(rows, seed, epoch).numpy(), max(1, rows // batch_rows))
+    copied = copy.deepcopy(model)
+    distributed.shared(copied, world)
+    if config.model.kind in MODEL_KINDS:
+        copied.encoder.channels_last = True
+        copied = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return copied.to(step.device(config.loop))
 
 
 def stale_epochs(losses: list[float]) -> int:
@@ -101,14 +101,16 @@ def stale_epochs(losses: list[float]) -> int:
 
 
 class _Trainer:
-    def __init__(self, config: Config, model: Trainable, train: Rows, validation: Rows, run: Run) -> None:
-        self.config, self.model, self.train, self.validation, self.run = config, model, train, validation, run
-        self.moments = model.encoder.augmentable()
-        self.optimizer = optimizer(model, config.optimizer)
-        self.per_epoch = max(1, len(train.y) // config.loop.batch_rows)
-        self.total = self.per_epoch * config.loop.epochs
-        self.dealt_epoch, self.dealt = -1, list[np.ndarray]()
+    def __init__(self, config: Config, model: Trainable, rows: tuple[Rows, Rows], run: Run) -> None:
+        self.config, self.model, self.run = config, model, run
+        self.train, self.validation = rows
+        self.stepper = step.Stepper(config, model, run.world)
+        self.feed = Feed(config, self.train, model.encoder.augmentable(), run.world, self.stepper.device)
+        self.average = Average(model, config.loop.ema) if config.loop.ema else None
+        self.judged = self.average.model if self.average else model
+        self.total = self.feed.per_epoch * config.loop.epochs
         self.state = self._start()
+        self.pace = Pace()
 
     def _start(self) -> State:
         path = self.run.folder / CHECKPOINT
@@ -116,135 +118,136 @@ class _Trainer:
             state = checkpoint.load(path, self.run.settings)
             try:
                 self.model.load_state_dict(state.model)
-                self.optimizer.load_state_dict(state.optimizer)
+                self.stepper.optimizer.load_state_dict(state.optimizer)
+                self.stepper.scaler.load_state_dict(state.scaler)
+                if self.average:
+                    self.average.model.load_state_dict(state.average)
             except (RuntimeError, ValueError) as error:  # the code of the network has changed
                 raise CheckpointError(f"{path}: does not fit the network: {error}; train without --resume") from error
             log.info("resumed", extra={"step": state.step, "steps": self.total})
             return state
-        path.unlink(missing_ok=True)
+        if self.run.world.leads:
+            path.unlink(missing_ok=True)
         return State(0, self.run.settings, {}, {}, _copy(self.model))
 
-    def run_all(self, asked: Callable[[], int]) -> list[dict[str, float]]:
-        state, loop = self.state, self.config.loop
-        bar = tqdm(total=self.total, initial=state.step, unit="step", disable=not sys.stderr.isatty(), leave=False)
-        with bar:
+    def run_all(self, asked: Callable[[], int]) -> None:
+        state, quiet = self.state, not (sys.stderr.isatty() and self.run.world.leads)
+        bar = tqdm(total=self.total, initial=state.step, unit="step", disable=quiet, leave=False)
+        with bar, closing(self.feed.ahead(state.step, self.total)) as batches:
             while state.step < self.total and self._patient():
-                self._step()
+                stopping = self._step(next(batches), asked)
                 bar.update()
-                if state.step % self.per_epoch == 0:
-                    self._end_epoch()
-                    bar.set_postfix(loss=f"{state.history[-1]['validation_loss']:.4f}")
-                elif loop.checkpoint_steps and state.step % loop.checkpoint_steps == 0:
+                if state.step % self.feed.per_epoch == 0:
+                    bar.set_postfix(self._end_epoch())
+                elif self.config.loop.checkpoint_steps and state.step % self.config.loop.checkpoint_steps == 0:
                     self._save()
-                if number := asked():
+                if stopping:
                     self._save()
-                    raise StoppedError(
-                        f"stopped by {signal.Signals(number).name} at step {state.step} of {self.total}, "
-                        f"saved in {self.run.folder / CHECKPOINT}; resume with {self.run.resume_command}"
-                    )
-        return state.history
+                    raise StoppedError(self._stopped(asked()))
+
+    def _stopped(self, number: int) -> str:
+        name = signal.Signals(number).name if number else "a signal to another process"
+        return (
+            f"stopped by {name} at step {self.state.step} of {self.total}, "
+            f"saved in {self.run.folder / CHECKPOINT}; resume with {self.run.resume_command}"
+        )
 
     def _patient(self) -> bool:
         losses = [entry["validation_loss"] for entry in self.state.history]
-        return self.state.step % self.per_epoch > 0 or stale_epochs(losses) < self.config.loop.patience_epochs
+        return self.state.step % self.feed.per_epoch > 0 or stale_epochs(losses) < self.config.loop.patience_epochs
 
-    def _step(self) -> None:
-        config, state = self.config, self.state
-        epoch, position = divmod(state.step, self.per_epoch)
-        if epoch != self.dealt_epoch:
-            self.dealt = batches(len(self.train.y), config.loop.batch_rows, config.loop.seed, epoch)
-            self.dealt_epoch = epoch
-        index = self.dealt[position]
-        keyed = augment.Keyed(config.loop.seed, epoch, index)
-        x = torch.from_numpy(augment.rows(self.train.x[index], keyed, config.augment, self.moments))
-        y = torch.from_numpy(self.train.y[index])
-        for group in self.optimizer.param_groups:
-            group["lr"] = schedule.rate(state.step, self.total, config.schedule)
-        self.model.train()
-        self.optimizer.zero_grad()
-        loss = self.model.losses(self.model.raw(x), y, config.optimizer.label_smoothing).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if config.loop.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.loop.clip_norm)
-        self.optimizer.step()
-        state.step += 1
-        state.loss_sum += float(loss.detach()) * len(index)
+    def _step(self, pieces: list[Piece], asked: Callable[[], int]) -> bool:
+        state, rows = self.state, sum(piece.whole for piece in pieces)
+        rate = schedule.rate(state.step, self.total, self.config.schedule)
+        with self.pace.computing(rows):
+            loss, stopping = self.stepper.step(pieces, rate, asked)
+            state.step += 1
+            if self.average:
+                self.average.update(self.model, state.step)
+        state.loss_sum += loss * rows
+        return stopping
 
-    def _end_epoch(self) -> None:
-        state = self.state
-        loss, score = validate(self.model, self.validation)
+    def _end_epoch(self) -> dict[str, str]:
+        state, epoch = self.state, len(self.state.history)
+        timing, before = self.pace.entry(epoch), time.perf_counter()
+        loss, score = validate(self.judged, self.validation, self.run.world)
         if not np.isfinite(loss) or not np.isfinite(state.loss_sum):
             raise DataError(
                 f"training: the loss is not finite after step {state.step}; accepted is a finite one: "
                 "lower schedule.peak, or scale columns with extreme values"
             )
-        epoch = len(state.history)
         if loss < state.best_loss:
-            state.best, state.best_loss, state.best_epoch = _copy(self.model), loss, epoch
+            state.best, state.best_loss, state.best_epoch = _copy(self.judged), loss, epoch
         rate = schedule.rate(state.step - 1, self.total, self.config.schedule)
         state.history.append({
             "epoch": epoch, "step": state.step, "rate": rate,
             "train_loss": state.loss_sum / len(self.train.y),
-            "validation_loss": loss, SCORES[type(self.model)]: score,
+            "validation_loss": loss, SCORES[type(self.judged)]: score,
         })  # fmt: skip
+        state.timing.append(timing | {"validation_s": round(time.perf_counter() - before, 4)})
         state.loss_sum = 0.0
         self._save()
-        lines = "".join(json.dumps(entry) + "\n" for entry in state.history)
-        # The whole file: a resumed run repeats no line.
-        durable.write_atomically(self.run.folder / HISTORY, lines.encode())
+        self._tell()
+        self.pace = Pace()
+        return {
+            "loss": f"{loss:.4f}", "rows/s": f"{timing['rows_per_s']:.0f}", "outside": f"{timing['outside_share']:.1%}",
+        }  # fmt: skip
+
+    def _tell(self) -> None:
+        if not self.run.world.leads:
+            return
+        for name, entries in ((HISTORY, self.state.history), (TIMING, self.state.timing)):
+            lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+            # The whole file: a resumed run repeats no line.
+            durable.write_atomically(self.run.folder / name, lines.encode())
+        self.run.follow(self.state.history[-1] | self.state.timing[-1])
 
     def _save(self) -> None:
-        self.state.model = self.model.state_dict()
-        self.state.optimizer = self.optimizer.state_dict()
-        checkpoint.save(self.run.folder / CHECKPOINT, self.state)
+        if not self.run.world.leads:
+            return
+        state = self.state
+        state.model, state.optimizer = self.model.state_dict(), self.stepper.optimizer.state_dict()
+        state.average = self.average.model.state_dict() if self.average else {}
+        state.scaler = self.stepper.scaler.state_dict()
+        checkpoint.save(self.run.folder / CHECKPOINT, state)
 
 
-def validate(model: Trainable, rows: Rows, batch_rows: int = 1024) -> tuple[float, float]:
-    """Return the mean loss of `model` on `rows` in evaluation mode, and its score: accuracy, or R2 in a regression."""
+def validate(model: Trainable, rows: Rows, world: World | None = None, batch_rows: int = 1024) -> tuple[float, float]:
+    """Return the mean loss of `model` on `rows` in evaluation mode, and its score: accuracy, or R2 in a regression.
+
+    Each process of `world` judges its share of the rows; all get the result for all of them.
+    """
     model.eval()
-    loss, right = 0.0, 0
+    world = world or World()
+    device = next(model.parameters()).device
+    _, own = world.share(np.arange(len(rows.y)))
+    total = torch.zeros(2, dtype=torch.float64, device=device)
     with torch.inference_mode():
-        for start in range(0, len(rows.y), batch_rows):
-            y = torch.from_numpy(rows.y[start : start + batch_rows])
-            raw = model.raw(torch.from_numpy(np.array(rows.x[start : start + batch_rows])))
-            loss += float(model.losses(raw, y).sum())
-            right += int((raw.argmax(dim=1) == y).sum())
-    mean = loss / len(rows.y)
+        for start in range(0, len(own), batch_rows):
+            index = own[start : start + batch_rows]
+            y = torch.from_numpy(rows.y[index]).to(device)
+            raw = model.raw(torch.from_numpy(rows.x[index]).to(device))
+            total[0] += model.losses(raw, y).sum(dtype=torch.float64)
+            total[1] += (raw.argmax(dim=1) == y).sum()
+    world.add_up([total])
+    loss, right = (float(value) / len(rows.y) for value in total)
     if isinstance(model, Regressor):  # the loss is in units of the deviation among the training targets
-        return mean, 1 - mean * float(model.scale) ** 2 / max(float(rows.y.var()), 1e-300)
-    return mean, right / len(rows.y)
+        return loss, 1 - loss * float(model.scale) ** 2 / max(float(rows.y.var()), 1e-300)
+    return loss, right
 
 
 def _copy(model: Trainable) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def _reproducible(threads: int) -> Iterator[None]:
     before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(count)
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
     try:
         yield
     finally:
         torch.set_num_threads(before)
         torch.use_deterministic_algorithms(deterministic)
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[Callable[[], int]]:
-    """Give a function that returns the number of the signal that asked to stop, 0 before that."""
-    seen: list[int] = []
-
-    def remember(number: int, _frame: FrameType | None) -> None:
-        seen.append(number)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield lambda: 0
-        return
-    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: seen[0] if seen else 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

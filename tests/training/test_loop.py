@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import r2_score
 
 from registry.errors import CheckpointError, DataError
 from training import checkpoint, loop, models
-from training.config import Augment, Config, Loop, Model, Optimizer, Schedule
+from training.config import Augment, Config, Loop, Model, Schedule
 from training.data import moments
 
 generator = np.random.default_rng(0)
@@ -24,10 +25,10 @@ def build(config=CONFIG):
     return models.Classifier(models.build(config.model, (6,), 3, None), moments(TRAIN.x))
 
 
-def fit(folder, config=CONFIG, resume=False):
+def fit(folder, config=CONFIG, resume=False, **more):
     folder.mkdir(exist_ok=True)
     model = build(config)
-    run = loop.Run(folder, config.as_dict(), resume, "vigil train demo.toml --resume")
+    run = loop.Run(folder, config.as_dict(), resume, "vigil train demo.toml --resume", **more)
     return model, loop.fit(config, model, TRAIN, VALIDATION, run)
 
 
@@ -72,6 +73,23 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch,
         kill_at(patch, step)
         fit(tmp_path, config)
     torch.manual_seed(99)  # a new process starts elsewhere in the random stream
+    resumed, found = fit(tmp_path, config, resume=True)
+    assert same_bits(whole, resumed)
+    assert found == expected
+    assert (tmp_path / "epochs.jsonl").read_bytes() == (tmp_path / "whole" / "epochs.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("step", [7, 13])
+def test_resuming_is_exact_with_everything_on(tmp_path, monkeypatch, step):
+    config = replace(
+        CONFIG, loop=replace(CONFIG.loop, checkpoint_steps=3, micro_rows=6, ema=0.9, precision="bf16"),
+        augment=Augment(noise=0.1, mask_share=0.1), model=replace(CONFIG.model, dropout=0.3),
+    )  # fmt: skip
+    whole, expected = fit(tmp_path / "whole", config)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        kill_at(patch, step)
+        fit(tmp_path, config)
+    torch.manual_seed(99)
     resumed, found = fit(tmp_path, config, resume=True)
     assert same_bits(whole, resumed)
     assert found == expected
@@ -146,23 +164,6 @@ def test_a_worsening_loss_is_no_progress_also_below_zero(losses, stale):
     assert loop.stale_epochs(losses) == stale
 
 
-def test_only_weights_decay():
-    model = build()
-    groups = loop.optimizer(model, Optimizer(weight_decay=0.1)).param_groups
-    assert {p.ndim >= 2 for p in groups[0]["params"]} == {True}
-    assert {p.ndim for p in groups[1]["params"]} == {1}
-    assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
-
-
-@pytest.mark.parametrize(("rows", "batch_rows"), [(1, 4), (3, 2), (65, 64), (127, 64), (128, 64), (450, 32)])
-def test_batches_hold_every_row_once_and_none_is_tiny(rows, batch_rows):
-    found = loop.batches(rows, batch_rows, seed=0, epoch=1)
-    assert sorted(np.concatenate(found).tolist()) == list(range(rows))
-    assert min(len(batch) for batch in found) >= min(rows, batch_rows)
-    assert max(len(batch) for batch in found) < 2 * batch_rows
-
-
 def test_the_loss_of_a_step_is_that_of_torch_with_smoothing_and_clipping(tmp_path):
     config = replace(
         CONFIG, loop=replace(CONFIG.loop, epochs=1, batch_rows=80, clip_norm=0.5), augment=Augment(),
@@ -203,6 +204,50 @@ def test_a_loss_that_is_not_finite_says_what_to_change(tmp_path):
         next(model.parameters()).fill_(float("inf"))
     with pytest.raises(DataError, match="the loss is not finite after step 5.*lower schedule.peak"):
         loop.fit(CONFIG, model, TRAIN, VALIDATION, loop.Run(tmp_path, {}))
+
+
+def test_the_average_of_the_weights_is_judged_and_kept(tmp_path):
+    config = replace(CONFIG, loop=replace(CONFIG.loop, ema=0.99))
+    model, fitted = fit(tmp_path, config)
+    last = checkpoint.load(tmp_path / "last.pt", config.as_dict())
+    assert fitted.best_epoch == 5  # the loss still falls, so the average of the last step is the best
+    assert all(torch.equal(last.average[name], value) for name, value in model.state_dict().items())
+    assert not torch.equal(last.model["body.1.weight"], last.average["body.1.weight"])
+    assert loop.validate(model, VALIDATION)[0] == pytest.approx(fitted.history[5]["validation_loss"], abs=1e-6)
+
+
+def test_a_regression_learns_its_target_and_reports_r2(tmp_path):
+    target = 1e4 + 200 * (X[:, 0] - X[:, 3]).astype(np.float64)
+    rows = loop.Rows(X[:80], target[:80]), loop.Rows(X[80:], target[80:])
+    torch.manual_seed(0)
+    body = models.build(CONFIG.model, (6,), 1, None)
+    model = models.Regressor(body, moments(X[:80]), (target[:80].mean(), target[:80].std()))
+    config = replace(CONFIG, loop=replace(CONFIG.loop, epochs=20))
+    fitted = loop.fit(config, model, *rows, loop.Run(tmp_path, {}))
+    (prediction,) = models.predict(model, X[80:])
+    best = fitted.history[fitted.best_epoch]
+    assert best["validation_r2"] == pytest.approx(r2_score(target[80:], prediction), abs=1e-4)
+    assert best["validation_r2"] > 0.7
+    assert best["validation_loss"] == pytest.approx(
+        np.mean((prediction[:, 0] - target[80:]) ** 2) / target[:80].var(), rel=1e-3
+    )
+
+
+def test_the_pace_of_each_epoch_stands_in_a_file_of_its_own(tmp_path):
+    _, fitted = fit(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert lines == fitted.timing
+    assert [line["epoch"] for line in lines] == list(range(6))
+    for line in lines:
+        assert line["rows"] == 80
+        assert line["rows_per_s"] == pytest.approx(80 / line["train_s"], rel=0.05)
+        assert 0 < line["outside_share"] < 1
+
+
+def test_those_who_follow_hear_of_each_epoch_once(tmp_path):
+    heard = []
+    _, fitted = fit(tmp_path, follow=heard.append)
+    assert heard == [entry | timing for entry, timing in zip(fitted.history, fitted.timing, strict=True)]
 
 
 def test_nothing_is_drawn_when_stderr_is_not_a_terminal(tmp_path, capsys):
