@@ -25,11 +25,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
-    """Give each test its own BENTOML_HOME, and return it."""
+    """Give each test its own BENTOML_HOME and cache of images; return the first."""
     place = tmp_path / "bentoml"
     monkeypatch.setenv("BENTOML_HOME", str(place))
     for name in [name for name in os.environ if name.startswith("VIGIL_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "cache"))
     return place
 
 
