@@ -30,7 +30,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("BENTOML_HOME", str(place))
     for name in [name for name in os.environ if name.startswith("VIGIL_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return place
 
 

@@ -1,6 +1,6 @@
 """Image files -> one array of pixels on disk, decoded once.
 
-The cache is `$VIGIL_CACHE`, else `$XDG_CACHE_HOME/vigil`, else `~/.cache/vigil`. An entry is a `.npy` file
+The cache is `$XDG_CACHE_HOME/vigil`, without that variable `~/.cache/vigil`. An entry is a `.npy` file
 and a `.json` beside it that is written last: names, sizes and times of change of all images, and the
 settings, are in the name of both; the SHA-256 of the pixels is in the second. Both are checked on every
 load, and an entry that is not whole is made anew. One process writes, the others wait for it.
@@ -86,16 +86,15 @@ def cached(job: Job) -> Decoded:
                 _make(job, folder / job.key)
                 found = _load(folder / job.key)
     except OSError as error:
-        raise DataError(f"{folder}: the cache cannot be written: {error.strerror}; set VIGIL_CACHE") from error
+        raise DataError(f"{folder}: the cache cannot be written: {error.strerror}; let XDG_CACHE_HOME name a folder that can") from error
     if found is None:
-        raise DataError(f"{folder}: the cache does not hold what was just written; set VIGIL_CACHE to another disk")
+        raise DataError(f"{folder}: the cache does not hold what was just written; let XDG_CACHE_HOME name another disk")
     return found
 
 
 def cache_folder() -> Path:
     """Return where decoded images are kept; it may be deleted at any time."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("VIGIL_CACHE") or Path(home) / "vigil")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vigil"
 
 
 def _load(entry: Path) -> Decoded | None:

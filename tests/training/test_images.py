@@ -272,8 +272,8 @@ def test_images_without_pillow_name_the_extra(root, monkeypatch):
 def test_a_cache_that_cannot_be_written_says_what_to_set(root, tmp_path, monkeypatch):
     folder(root)
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("VIGIL_CACHE", str(tmp_path / "file" / "cache"))
-    assert "the cache cannot be written: Not a directory; set VIGIL_CACHE" in refusal(root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "the cache cannot be written: Not a directory; let XDG_CACHE_HOME name" in refusal(root)
 
 
 LOAD = "import sys; from pathlib import Path; from training import data; from training.config import Data\n"
