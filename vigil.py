@@ -93,6 +93,17 @@ def verify(options: argparse.Namespace) -> int:
     return 0
 
 
+def sign(options: argparse.Namespace) -> int:
+    """Sign a release with a private key; VIGIL_REQUIRE_SIGNATURE=PUBLIC_KEY_FILE then refuses unsigned ones."""
+    from registry import store
+    from registry.release import SIGNATURE
+
+    release = store.sign(options.tag, Path(options.key))
+    said = {"tag": release.tag, "digest": release.digest, "signature": str(release.path / SIGNATURE)}
+    print(json.dumps(said) if options.json else f"{release.tag}: signed, {said['signature']}")
+    return 0
+
+
 def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
     if options.model:
@@ -184,6 +195,9 @@ def parser() -> argparse.ArgumentParser:
     verb(rollback, why, model)
     verb(history, model)
     verb(verify).add_argument("tag", help="name:version")
+    signed = verb(sign)
+    signed.add_argument("tag", help="name:version")
+    signed.add_argument("--key", required=True, help="PEM file of the private key; VIGIL_KEY_PASSWORD opens it")
     _address(verb(serve, model), port=3000)
     verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
     watched = _address(verb(watch, log), port=9109)

@@ -7,10 +7,12 @@ import os
 import shutil
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import durable, release
+from registry import durable, release, signing
 from registry.errors import ReleaseError
 from registry.release import Draft, Release
 
@@ -54,40 +56,35 @@ def models() -> Path:
 
 
 def publish(draft: Draft, folder: Path) -> Release:
-    """Put the files in `folder` into the store as a new version of `draft.name`.
+    """Seal the files in `folder` and put them into the store as one release.
 
-    Either the whole version is visible afterwards, verified and on disk, or none of it,
-    also when the process is killed. Raises ReleaseError; `folder` is left as it was.
+    Nothing is visible unless every file was written, verified and synced. The given folder is not
+    changed. Raises ReleaseError if the name is not accepted or this very release is there already.
     """
     if not release.NAME.fullmatch(draft.name):
         raise ReleaseError(f"model name '{draft.name}': accepted are a-z, 0-9, '-' and '_', at most 63")
-    with durable.locked(home() / "store.lock"):
-        staging = home() / "staging"
-        shutil.rmtree(staging, ignore_errors=True)  # what a killed publisher left
-        workshop = staging / uuid.uuid4().hex
-        workshop.mkdir(parents=True)
-        try:
-            return _publish(draft, folder, workshop)
-        finally:
-            shutil.rmtree(workshop, ignore_errors=True)
+    with workshop() as place:
+        files = place / "files"
+        shutil.copytree(folder, files)
+        _, version = release.seal(draft, files)
+        return admit(files, f"{draft.name}:{version}", place)
 
 
 def open_release(tag: str) -> Release:
     """Return the release `tag` ("name:version", exact) with every file verified.
 
-    Raises ReleaseError if it is absent, incomplete or altered.
+    Raises ReleaseError if it is absent, incomplete, altered, or lacks the signature that
+    `VIGIL_REQUIRE_SIGNATURE` demands.
     """
     name, version = parts(tag)
-    folder = models() / name / version
-    if not folder.is_dir():
-        raise ReleaseError(f"{tag}: not in the store {models()}; `vigil models` lists what is")
-    return open_folder(folder, tag)
+    return open_folder(models() / name / version, tag)
 
 
 def open_folder(folder: Path, tag: str) -> Release:
     """Return the release in `folder`, wherever that is, under the same conditions as `open_release`."""
-    opened = release.load(folder, tag)
+    opened = _load(folder, tag)
     opened.verify()
+    signing.demand(opened)
     return opened
 
 
@@ -105,37 +102,89 @@ def releases(name: str | None = None) -> list[Listing]:
     return [_listing(folder) for folder in folders if folder.is_dir()]
 
 
-def _publish(draft: Draft, folder: Path, workshop: Path) -> Release:
+@contextmanager
+def workshop() -> Iterator[Path]:
+    """Hold the store against other writers and give an empty folder on its disk, removed at the end."""
+    with durable.locked(home() / "store.lock"):
+        staging = home() / "staging"
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed writer left
+        place = staging / uuid.uuid4().hex
+        place.mkdir(parents=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def admit(files: Path, tag: str, place: Path) -> Release:
+    """Move the sealed files of `tag` into the store; place: the workshop they lie in.
+
+    Every byte is verified and synced before anything is visible; raises ReleaseError.
+    """
+    name, version = parts(tag)
+    if (models() / name / version).exists():
+        raise ReleaseError(f"{tag}: is in the store already")
+    made = _with_bentoml(files, tag, place)
+    release.load(made, tag).verify()
+    durable.sync_tree(made)
+    final = models() / name / version
+    final.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(made, final)
+    durable.sync_folder(final.parent)
+    mark_latest(name)
+    return release.load(final, tag)
+
+
+def mark_latest(name: str) -> None:
+    """Write which version of `name` is the newest, for BentoML; a version starts with its time."""
+    place = models() / name
+    whole = [path.parent.name for path in place.glob(f"*/{release.MANIFEST}")]
+    versions = [version for version in whole if release.VERSION.fullmatch(version)]
+    if versions:
+        durable.write_atomically(place / "latest", max(versions).encode())
+    else:
+        (place / "latest").unlink(missing_ok=True)
+
+
+def sign(tag: str, key: Path) -> Release:
+    """Put a signature made with the private key in `key` beside the files of `tag`; it replaces one that is there.
+
+    Raises ReleaseError if a byte is not as published, ConfigError for a key that cannot sign.
+    """
+    name, version = parts(tag)
+    with workshop() as place:
+        opened = _load(models() / name / version, tag)
+        opened.verify()
+        made = place / release.SIGNATURE
+        durable.write_atomically(made, signing.bundle(opened, key))
+        os.replace(made, opened.path / release.SIGNATURE)
+        durable.sync_folder(opened.path)
+    return opened
+
+
+def _load(folder: Path, tag: str) -> Release:
+    if not folder.is_dir():
+        raise ReleaseError(f"{tag}: not in the store {models()}; `vigil models` lists what is")
+    return release.load(folder, tag)
+
+
+def _with_bentoml(files: Path, tag: str, place: Path) -> Path:
+    """Return a folder in `place` with the files of `tag` and the model.yaml that BentoML lists it by."""
     with warnings.catch_warnings():  # deprecations among BentoML's own dependencies
         warnings.simplefilter("ignore", DeprecationWarning)
         import bentoml.models  # 1 s: only a publisher pays for it
         from bentoml._internal.models import ModelStore
 
-    files = workshop / "files"
-    shutil.copytree(folder, files)
-    _, version = release.seal(draft, files)
-    tag = f"{draft.name}:{version}"
-    headline = {m: draft.metrics[m]["value"] for m in (*HEADLINE.values(), "within_tolerance") if m in draft.metrics}
-    labels = {"project": "vigil", "task": draft.task}
-    (workshop / "models").mkdir()
-    store = ModelStore(workshop / "models")
+    (files / release.BENTOML_FILE).unlink(missing_ok=True)  # of an archive: another's word about the release
+    said = release.load(files, tag).manifest
+    headline = {m: said.metrics[m]["value"] for m in (*HEADLINE.values(), "within_tolerance") if m in said.metrics}
+    labels = {"project": "vigil", "task": said.task}
+    (place / "models").mkdir()
+    store = ModelStore(place / "models")
     with bentoml.models.create(tag, labels=labels, metadata=headline, _model_store=store) as model:
         shutil.copytree(files, model.path, dirs_exist_ok=True)
-    made = workshop / "models" / draft.name / version
-    release.load(made, tag).verify()
-    durable.sync_tree(made)
-    return _reveal(made, tag)
-
-
-def _reveal(made: Path, tag: str) -> Release:
-    final = models() / made.parent.name / made.name
-    if final.exists():
-        raise ReleaseError(f"{tag}: is in the store already")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    os.rename(made, final)
-    durable.sync_folder(final.parent)
-    durable.write_atomically(final.parent / "latest", made.name.encode())
-    return release.load(final, tag)
+    name, version = parts(tag)
+    return place / "models" / name / version
 
 
 def _listing(folder: Path) -> Listing:

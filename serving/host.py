@@ -14,7 +14,7 @@ from monitoring import reference
 from monitoring.metrics import ServingMetrics, SignalState
 from monitoring.reference import Reference
 from monitoring.signals import Binner, Tally
-from registry import aliases, release, store
+from registry import aliases, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.release import REFERENCE, Release
@@ -130,11 +130,7 @@ class Host:
         self._swap(served)
 
     def _load(self, tag: str, digest: str) -> Served:
-        if self._pinned is not None:
-            opened = release.load(self._pinned, tag)
-            opened.verify()
-        else:
-            opened = store.open_release(tag)
+        opened = store.open_folder(self._pinned, tag) if self._pinned is not None else store.open_release(tag)
         if digest and opened.digest != digest:
             raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
         engine = Engine(opened, self._settings.providers, self._settings.threads)

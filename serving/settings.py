@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from registry import store
+from registry import signing, store
 from registry.errors import ConfigError
 
 PROVIDERS = {
@@ -46,7 +46,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     known = {f"VIGIL_{f.name.upper()}": f for f in fields(Settings)}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith("VIGIL_"):
+        if not variable.startswith("VIGIL_") or variable == signing.VARIABLE:  # that one is the registry's to read
             continue
         if variable not in known:
             close = difflib.get_close_matches(variable, known, n=1)
