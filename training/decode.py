@@ -86,9 +86,10 @@ def cached(job: Job) -> Decoded:
                 _make(job, folder / job.key)
                 found = _load(folder / job.key)
     except OSError as error:
-        raise DataError(f"{folder}: the cache cannot be written: {error.strerror}; let XDG_CACHE_HOME name a folder that can") from error
+        cure = "let XDG_CACHE_HOME name a folder that can"
+        raise DataError(f"{folder}: the cache cannot be written: {error.strerror}; {cure}") from error
     if found is None:
-        raise DataError(f"{folder}: the cache does not hold what was just written; let XDG_CACHE_HOME name another disk")
+        raise DataError(f"{folder}: the cache lost what was just written; let XDG_CACHE_HOME name another disk")
     return found
 
 
