@@ -15,6 +15,7 @@ from registry.release import InputSpec
 from training.config import Model
 from training.data import Moments
 from training.encoding import Encoder
+from training.resnet import resnet
 
 
 class Classifier(nn.Module):
@@ -96,6 +97,8 @@ def build(model: Model, shape: tuple[int, ...], outputs: int, folder: Path) -> n
         return mlp(inner, outputs, model)
     if model.kind == "cnn":
         return cnn(inner, outputs, model)
+    if model.kind == "resnet":
+        return resnet(inner, outputs, model)
     body = _imported(model.kind, folder)(inner, outputs)
     _check_body(body, inner, outputs, model.kind)
     return body
