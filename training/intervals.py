@@ -36,12 +36,15 @@ def bootstrap_each(wanted: Mapping[str, Metric], rows: int, seed: int = 0) -> di
     for name, metric in wanted.items():
         ends = np.quantile(np.concatenate(drawn[name]), tails, axis=0)
         triples = zip(metric(np.ones((1, rows))).ravel(), *ends, strict=True)
-        found[name] = [_interval(*triple) for triple in triples]
+        # Resamples inflate what is never negative, such as a calibration error: the value belongs inside.
+        found[name] = [_interval(value, min(value, low), max(value, high)) for value, low, high in triples]
     return found
 
 
 def share(right: int, rows: int) -> Interval:
-    """Return the share of right answers with its Wilson (1927) score interval."""
+    """Return the share of right answers with its Wilson (1927) score interval; of no rows 0, which may be up to 1."""
+    if not rows:
+        return _interval(0, 0, 1)
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     value = right / rows
     centre = (value + z**2 / (2 * rows)) / (1 + z**2 / rows)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training import card
+from training import document, results
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,10 @@ class Outcome:
 
 def as_text(outcome: Outcome) -> str:
     """Return the results, model and baselines in one table, and what to do next."""
-    table = card.results_table(outcome.metrics, outcome.baselines)
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-    drawn = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     parity = outcome.parity
     verdict = "holds" if outcome.gate["beats_baselines"] else "does not hold"
     return "\n".join([
-        *drawn, "",
+        *document.plain(results.table(outcome.metrics, outcome.baselines)), "",
         f"on {outcome.metrics['rows']} test rows, 95 % intervals; the model {verdict} against the baselines",
         f"ONNX agrees with PyTorch within {parity['max_difference']:.2g} on {parity['rows']} rows "
         f"(limit {parity['limit']:.2g})",

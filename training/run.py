@@ -182,8 +182,7 @@ def make_draft(task: Task, answered: verdict.Answered, parity: dict[str, Any]) -
 def write_card(draft: Draft, trained: Trained, answered: verdict.Answered, files: Path) -> None:
     """Write card.md and card.html."""
     facts = card.Facts(
-        draft, answered, str(trained.model.body), models.parameter_count(trained.model),
-        trained.fit.history, trained.fit.best_epoch,
+        draft, answered, str(trained.model.body), models.parameter_count(trained.model), trained.fit, files
     )  # fmt: skip
     (files / "card.md").write_text(card.markdown(facts), encoding="utf-8")
     (files / "card.html").write_text(card.html(facts), encoding="utf-8")

@@ -209,9 +209,43 @@ def test_many_classes_are_told_by_the_pairs_that_were_confused(monkeypatch):
     assert (rebuilt == matrix).all()
 
 
-def test_a_class_has_the_interval_of_the_bootstrap_of_its_recall():
-    entry = found()["per_class"]["b"]["recall"]
-    right = (PROBABILITIES.argmax(axis=1) == Y)[Y == 1]
-    expected = stats.bootstrap((right,), np.mean, method="percentile", n_resamples=4000, rng=1).confidence_interval
-    width = expected.high - expected.low
-    assert (entry["lower"], entry["upper"]) == pytest.approx((expected.low, expected.high), abs=0.15 * width)
+def test_a_class_has_the_wilson_intervals_of_scipy_and_those_of_f1_are_close_to_the_bootstrap():
+    entry, predicted = found()["per_class"]["b"], PROBABILITIES.argmax(axis=1)
+    right = int(((predicted == 1) & (Y == 1)).sum())
+    for name, of in (("recall", (Y == 1).sum()), ("precision", (predicted == 1).sum())):
+        expected = stats.binomtest(right, int(of)).proportion_ci(0.95, method="wilson")
+        assert (entry[name]["lower"], entry[name]["upper"]) == pytest.approx((expected.low, expected.high))
+
+    def f1(y, called):
+        return oracle.f1_score(y, called, labels=[1], average="macro")
+
+    drawn = stats.bootstrap(
+        (Y, predicted), f1, paired=True, vectorized=False, method="percentile", n_resamples=300, rng=1
+    )
+    width = drawn.confidence_interval.high - drawn.confidence_interval.low
+    ends = (drawn.confidence_interval.low, drawn.confidence_interval.high)
+    assert (entry["f1"]["lower"], entry["f1"]["upper"]) == pytest.approx(ends, abs=0.2 * width)
+
+
+def test_a_class_that_is_always_right_is_not_called_perfect_for_sure():
+    entry = evaluate.per_class(np.zeros(20, dtype=int), np.zeros(20, dtype=int), ("a", "b"))
+    assert (entry["a"]["f1"]["value"], entry["b"]["recall"]) == (1.0, {"value": 0.0, "lower": 0.0, "upper": 1.0})
+    assert 0.8 < entry["a"]["f1"]["lower"] < 0.95
+
+
+def test_the_share_of_f1_covers_the_truth_about_as_often_as_it_promises():
+    truth = 2 * 0.4 * 0.8 / (2 * 0.4 * 0.8 + 0.6 * 0.1 + 0.4 * 0.2)
+    inside = 0
+    for seed in range(400):
+        draw = np.random.default_rng(seed)
+        y = (draw.random(150) < 0.4).astype(int)
+        called = (draw.random(150) < np.where(y == 1, 0.8, 0.1)).astype(int)
+        entry = evaluate.per_class(y, called, ("no", "yes"))["yes"]["f1"]
+        inside += entry["lower"] <= truth <= entry["upper"]
+    assert inside / 400 == pytest.approx(0.95, abs=0.03)
+
+
+def test_no_interval_leaves_its_value_outside():
+    even = np.full((400, 4), 0.25)
+    error = evaluate.headline(np.arange(400) % 4, even)["ece"]
+    assert error["lower"] <= error["value"] == 0
