@@ -24,10 +24,13 @@ HERE = Path(__file__).resolve().parent
 
 def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
-    from training import outcome, run
+    from training import config, distributed, outcome, run
 
     folder = Path(options.run_folder) if options.run_folder else None
-    done = run.train(Path(options.config), folder, resume=options.resume, progress=_progress)
+    order = run.Order(Path(options.config), folder, options.resume, config.overrides(options.data, options.set))
+    if distributed.rank():
+        return run.assist(order)
+    done = run.carry_out(order, _progress)
     print(outcome.as_json(done) if options.json else outcome.as_text(done))
     return 0
 
@@ -187,6 +190,8 @@ def parser() -> argparse.ArgumentParser:
     trained.add_argument("config", help="a TOML file, for example examples/digits.toml")
     trained.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
     trained.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
+    trained.add_argument("--data", default="", help="the file or folder to read, instead of data.path")
+    trained.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's value")
     verb(models).add_argument("name", nargs="?", help="one model; all if left out")
     verb(show).add_argument("tag", help="name:version")
     promoted = verb(promote, why)

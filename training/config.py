@@ -3,7 +3,7 @@
 import difflib
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -244,6 +244,23 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     config: Config = _build(Config, values, where=str(path), prefix="")
     _check_across(config, str(path))
     return config
+
+
+def overrides(data: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the overrides of a command line: the path of --data, from where one stands, and each KEY=VALUE of --set.
+
+    A value is read as TOML, and as text where it is none. Raises ConfigError for a word without "=".
+    """
+    found: dict[str, Any] = {}
+    for word in assignments:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {word}: accepted is KEY=VALUE, for example loop.epochs=40")
+        try:
+            found[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            found[key.strip()] = value
+    return found | ({"data.path": str(Path(data).resolve())} if data else {})
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

@@ -49,6 +49,11 @@ class World:
         parts = np.array_split(rows, self.size)
         return sum(len(part) for part in parts[: self.rank]), parts[self.rank]
 
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            distributed.barrier()
+
     def add_up(self, tensors: list[Tensor]) -> None:
         """Replace each tensor by its sum over the processes; all of one dtype."""
         if self.size == 1:
@@ -59,6 +64,11 @@ class World:
             tensor.copy_(part.view_as(tensor))
 
 
+def rank() -> int:
+    """Return the number that torchrun gave this process, 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, until the block ends; without torchrun, this process is alone.
@@ -66,7 +76,7 @@ def joined(device: str) -> Iterator[World]:
     device: "cpu" talks over gloo, "cuda" over NCCL with one GPU per process.
     Raises StackError if another process of the run ends before the block does.
     """
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    own, size = rank(), int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
         return
@@ -74,12 +84,12 @@ def joined(device: str) -> Iterator[World]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield World(rank, size)
+        yield World(own, size)
     except RuntimeError as error:
         if not any(sign in str(error) for sign in _LOST):
             raise
         raise StackError(
-            f"training: process {rank} of {size} stopped, because another one ended (killed, out of memory, or "
+            f"training: process {own} of {size} stopped, because another one ended (killed, out of memory, or "
             "with a message of its own); what was saved last is whole: start all of them again with --resume"
         ) from error
     finally:

@@ -1,7 +1,7 @@
 """What a training run came to, as a table for people or as JSON for machines."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from training import document, results
 
 @dataclass(frozen=True)
 class Outcome:
-    """A published release; metrics, baselines, parity and gate are those of its manifest."""
+    """A published release; metrics, baselines, parity and gate are those of its manifest; timing: see loop.Fit."""
 
     tag: str
     metrics: dict[str, Any]
@@ -19,6 +19,7 @@ class Outcome:
     gate: dict[str, Any]
     seconds: float
     run_folder: Path
+    timing: list[dict[str, float]] = field(default_factory=list)
 
 
 def as_text(outcome: Outcome) -> str:
@@ -30,9 +31,21 @@ def as_text(outcome: Outcome) -> str:
         f"on {outcome.metrics['rows']} test rows, 95 % intervals; the model {verdict} against the baselines",
         f"ONNX agrees with PyTorch within {parity['max_difference']:.2g} on {parity['rows']} rows "
         f"(limit {parity['limit']:.2g})",
+        pace(outcome.timing),
         f"published {outcome.tag} in {outcome.seconds:.1f} s; the card is {outcome.run_folder}/release/card.html",
         f'next: vigil promote {outcome.tag} --why "..."',
     ])  # fmt: skip
+
+
+def pace(timing: list[dict[str, float]]) -> str:
+    """Return how fast the network was trained, and how little of that was waiting, in one line."""
+    train_s = sum(entry["train_s"] for entry in timing)
+    outside = sum(entry["outside_share"] * entry["train_s"] for entry in timing) / train_s
+    rows = sum(entry["rows"] for entry in timing)
+    return (
+        f"trained {len(timing)} epochs in {train_s:.1f} s, {rows / train_s:,.0f} rows/s; "
+        f"{outside:.1%} of it outside forward, backward and step"
+    )
 
 
 def as_json(outcome: Outcome) -> str:

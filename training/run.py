@@ -1,12 +1,11 @@
 """train(): one TOML file in, one verified release in the store out. Reads top to bottom."""
 
 import json
-import platform
 import shlex
 import shutil
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,67 +16,105 @@ import torch
 
 from monitoring import reference
 from registry import durable, store
-from registry.release import HELDOUT, MODEL, REFERENCE, Draft, InputSpec
-from training import baselines, calibration, card, certificate, data, encoding, export, loop, models, split, verdict
+from registry.release import HELDOUT, MODEL, OUTPUTS, REFERENCE, Draft
+from training import (
+    baselines,
+    calibration,
+    card,
+    certificate,
+    data,
+    distributed,
+    encoding,
+    explore,
+    export,
+    loop,
+    models,
+    provenance,
+    split,
+    step,
+    threshold,
+    verdict,
+)  # fmt: skip
 from training import config as configuration
 from training.config import Config
 from training.data import Table
+from training.distributed import World
 from training.outcome import Outcome
 from training.split import Parts
 
 MOST_HELDOUT = 2000
-RESUME_SECTIONS = ("data", "split", "augment", "model", "optimizer", "schedule", "loop")
+RESUME_SECTIONS = ("task", "data", "split", "explore", "augment", "model", "optimizer", "schedule", "loop")
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Order:
+    """What is asked of a run.
+
+    run_folder: for checkpoint, epochs.jsonl and the files of the release; None: `runs/<name of the TOML file>`.
+    resume: go on from its checkpoint, bit for bit; without one, start from the first step.
+    overrides: see config.load.
+    """
+
+    config_path: Path
+    run_folder: Path | None = None
+    resume: bool = False
+    overrides: Mapping[str, Any] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Return where the run keeps its files."""
+        return self.run_folder or Path("runs") / self.config_path.stem
+
+    @property
+    def command(self) -> str:
+        """Return the words that ask for the same run again."""
+        words = ["vigil", "train", str(self.config_path)]
+        words += ["--run-folder", str(self.run_folder)] if self.run_folder else []
+        for key, value in (self.overrides or {}).items():
+            words += ["--data", str(value)] if key == "data.path" else ["--set", f"{key}={json.dumps(value)}"]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
 class Task:
-    """What is to be learnt, from where; `labels`: of the training rows, noise included."""
+    """What is to be learnt, from where; `labels`: of the training rows, noise included; `checks`: see explore."""
 
     config: Config
-    folder: Path
+    order: Order
     table: Table
     parts: Parts
     labels: np.ndarray
-    command: str
-
-    @property
-    def spec(self) -> InputSpec:
-        """Return what one raw row looks like."""
-        return self.table.spec
+    checks: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A fitted and calibrated classifier, and how it came about."""
+    """A fitted and calibrated model, and how it came about; threshold: see Draft."""
 
-    model: models.Classifier
+    model: models.Trainable
     fit: loop.Fit
-    temperature: float
+    temperature: float = 1.0
+    threshold: float | None = None
 
 
 def train(
     config_path: Path, run_folder: Path | None = None, resume: bool = False, progress: Progress | None = None
 ) -> Outcome:
-    """Train what `config_path` describes and publish it; return the results.
+    """Carry out an Order of these words."""
+    return carry_out(Order(config_path, run_folder, resume), progress or (lambda line: None))
 
-    run_folder: for checkpoint, epochs.jsonl and the files of the release; `runs/<name of the TOML
-    file>` if None. resume: go on from its checkpoint, bit for bit; without one, start from the
-    first step. progress: called with one line per stage.
+
+def carry_out(order: Order, say: Progress) -> Outcome:
+    """Train what is ordered and publish it; return the results. say: called with one line per stage.
+
     Raises a UserError if settings, data, checkpoint or export are refused; nothing is then published.
     """
-    started, say = time.monotonic(), progress or (lambda line: None)
-    folder = run_folder or Path("runs") / config_path.stem
-    folder.mkdir(parents=True, exist_ok=True)
-    with durable.locked(folder / "run.lock"), torch.random.fork_rng(devices=[]):
-        task = prepare(config_path, run_folder)
-        say(f"data: {len(task.table.y)} rows; " + ", ".join(f"{n} {part}" for part, n in task.parts.counts().items()))
-        simple = fit_baselines(task)
-        say(f"baselines: {', '.join(simple)}")
-        trained = fit(task, folder, resume)
-        say(f"training: {len(trained.fit.history)} epochs, kept epoch {trained.fit.best_epoch}")
-        files = folder / "release"
+    started = time.monotonic()
+    with durable.locked(order.folder / "run.lock"), torch.random.fork_rng(devices=[]):
+        task, simple, trained = _learn(order, say)
+        files = order.folder / "release"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
         parity = write_model(task, trained.model, files / MODEL)
@@ -85,51 +122,86 @@ def train(
         test = task.table.x[task.parts.test]
         answers = export.run(export.open_file(files / MODEL), test, 64)[0]
         write_rows(task, answers, files)
-        answered = on_test_rows(task, answers, simple, trained.temperature)
+        answered = on_test_rows(task, answers, simple, trained)
         draft = make_draft(task, answered, parity)
         write_card(draft, trained, answered, files)
         release = store.publish(draft, files)
         say(f"published: {release.tag}")
     seconds = round(time.monotonic() - started, 2)
-    return Outcome(release.tag, draft.metrics, draft.baselines, parity, draft.gate, seconds, folder)
+    return Outcome(
+        release.tag, draft.metrics, draft.baselines, parity, draft.gate, seconds, order.folder, trained.fit.timing
+    )
 
 
-def prepare(config_path: Path, run_folder: Path | None = None) -> Task:
-    """Return the settings, rows and splits that `config_path` describes."""
-    config = configuration.load(config_path)
-    table = data.load(config.data, config_path.parent)
-    parts = split.checked(table, config.split)
-    y, key = table.y[parts.train], table.key[parts.train]
-    labels = split.noisy_labels(y, key, config.data.label_noise, len(table.classes))
-    words = ["vigil", "train", str(config_path), *(["--run-folder", str(run_folder)] if run_folder else [])]
-    return Task(config, config_path.parent, table, parts, labels, shlex.join(words))
+def assist(order: Order) -> int:
+    """Compute this process's share of the training that process 0 leads in `train`; writes and says nothing.
+
+    Returns the exit status, 0.
+    """
+    with _joined(order) as world:
+        world.wait()  # process 0 first: what it caches of the data is then there
+        fit(prepare(order), world)
+    return 0
+
+
+def prepare(order: Order) -> Task:
+    """Return the settings, rows and splits that are asked for, the rows checked as `config.explore` demands."""
+    config = configuration.load(order.config_path, order.overrides)
+    table = data.load(config.data, order.config_path.parent, config.task)
+    demanded = explore.demand(table, split.checked(table, config.split), config)
+    parts = demanded.parts
+    labels = table.y[parts.train]
+    if config.data.label_noise:
+        labels = split.noisy_labels(labels, table.key[parts.train], config.data.label_noise, len(table.classes))
+    return Task(config, order, table, parts, labels, demanded.facts)
 
 
 def fit_baselines(task: Task) -> dict[str, np.ndarray]:
-    """Return the probabilities of each baseline on the test rows, trained on the same rows and labels."""
+    """Return what each baseline answers on the test rows, trained on the same rows and labels as the network."""
     table, parts = task.table, task.parts
     fitted = baselines.fit(table, parts.train, task.labels)
     return {name: answer(table.x[parts.test]) for name, answer in fitted.items()}
 
 
-def fit(task: Task, run_folder: Path, resume: bool) -> Trained:
-    """Return the network trained on the training rows, its temperature fitted on the validation rows."""
-    config, table, parts = task.config, task.table, task.parts
+def fit(task: Task, world: World) -> Trained:
+    """Return the network trained on the training rows, calibrated on the validation rows."""
+    config, order, table, parts = task.config, task.order, task.table, task.parts
     train_rows = loop.Rows(table.x[parts.train], task.labels)
     validation = loop.Rows(table.x[parts.validation], table.y[parts.validation])
-    torch.manual_seed(config.loop.seed)
-    body = models.build(config.model, encoding.shape(table.spec), len(table.classes), task.folder)
-    model = models.Classifier(body, data.moments(train_rows.x), table.spec)
-    settings = {name: config.as_dict()[name] for name in RESUME_SECTIONS} | {"data_digest": table.digest}
-    run = loop.Run(run_folder, settings, resume, f"{task.command} --resume")
+    model = network(task, train_rows)
+    run = loop.Run(order.folder, resume_settings(task, world), order.resume, f"{order.command} --resume", world)
     fitted = loop.fit(config, model, train_rows, validation, run)
+    if isinstance(model, models.Regressor):
+        return Trained(model, fitted)
     _, logits = models.predict(model, validation.x)
-    temperature = calibration.temperature(logits, validation.y)
-    model.temperature.fill_(temperature)
-    return Trained(model, fitted, temperature)
+    model.temperature.fill_(calibration.temperature(logits, validation.y))
+    probabilities, _ = models.predict(model, validation.x)
+    cut = threshold.choose(config.evaluate.threshold, validation.y, probabilities)
+    return Trained(model, fitted, float(model.temperature), cut)
 
 
-def write_model(task: Task, model: models.Classifier, path: Path) -> dict[str, Any]:
+def network(task: Task, train_rows: loop.Rows) -> models.Trainable:
+    """Return the untrained model that the settings describe, the same in every process."""
+    config, table = task.config, task.table
+    torch.manual_seed(config.loop.seed)
+    body = models.build(
+        config.model, encoding.shape(table.spec), max(1, len(table.classes)), task.order.config_path.parent
+    )
+    moments = data.moments(train_rows.x)
+    if table.classes:
+        return models.Classifier(body, moments, table.spec)
+    return models.Regressor(body, moments, (float(task.labels.mean()), float(task.labels.std())), table.spec)
+
+
+def resume_settings(task: Task, world: World) -> dict[str, Any]:
+    """Return what a resumed run must share with the run that it goes on with, to end with the same bits."""
+    said = task.config.as_dict()
+    settings = {name: said[name] for name in RESUME_SECTIONS}
+    settings["data"] = said["data"] | {"path": ""}  # the digest says which rows; they may have moved
+    return settings | {"data_digest": task.table.digest, "processes": world.size}
+
+
+def write_model(task: Task, model: models.Trainable, path: Path) -> dict[str, Any]:
     """Write the ONNX file and return its parity certificate on rows the model was not trained on."""
     table, parts = task.table, task.parts
     # Not the commit, which the manifest holds: a commit that changes no weight must change no byte.
@@ -137,34 +209,32 @@ def write_model(task: Task, model: models.Classifier, path: Path) -> dict[str, A
         "name": task.config.name, "classes": json.dumps(table.classes), "columns": json.dumps(table.names),
         "data_digest": table.digest,
     }  # fmt: skip
-    asked = export.Asked(task.spec, table.classes)
+    unit = float(model.scale) if isinstance(model, models.Regressor) else 1.0
+    asked = export.Asked(table.spec, table.classes, table.task, unit)
     export.export(model, asked, path, facts)
-    held_out = np.concatenate([parts.test, parts.validation])
-    limit = certificate.Limit(task.config.export.limit)
-    return certificate.certify(model, asked, path, table.x[held_out], limit)
+    held_out = np.concatenate([parts.test, parts.validation])[: certificate.MOST_ROWS]
+    return certificate.certify(model, asked, path, table.x[held_out], certificate.Limit(task.config.export.limit))
 
 
-def write_rows(task: Task, probabilities: np.ndarray, files: Path) -> None:
+def write_rows(task: Task, answers: np.ndarray, files: Path) -> None:
     """Write the drift reference and the held-out rows, from the test rows and what the file answers."""
     table, test = task.table, task.parts.test
-    built = reference.build(task.config.reference, task.spec, table.x[test], probabilities)
+    built = reference.build(task.config.reference, table.spec, table.x[test], answers)
     (files / REFERENCE).write_bytes(built.to_json())
     # The lowest hashes: two releases that see the same rows keep the same ones, and can be compared.
     kept = np.sort(np.argsort(table.key[test], kind="stable")[:MOST_HELDOUT])
     rows = test[kept]
-    np.savez(
-        files / HELDOUT, key=table.key[rows], x=table.x[rows], y=table.y[rows],
-        probabilities=probabilities[kept].astype(np.float32),
-    )  # fmt: skip
+    answered = {OUTPUTS[table.task]: answers[kept].astype(np.float32)}
+    np.savez(files / HELDOUT, key=table.key[rows], x=table.x[rows], y=table.y[rows], **answered)  # type: ignore[arg-type]
 
 
-def on_test_rows(
-    task: Task, answers: np.ndarray, simple: dict[str, np.ndarray], temperature: float
-) -> verdict.Answered:
+def on_test_rows(task: Task, answers: np.ndarray, simple: dict[str, np.ndarray], trained: Trained) -> verdict.Answered:
     """Return the test rows with what the exported file and the baselines answered on them."""
     table, test = task.table, task.parts.test
     slices = {column: values[test] for column, values in table.slices.items()}
-    return verdict.Answered(table.y[test], table.classes, answers, simple, slices, temperature=temperature)
+    return verdict.Answered(
+        table.y[test], table.classes, answers, simple, slices, trained.threshold, trained.temperature
+    )
 
 
 def make_draft(task: Task, answered: verdict.Answered, parity: dict[str, Any]) -> Draft:
@@ -173,9 +243,10 @@ def make_draft(task: Task, answered: verdict.Answered, parity: dict[str, Any]) -
     found = verdict.judge(config, answered)
     return Draft(
         name=config.name, created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), purpose=config.purpose,
-        task="classification", input=task.spec, classes=table.classes,
+        task=table.task, input=table.spec, classes=table.classes,
         metrics=found.metrics, baselines=found.baselines, parity=parity, gate=found.gate, quality=found.quality,
-        data=_data_facts(task), config=config.as_dict(), code=_code_facts(task.command),
+        data=provenance.of_data(config.data, table, task.parts, task.labels) | {"explore": task.checks},
+        config=config.as_dict(), code=provenance.of_code(task.order.command), threshold=answered.threshold,
     )  # fmt: skip
 
 
@@ -188,31 +259,20 @@ def write_card(draft: Draft, trained: Trained, answered: verdict.Answered, files
     (files / "card.html").write_text(card.html(facts), encoding="utf-8")
 
 
-def git_commit() -> str:
-    """Return the commit of this code, "-dirty" added if files were changed; "unknown" outside git."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
+def _learn(order: Order, say: Progress) -> tuple[Task, dict[str, np.ndarray], Trained]:
+    with _joined(order) as world:
+        task = prepare(order)
+        world.wait()
+        counts = ", ".join(f"{count} {part}" for part, count in task.parts.counts().items())
+        skipped = f"; {len(task.table.skipped)} files could not be read" if task.table.skipped else ""
+        say(f"data: {len(task.table.y)} rows; {counts}{skipped}")
+        simple = fit_baselines(task)
+        say(f"baselines: {', '.join(simple)}")
+        trained = fit(task, world)
+        say(f"training: {len(trained.fit.history)} epochs, kept epoch {trained.fit.best_epoch}")
+    return task, simple, trained
 
 
-def _data_facts(task: Task) -> dict[str, Any]:
-    settings = task.config.data
-    return {
-        "source": settings.path or settings.source, "digest": task.table.digest, "rows": len(task.table.y),
-        "splits": task.parts.counts(), "first_rows": settings.first_rows, "label_noise": settings.label_noise,
-        "labels_changed": int((task.labels != task.table.y[task.parts.train]).sum()),
-    }  # fmt: skip
-
-
-def _code_facts(command: str) -> dict[str, Any]:
-    import sklearn
-
-    versions = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-    }
-    return {"git_commit": git_commit(), "command": command, "versions": versions | export.versions()}
+def _joined(order: Order) -> AbstractContextManager[World]:
+    config = configuration.load(order.config_path, order.overrides)
+    return distributed.joined(step.device(config.loop).type)

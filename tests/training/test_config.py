@@ -88,3 +88,21 @@ def test_the_worse_digits_compete_for_the_same_name_on_the_same_split():
     good, worse = (config.load(examples / f"{stem}.toml") for stem in ("digits", "digits_worse"))
     assert (good.name, good.split, good.data.first_rows) == (worse.name, worse.split, worse.data.first_rows)
     assert worse.data.label_noise > good.data.label_noise == 0
+
+
+def test_words_of_the_command_line_replace_values_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "run.toml"
+    path.write_text('name = "a"\n[loop]\nepochs = 3\n')
+    monkeypatch.chdir(tmp_path)
+    words = ["loop.epochs=5", "model.kind=cnn", 'data.slices=["town"]', "augment.noise=0.5"]
+    found = config.overrides("rows.npz", words)
+    assert found["data.path"] == str(tmp_path / "rows.npz")
+    loaded = config.load(path, found)
+    assert (loaded.loop.epochs, loaded.model.kind, loaded.augment.noise) == (5, "cnn", 0.5)
+    assert loaded.data.slices == ("town",)
+    assert config.overrides("", []) == {}
+
+
+def test_a_word_that_sets_nothing_is_refused():
+    with pytest.raises(ConfigError, match="--set loop.epochs: accepted is KEY=VALUE, for example loop.epochs=40"):
+        config.overrides("", ["loop.epochs"])

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -248,7 +247,27 @@ def test_a_csv_and_a_network_of_your_own_make_a_release(home, tmp_path):
     assert manifest.purpose == ""
 
 
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git: apt install git")
-def test_the_commit_is_that_of_this_code():
-    found = run.git_commit()
-    assert found == "unknown" or len(found.removesuffix("-dirty")) == 40
+def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(home, tmp_path):
+    generator = np.random.default_rng(0)
+    town, size = generator.integers(0, 3, 500), generator.normal(80, 20, 500)
+    sold = (town == 1) ^ (size > 100)  # no line through the index of the town can tell the middle one
+    names = np.array(["Bern", "Chur", "Genf"])[town]
+    cells = [f"{value:.2f}" if number % 20 else "" for number, value in enumerate(size)]
+    lines = [f"{a},{b},{'yes' if c else 'no'}" for a, b, c in zip(names, cells, sold, strict=True)]
+    (tmp_path / "flats.csv").write_text("\n".join(["town,size,sold", *lines]))
+    config = tmp_path / "flats.toml"
+    config.write_text(
+        'name = "flats"\n[data]\nsource = "csv"\npath = "elsewhere.csv"\ntarget = "sold"\n'
+        'categorical = ["town"]\nslices = ["town"]\nmissing = "fill"\n'
+        '[evaluate]\nthreshold = "f1"\n[model]\nwidth = 16\n[loop]\nepochs = 20\n'
+    )
+    order = run.Order(config, tmp_path / "run", overrides={"data.path": str(tmp_path / "flats.csv")})
+    manifest = store.open_release(run.carry_out(order, lambda line: None).tag).manifest
+    assert manifest.input.categories == {"town": ("Bern", "Chur", "Genf")}
+    assert list(manifest.input.fills) == ["size"]
+    assert manifest.metrics["accuracy"]["value"] > 0.9
+    assert 0 < manifest.threshold < 1
+    assert set(manifest.metrics["slices"]) == {"town"}
+    assert manifest.data["skipped"] == []
+    assert manifest.data["explore"]["overrides"] == []
+    assert f"--data {tmp_path / 'flats.csv'}" in manifest.code["command"]
