@@ -159,15 +159,16 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Export:
-    """limit: largest |PyTorch - ONNX Runtime| of an output in a release, in units of the output.
+    """limit: largest |PyTorch - ONNX Runtime| of any output, in a regression in standard deviations of the target.
 
-    variants: of fp16 and int8, each published as a release of its own if it loses at most
-    `most_accuracy_lost` (regression: of R2) and runs at least `least_speedup` times as fast.
+    variants: of fp16 and int8, each published as a release of its own if, at `gate.confidence`, it loses at
+    most `most_accuracy_lost` (regression: of R2) on the test rows, and runs at least `least_speedup` times
+    as fast with 1 row and with 64. Fewer than 268 test rows cannot show that 0.01 is not lost.
     """
 
     limit: float = between(1e-4, 1e-9, 1e-2)
     variants: tuple[str, ...] = several("fp16", "int8")
-    most_accuracy_lost: float = between(0.005, 0.0, 1.0)
+    most_accuracy_lost: float = between(0.01, 0.0, 1.0)
     least_speedup: float = between(1.1, 0.0, 1000.0)
 
 

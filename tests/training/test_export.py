@@ -14,7 +14,7 @@ from onnx import helper, numpy_helper
 
 from registry.errors import ExportError
 from registry.release import InputSpec
-from training import certificate, export, models
+from training import certificate, export, models, precision
 from training.certificate import Limit, certify
 from training.config import Model
 from training.data import moments
@@ -89,13 +89,15 @@ def large(good):
 REBUILD = """
 import sys
 from pathlib import Path
-from tests.training.test_export import ASKED, FACTS, build
-from training import export
+from tests.training.test_export import ASKED, FACTS, ROWS, build
+from training import export, precision
 assert export.__file__.startswith(sys.argv[1]), export.__file__
 model = build()
 export.export(model, ASKED, Path("model.onnx"), FACTS)
 Path("large").mkdir()
 export.export(model, ASKED, Path("large/model.onnx"), FACTS, most_inside=2000)
+precision.fp16(Path("model.onnx"), Path("fp16.onnx"))
+precision.int8(Path("model.onnx"), Path("int8.onnx"), ROWS)
 """
 
 
@@ -107,8 +109,12 @@ def test_another_process_in_another_checkout_writes_the_same_bytes(good, large, 
     environment = os.environ | {"PYTHONPATH": str(checkout), "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-c", REBUILD, str(checkout)]
     subprocess.run(command, cwd=files, env=environment, check=True, timeout=120)
+    precision.fp16(good[1], tmp_path / "fp16.onnx")
+    precision.int8(good[1], tmp_path / "int8.onnx", ROWS)
     for theirs, ours in (
         (files / "model.onnx", good[1]),
+        (files / "fp16.onnx", tmp_path / "fp16.onnx"),
+        (files / "int8.onnx", tmp_path / "int8.onnx"),
         (files / "large" / "model.onnx", large),
         (files / "large" / "model.onnx.data", export.beside(large)),
     ):
