@@ -23,7 +23,7 @@ from training.export import Asked
 # Above it a file is broken, not coarse. What coarseness costs is judged by accuracy.
 LIMITS = {"fp16": Limit(0.02, "fp16"), "int8": Limit(0.5, "int8")}
 BATCH_ROWS = (1, 64)
-TIMED_S, FEWEST_ROUNDS, MOST_ROUNDS = 1.0, 15, 301
+TIMED_S, FEWEST_ROUNDS, MOST_ROUNDS = 0.5, 15, 301
 
 
 @dataclass(frozen=True)
