@@ -46,6 +46,7 @@ MOST_HELDOUT = 2000
 RESUME_SECTIONS = ("task", "data", "split", "explore", "augment", "model", "optimizer", "schedule", "loop")
 
 Progress = Callable[[str], None]
+Follow = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ class Order:
 
     run_folder: for checkpoint, epochs.jsonl and the files of the release; None: `runs/<name of the TOML file>`.
     resume: go on from its checkpoint, bit for bit; without one, start from the first step.
-    overrides: see config.load.
+    overrides: see config.load. again: the words that go on with it once it was stopped; "": `vigil train ... --resume`.
     """
 
     config_path: Path
     run_folder: Path | None = None
     resume: bool = False
     overrides: Mapping[str, Any] | None = None
+    again: str = ""
 
     @property
     def folder(self) -> Path:
@@ -121,8 +123,8 @@ def carry_out(order: Order, say: Progress) -> Outcome:
         say(f"export: agrees within {parity['max_difference']:.2g}")
         test = task.table.x[task.parts.test]
         answers = export.run(export.open_file(files / MODEL), test, 64)[0]
-        write_rows(task, answers, files)
         answered = on_test_rows(task, answers, simple, trained)
+        write_rows(task, answered, files)
         draft = make_draft(task, answered, parity)
         write_card(draft, trained, answered, files)
         release = store.publish(draft, files)
@@ -147,7 +149,11 @@ def assist(order: Order) -> int:
 def prepare(order: Order) -> Task:
     """Return the settings, rows and splits that are asked for, the rows checked as `config.explore` demands."""
     config = configuration.load(order.config_path, order.overrides)
-    table = data.load(config.data, order.config_path.parent, config.task)
+    return deal(config, order, data.load(config.data, order.config_path.parent, config.task))
+
+
+def deal(config: Config, order: Order, table: Table) -> Task:
+    """Return `prepare` of rows that are loaded already."""
     demanded = explore.demand(table, split.checked(table, config.split), config)
     parts = demanded.parts
     labels = table.y[parts.train]
@@ -163,13 +169,14 @@ def fit_baselines(task: Task) -> dict[str, np.ndarray]:
     return {name: answer(table.x[parts.test]) for name, answer in fitted.items()}
 
 
-def fit(task: Task, world: World) -> Trained:
-    """Return the network trained on the training rows, calibrated on the validation rows."""
+def fit(task: Task, world: World, follow: Follow = lambda entry: None) -> Trained:
+    """Return the network trained on the training rows, calibrated on the validation rows; follow: see loop.Run."""
     config, order, table, parts = task.config, task.order, task.table, task.parts
     train_rows = loop.Rows(table.x[parts.train], task.labels)
     validation = loop.Rows(table.x[parts.validation], table.y[parts.validation])
     model = network(task, train_rows)
-    run = loop.Run(order.folder, resume_settings(task, world), order.resume, f"{order.command} --resume", world)
+    again = order.again or f"{order.command} --resume"
+    run = loop.Run(order.folder, resume_settings(task, world), order.resume, again, world, follow)
     fitted = loop.fit(config, model, train_rows, validation, run)
     if isinstance(model, models.Regressor):
         return Trained(model, fitted)
@@ -216,16 +223,16 @@ def write_model(task: Task, model: models.Trainable, path: Path) -> dict[str, An
     return certificate.certify(model, asked, path, table.x[held_out], certificate.Limit(task.config.export.limit))
 
 
-def write_rows(task: Task, answers: np.ndarray, files: Path) -> None:
+def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
     """Write the drift reference and the held-out rows, from the test rows and what the file answers."""
-    table, test = task.table, task.parts.test
-    built = reference.build(task.config.reference, table.spec, table.x[test], answers)
+    table, test, answers = task.table, task.parts.test, answered.model
+    built = reference.build(task.config.reference, table.spec, table.x[test], answers, answered.threshold)
     (files / REFERENCE).write_bytes(built.to_json())
     # The lowest hashes: two releases that see the same rows keep the same ones, and can be compared.
     kept = np.sort(np.argsort(table.key[test], kind="stable")[:MOST_HELDOUT])
     rows = test[kept]
-    answered = {OUTPUTS[table.task]: answers[kept].astype(np.float32)}
-    np.savez(files / HELDOUT, key=table.key[rows], x=table.x[rows], y=table.y[rows], **answered)  # type: ignore[arg-type]
+    recorded = {OUTPUTS[table.task]: answers[kept].astype(np.float32)}
+    np.savez(files / HELDOUT, key=table.key[rows], x=table.x[rows], y=table.y[rows], **recorded)  # type: ignore[arg-type]
 
 
 def on_test_rows(task: Task, answers: np.ndarray, simple: dict[str, np.ndarray], trained: Trained) -> verdict.Answered:
