@@ -1,0 +1,92 @@
+"""Wrong labels that were planted are among the hints; data that cannot be known raise none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes
+
+from training import data, label_hints
+from training.config import Data
+
+
+def flipped(table, share, seed=0):
+    """Return the table with this share of its labels moved to another class, and which rows they are."""
+    g = np.random.default_rng(seed)
+    wrong = np.zeros(len(table.y), dtype=bool)
+    wrong[g.choice(len(table.y), round(share * len(table.y)), replace=False)] = True
+    classes = len(table.classes)
+    return replace(table, y=np.where(wrong, (table.y + g.integers(1, classes, len(table.y))) % classes, table.y)), wrong
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load(Data("digits"), Path())
+
+
+def test_four_in_five_flipped_labels_of_the_digits_are_hinted_at_and_nine_in_ten_hints_are_right(digits, monkeypatch):
+    monkeypatch.setattr(label_hints, "MOST_HINTS", 1000)
+    table, wrong = flipped(digits, 0.05)
+    found = label_hints.find(table)
+    rows = np.array([hint.row for hint in found.listed])
+    assert found.judged and found.count == len(rows)
+    assert wrong[rows].sum() >= 0.8 * wrong.sum()
+    assert wrong[rows].mean() >= 0.9
+    told = [hint.said == digits.classes[digits.y[hint.row]] for hint in found.listed if wrong[hint.row]]
+    assert np.mean(told) >= 0.9
+
+
+def test_the_surest_hints_come_first_and_are_wrong_labels(digits):
+    table, wrong = flipped(digits, 0.05, seed=1)
+    first = [hint.row for hint in label_hints.find(table).listed[:20]]
+    assert wrong[first].all()
+
+
+@pytest.mark.parametrize("source", ["digits", "breast_cancer"])
+def test_sound_data_have_hardly_any_hint(source):
+    found = label_hints.find(data.load(Data(source), Path()))
+    assert found.judged and found.count <= 0.005 * found.rows
+
+
+def test_flipped_labels_of_a_table_are_hinted_at():
+    table, wrong = flipped(data.load(Data("breast_cancer"), Path()), 0.05)
+    rows = [hint.row for hint in label_hints.find(table).listed]
+    assert wrong[rows].mean() >= 0.8 and wrong[rows].sum() >= 0.6 * wrong.sum()
+
+
+@pytest.mark.parametrize("signal", [0.0, 1.0])
+def test_a_model_that_knows_too_little_is_asked_nothing(signal):
+    g = np.random.default_rng(0)
+    x = g.normal(size=(2000, 10)).astype(np.float32)
+    y = (signal * x[:, 0] + g.normal(size=2000) > 0).astype(np.int64)
+    table = data.Table(x, y, tuple("abcdefghij"), ("0", "1"), data.row_keys(x), data.row_keys(x), "")
+    found = label_hints.find(table)
+    assert not found.judged and found.count == 0
+
+
+def test_a_frequent_class_alone_is_no_knowledge():
+    g = np.random.default_rng(0)
+    x = g.normal(size=(2000, 4)).astype(np.float32)
+    y = (g.random(2000) < 0.05).astype(np.int64)
+    table = data.Table(x, y, tuple("abcd"), ("0", "1"), data.row_keys(x), data.row_keys(x), "")
+    assert not label_hints.find(table).judged
+
+
+def test_disagreements_are_the_off_diagonal_of_the_confident_joint():
+    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.05, 0.95], [0.3, 0.7], [0.6, 0.4]])
+    y = np.array([0, 0, 0, 1, 1])
+    # mean of p[:, 0] over label 0: 0.383; of p[:, 1] over label 1: 0.55
+    rows, other = label_hints.disagreements(p, y)
+    assert rows.tolist() == [2, 1, 4] and other.tolist() == [1, 1, 0]
+
+
+def test_a_target_with_a_slip_of_the_decimal_point_is_the_first_hint_of_a_regression():
+    bunch = load_diabetes()
+    x, y = bunch.data.astype(np.float32), bunch.target.copy()
+    y[17] *= 10
+    table = data.Table(x, y, tuple(bunch.feature_names), (), data.row_keys(x), data.row_keys(x), "")
+    found = label_hints.find(table)
+    assert found.listed[0].row == 17 and found.count <= 3
+    clean = replace(table, y=bunch.target)
+    assert label_hints.find(clean).count == 0
