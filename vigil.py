@@ -35,6 +35,16 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def explore(options: argparse.Namespace) -> int:
+    """Look at the data a TOML file describes: leaks, copies, drift, doubtful labels; one HTML page and JSON."""
+    from training import config, explore_write
+
+    overrides = config.overrides(options.data, options.set)
+    done = explore_write.write(Path(options.config), options.out, overrides, _progress)
+    print(json.dumps(done.facts, allow_nan=False) if options.json else explore_write.as_text(done))
+    return 0
+
+
 def models(options: argparse.Namespace) -> int:
     """List the releases in the store, with the alias each one holds."""
     from registry import listing, store
@@ -190,8 +200,14 @@ def parser() -> argparse.ArgumentParser:
     trained.add_argument("config", help="a TOML file, for example examples/digits.toml")
     trained.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
     trained.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
-    trained.add_argument("--data", default="", help="the file or folder to read, instead of data.path")
-    trained.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's value")
+    explored = verb(explore)
+    explored.add_argument("config", help="a TOML file, for example examples/digits.toml")
+    explored.add_argument("--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html")
+    for reads in (trained, explored):
+        reads.add_argument("--data", default="", help="the file or folder to read, instead of data.path")
+        reads.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's value"
+        )
     verb(models).add_argument("name", nargs="?", help="one model; all if left out")
     verb(show).add_argument("tag", help="name:version")
     promoted = verb(promote, why)

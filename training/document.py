@@ -17,8 +17,11 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
+    """folded: if not "", the page shows this title alone, and the table on a click."""
+
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    folded: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,16 @@ class Picture:
     table: Table
 
 
-Block = Text | Code | Table | Picture
+@dataclass(frozen=True)
+class Notice:
+    """Something to be seen first: level is "stop", "warn", "note" or "good"; `lines` say more about `text`."""
+
+    level: str
+    text: str
+    lines: tuple[str, ...] = ()
+
+
+Block = Text | Code | Table | Picture | Notice
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,7 @@ class Section:
     blocks: tuple[Block, ...]
 
 
+_MANY_COLUMNS = 7  # a table with more is set smaller
 _LONG_CELL = 40  # characters; a longer cell may be broken into lines
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
@@ -52,6 +65,13 @@ td.long { white-space: normal; overflow-wrap: anywhere }
 svg { max-width: 100%; height: auto }
 pre { background: #f4f6f8; padding: .7rem; overflow-x: auto; font-size: .85rem }
 figure { margin: 1rem 0 } figcaption { color: #57606a; font-size: .88rem }
+details { margin: .8rem 0 } summary { cursor: pointer; color: #0b5cad; font-size: .92rem }
+table.many { font-size: .82rem } table.many th, table.many td { padding-right: .55rem }
+div.notice { border-left: 5px solid; background: #f6f8fa; padding: .55rem 1rem; margin: .8rem 0 }
+.notice b { font-size: .75rem; letter-spacing: .06em; text-transform: uppercase } .notice strong { display: block }
+.notice strong::first-letter { text-transform: uppercase } .notice p { margin: .2rem 0; font-size: .92rem }
+.stop { border-color: #cf222e } .warn { border-color: #d4a72c } .note { border-color: #54aeff }
+.good { border-color: #2da44e }
 h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 2px solid #d6dae0 }
 """
 
@@ -90,6 +110,9 @@ def _markdown_block(block: Block) -> str:
         return f"```\n{block.text}\n```"
     if isinstance(block, Picture):
         return f"{escape(block.caption, quote=False)}\n\n{_markdown_block(block.table)}"
+    if isinstance(block, Notice):
+        said = (f"{block.level}: {block.text}", *block.lines)
+        return "\n>\n".join("> " + escape(line, quote=False) for line in said)
     lines = [block.header, ("---",) * len(block.header), *block.rows]
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
@@ -106,10 +129,17 @@ def _html_block(block: Block) -> str:
         return f"<pre>{escape(block.text)}</pre>"
     if isinstance(block, Picture):
         return f"<figure>{block.svg}<figcaption>{escape(block.caption)}</figcaption></figure>"
+    if isinstance(block, Notice):
+        more = "".join(f"<p>{escape(line)}</p>" for line in block.lines)
+        return (
+            f'<div class="notice {block.level}"><b>{block.level}</b><strong>{escape(block.text)}</strong>{more}</div>'
+        )
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in block.header)
     head = f"<thead><tr>{cells}</tr></thead>" if any(block.header) else ""
     rows = (f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in block.rows)
-    return f'<div class="table"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    kind = ' class="many"' if len(block.header) > _MANY_COLUMNS else ""
+    table = f'<div class="table"><table{kind}>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    return f"<details><summary>{escape(block.folded)}</summary>{table}</details>" if block.folded else table
 
 
 def _html_cell(text: str) -> str:

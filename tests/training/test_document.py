@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 from markdown_it import MarkdownIt
 
 from training import document
-from training.document import Code, Picture, Section, Table, Text
+from training.document import Code, Notice, Picture, Section, Table, Text
 
 TABLE = Table(("name", "a|b"), (("<x>", "1\n2"), ("&", "3")))
 SECTIONS = [Section("One & two", (Text("5 < 6"), TABLE, Code("a <b>\nc"), Picture("<svg></svg>", "Loss.", TABLE)))]
@@ -48,3 +48,17 @@ def test_the_markdown_has_a_table_with_the_same_cells_also_in_place_of_a_picture
     assert reader.tags.count("table") == 2
     assert reader.tags.count("tr") == 6
     assert {"Card <1>", "5 < 6", "a|b", "<x>", "1 2", "3", "Loss.", "a <b>\nc\n"} <= set(reader.texts)
+
+
+def test_a_notice_says_its_level_and_every_line_on_the_page_and_as_a_quotation():
+    sections = [Section("First", (Notice("warn", "2 < 3", ("why", "cure")),))]
+    reader = read(document.html("Report", sections))
+    assert {"warn", "2 < 3", "why", "cure"} <= set(reader.texts)
+    quoted = read(MarkdownIt("commonmark").render(document.markdown("Report", sections)))
+    assert quoted.tags.count("blockquote") == 1 and {"warn: 2 < 3", "why", "cure"} <= set(quoted.texts)
+
+
+def test_a_folded_table_shows_its_title_and_holds_its_cells():
+    reader = read(document.html("Report", [Section("First", (Table(("a",), (("1",),), "The numbers"),))]))
+    assert reader.tags.count("details") == reader.tags.count("summary") == 1
+    assert {"The numbers", "a", "1"} <= set(reader.texts)
