@@ -160,6 +160,7 @@ def _collapse() -> list[Case]:
         Case(name, "a class that was always nearly alone", usual | one_class, last=80),
         Case(name, "too few rows", usual | _steady(signal, (1, 0, 0, 0)), last=80),
         Case(name, "another signal", usual | _steady("brightness", ONE_BIN), last=80),
+        Case(name, "a regression, which has no classes", usual | _steady("prediction", ONE_BIN), last=80),
         Case(
             name,
             "a release that is not live",

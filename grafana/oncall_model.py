@@ -93,7 +93,7 @@ def _traffic() -> tuple[View, ...]:
     return (
         View(
             "Predicted classes",
-            "Share of each class among the answers.",
+            "Share of each class among the answers. A regression has none: see its signal `prediction` above.",
             "percentunit",
             (
                 (

@@ -11,9 +11,9 @@ def cases() -> list[Case]:
     return [*_floor(), *_labels(), *_monitor(), Case("Watchdog", "always", {}, (Fire(0),))]
 
 
-def _measured(upper: float, rows: int, floor: float = 0.9) -> Series:
+def _measured(upper: float, rows: int, floor: float = 0.9, metric: str = "accuracy") -> Series:
     def gauge(what: str, value: float) -> Series:
-        return series(f"vigil_quality_{what}", f"{value}x60", **MONITOR, **M, version="v1", metric="accuracy")
+        return series(f"vigil_quality_{what}", f"{value}x60", **MONITOR, **M, version="v1", metric=metric)
 
     fewest = series("vigil_quality_min_rows", "200x60", **MONITOR, **M)
     return gauge("upper", upper) | gauge("floor", floor) | gauge("rows", rows) | fewest
@@ -23,9 +23,12 @@ def _floor() -> list[Case]:
     name = "VigilQualityUnderFloor"
     under = Fire(0, labels={**M, "version": "v1", "metric": "accuracy"}, value="0.880")
     low = _measured(0.88, 200)
+    numbers = _measured(0.88, 200, metric="within_tolerance")
+    far_off = Fire(0, labels={**M, "version": "v1", "metric": "within_tolerance"}, value="0.880")
     rolled_back = info("1x9 stale") | info("_x10 1x50", "v0") | info("_x10 1x50", "v1", stage="previous")
     return [
         Case(name, "the whole interval is under the floor", low | info("1x60"), (under,)),
+        Case(name, "a regression is too often far off", numbers | info("1x60"), (far_off,)),
         Case(name, "a rollback ends it at once", low | rolled_back, (under,), clears=10),
         Case(name, "the interval reaches the floor", _measured(0.91, 200) | info("1x60")),
         Case(name, "one row too few", _measured(0.88, 199) | info("1x60")),
@@ -39,7 +42,7 @@ def _labels() -> list[Case]:
         return latest | (series("vigil_label_delay_seconds", "600x1600", **MONITOR, model=model) if delay else {})
 
     def asked(model: str, rows: int = 10) -> Series:
-        return series("vigil_predictions_total", f"0+{rows}x1600", model=model, version="v1", class_="7")
+        return series("vigil_input_rows_total", f"0+{rows}x1600", model=model, version="v1")
 
     # The newest label is of second 60: a day later it is late, with a known delay another three delays later.
     sooner = Fire(1442, labels={"model": "no delay known"}, value="1d 0h 16m 0s")

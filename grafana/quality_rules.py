@@ -40,7 +40,7 @@ def _under_floor(profile: Profile) -> Alert:
 def _labels_late(profile: Profile) -> Alert:
     # No label is late while nothing is asked.
     delay = "(max by (model) (vigil_label_delay_seconds) or 0 * model:labels_age:seconds)"
-    asked = f"sum by (model) (increase(vigil_predictions_total[{duration(profile.labels_late_s)}]))"
+    asked = f"sum by (model) (increase(vigil_input_rows_total[{duration(profile.labels_late_s)}]))"
     return Alert(
         name="VigilLabelsLate",
         severity="warning",
