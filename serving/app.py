@@ -1,7 +1,7 @@
 """The routes, as one ASGI application in front of BentoML's own pages.
 
-/v1/predict (and /predict)  /v1/labels  /v1/model  /livez  /readyz  /metrics; all else goes on to the
-inner application, which is BentoML's: documentation and schema.
+/v1/predict (and /predict)  /v1/labels  /v1/model  /v1/models/NAME/card  /livez  /readyz  /metrics; all else
+goes on to the inner application, which is BentoML's: documentation and schema.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from monitoring.metrics import ServingMetrics, SignalCollector
 from monitoring.recorder import Recorder, Records
 from registry.errors import RequestError
-from serving import wire
+from serving import cards, wire
 from serving.batcher import Admission, Answer
 from serving.host import Host, Served
 from serving.settings import Settings
@@ -43,6 +43,17 @@ class Reply:
     body: bytes
     content_type: str = JSON
     after: Callable[[], None] | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a route is called with. path: as the client sent it, without the query."""
+
+    path: str = ""
+    query: bytes = b""
+    accept: bytes = b""
+    body: bytes = b""
 
 
 class Server:
@@ -55,16 +66,23 @@ class Server:
         self.metrics.registry.register(SignalCollector(self.host.states))
         self.recorder = Recorder(settings.log_path, metrics=self.metrics) if settings.record else None
         self.admission = Admission(settings.max_inflight_rows)
-        self.routes: dict[tuple[str, str], Callable[[bytes], Awaitable[Reply]]] = {
+        self.routes: dict[tuple[str, str], Callable[[Call], Awaitable[Reply]]] = {
             ("POST", "/v1/predict"): self.predict,
             ("POST", "/predict"): self.predict,  # where BentoML's clients send; same limits, same checks
             ("POST", "/v1/labels"): self.labels,
             ("GET", "/v1/model"): self.model,
+            ("GET", cards.ROUTE): self.card,
             ("GET", "/livez"): self.livez,
             ("GET", "/readyz"): self.readyz,
             ("GET", "/metrics"): self.scrape,
         }
         self.paths = {path for _, path in self.routes}
+
+    def route_of(self, path: str) -> str | None:
+        """Return the route of a path, which is a metric label and holds nothing of a client; None for others."""
+        if cards.ADDRESS.fullmatch(path):
+            return cards.ROUTE
+        return path if path in self.paths else None
 
     async def start(self) -> None:
         """Load the live release if there is one; a service without one runs, but is not ready."""
@@ -76,11 +94,11 @@ class Server:
         if self.recorder is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.recorder.close)
 
-    async def predict(self, body: bytes) -> Reply:
+    async def predict(self, call: Call) -> Reply:
         """Answer rows; see `wire.decode_predict` and `wire.encode_predict`."""
         served = self._live()
         started = time.perf_counter()
-        request = self._decode(body, served)
+        request = self._decode(call.body, served)
         decoded = time.perf_counter()
         answer = await self._infer(served, request)
         self._demand_answer(served, answer)
@@ -94,10 +112,10 @@ class Server:
         }
         return Reply(200, reply, after=lambda: self._account(served, request, answer.outputs, stages))
 
-    async def labels(self, body: bytes) -> Reply:
+    async def labels(self, call: Call) -> Reply:
         """Write late labels to the log; the reply comes when they are on it."""
         served = self._live()
-        pairs = wire.decode_labels(body, served.release.manifest.classes)
+        pairs = wire.decode_labels(call.body, served.release.manifest.classes)
         if self.recorder is None:
             raise RequestError("labels: recording is off (VIGIL_RECORD=false)", reason="not_ready", status=503)
         loop = asyncio.get_running_loop()
@@ -105,20 +123,27 @@ class Server:
         self.metrics.labels_accepted.labels(served.release.name).inc(accepted)
         return Reply(200, orjson.dumps({"accepted": accepted}))
 
-    async def model(self, _: bytes) -> Reply:
+    async def model(self, _: Call) -> Reply:
         """Describe the live release: what a client must send and what it gets."""
         return Reply(200, wire.describe(self._live().release))
 
-    async def livez(self, _: bytes) -> Reply:
+    async def card(self, call: Call) -> Reply:
+        """Show the model card of the live release, as HTML or Markdown."""
+        served = self._live()
+        kind, address = cards.wanted(call.query, call.accept), cards.ADDRESS.fullmatch(call.path)
+        content = cards.choose(served.release, served.cards, address[1] if address else "", kind)
+        return Reply(200, content, cards.TYPES[kind], headers=cards.HEADERS)
+
+    async def livez(self, _: Call) -> Reply:
         """Say that the process answers."""
         return Reply(200, b'{"alive":true}')
 
-    async def readyz(self, _: bytes) -> Reply:
+    async def readyz(self, _: Call) -> Reply:
         """Say whether predictions are answered, and if not, why."""
         ready = self.host.ready
         return Reply(200 if ready else 503, orjson.dumps({"ready": ready, "reason": self.host.reason}))
 
-    async def scrape(self, _: bytes) -> Reply:
+    async def scrape(self, _: Call) -> Reply:
         """Print the metrics."""
         return Reply(200, generate_latest(self.metrics.registry), CONTENT_TYPE_LATEST)
 
@@ -180,7 +205,7 @@ class Server:
 
 async def predict_rows(server: Server, rows: list[Any]) -> dict[str, Any]:
     """Return the answer of `/v1/predict` to `rows`, for BentoML's own route."""
-    reply = await server.predict(orjson.dumps({"rows": rows}))
+    reply = await server.predict(Call(body=orjson.dumps({"rows": rows})))
     if reply.after is not None:
         reply.after()
     answer: dict[str, Any] = orjson.loads(reply.body)
@@ -217,32 +242,32 @@ class App:
 
     async def _answer(self, server: Server, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        path = scope["path"]
-        if path not in server.paths:
+        route = server.route_of(scope["path"])
+        if route is None:
             await self._inner(scope, receive, _counting(server, send))
             return
         try:
-            reply = await self._route(server, scope, receive)
+            reply = await self._route(server, route, scope, receive)
         except RequestError as error:
             reply = Reply(error.status, orjson.dumps({"error": str(error)} | error.place))
         except Exception:  # a bug or a failing model: this request fails, the process lives, the log has the trace
-            log.exception("request_failed", extra={"route": path})
+            log.exception("request_failed", extra={"route": route})
             reply = Reply(500, b'{"error":"the model could not answer; see the log of the service"}')
         await _send(send, reply)
-        server.metrics.requests.labels(path, str(reply.status)).inc()
-        server.metrics.request_seconds.labels(path).observe(time.perf_counter() - started)
+        server.metrics.requests.labels(route, str(reply.status)).inc()
+        server.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
         if reply.after is not None:
             reply.after()
 
-    async def _route(self, server: Server, scope: Scope, receive: Receive) -> Reply:
-        handler = server.routes.get((scope["method"], scope["path"]))
+    async def _route(self, server: Server, route: str, scope: Scope, receive: Receive) -> Reply:
+        handler = server.routes.get((scope["method"], route))
         if handler is None:
-            allowed = ", ".join(method for method, path in server.routes if path == scope["path"])
+            allowed = ", ".join(method for method, path in server.routes if path == route)
             raise RequestError(f"{scope['path']}: {scope['method']} is not accepted; use {allowed}", status=405)
-        if scope["method"] == "GET":
-            return await handler(b"")
         headers = {key.lower(): value for key, value in scope["headers"]}
-        return await handler(await _body(headers, receive, server.settings.max_body_bytes))
+        reads = scope["method"] == "GET"
+        body = b"" if reads else await _body(headers, receive, server.settings.max_body_bytes)
+        return await handler(Call(scope["path"], scope["query_string"], headers.get(b"accept", b""), body))
 
 
 async def _body(headers: dict[bytes, bytes], receive: Receive, limit_bytes: int) -> bytes:
@@ -271,6 +296,7 @@ async def _send(send: Send, reply: Reply) -> None:
     headers = [
         (b"content-type", reply.content_type.encode()),
         (b"content-length", str(len(reply.body)).encode()),
+        *reply.headers,
     ]
     if reply.status in (429, 503):
         headers.append((b"retry-after", b"1"))

@@ -18,6 +18,7 @@ from registry import aliases, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.release import REFERENCE, Release
+from serving import cards
 from serving.batcher import Batcher
 from serving.engine import Engine, EngineError
 from serving.settings import Settings
@@ -36,6 +37,7 @@ class Served:
     batcher: Batcher
     reference: Reference
     tally: Tally
+    cards: dict[str, bytes]
 
 
 class Host:
@@ -138,7 +140,7 @@ class Host:
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
         batcher = Batcher(engine, self._settings.max_batch_rows, rows.observe)
         tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold)
-        return Served(opened, engine, batcher, normal, tally)
+        return Served(opened, engine, batcher, normal, tally, cards.read(opened))
 
     def _swap(self, served: Served) -> None:
         if self._previous is not None and self._previous is not served:

@@ -85,6 +85,11 @@ class Service:
         except (urllib.error.URLError, ConnectionError):
             return 0, None
 
+    def headers(self, path):
+        """Return the headers of the reply to a GET."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return answer.headers
+
     def metric(self, name, **labels):
         """Return the sum of the samples of a metric that have these labels."""
         _, text = self.call("/metrics")

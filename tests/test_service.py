@@ -293,15 +293,20 @@ def test_a_misspelt_variable_ends_the_start_with_one_line_that_names_the_right_o
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_a_table_is_served_by_column_names(home, start_service, eventually, monkeypatch, publish):
+def test_a_table_is_served_by_column_names_and_its_threshold_decides(
+    home, start_service, eventually, monkeypatch, publish
+):
     monkeypatch.setenv("BENTOML_HOME", str(home))
-    aliases.promote(publish("people", spec=TABLE, classes=("no", "yes")).tag, "first")
+    aliases.promote(publish("people", spec=TABLE, classes=("no", "yes"), threshold=0.01).tag, "first")
     service = start_service(home, VIGIL_MODEL="people")
     eventually("readiness", lambda: service.call("/readyz")[0] == 200)
     by_name = service.call("/v1/predict", {"rows": [{"weight": 70.5, "age": 30, "height": 1.8}]})[1]
     by_place = service.call("/v1/predict", {"rows": [[30, 1.8, 70.5]]})[1]
     assert by_name["predictions"][0]["probabilities"] == by_place["predictions"][0]["probabilities"]
     assert service.call("/v1/model")[1]["row"]["columns"] == list(TABLE.columns)
+    for one in service.call("/v1/predict", {"rows": rows_of(TABLE, 20).tolist()})[1]["predictions"]:
+        assert one["class"] == "yes" and one["probability"] == one["probabilities"][1] >= 0.01
+    assert service.metric("vigil_predictions_total", **{"class": "yes"}) == service.metric("vigil_input_rows_total")
 
 
 @pytest.mark.parametrize("pinned", [False, True], ids=["following the champion", "carrying a release"])

@@ -20,7 +20,7 @@ DIGITS = tuple("0123456789")
 def onnx_bytes(spec, classes, seed):
     """Return a linear softmax classifier on raw rows, as ONNX; without classes a linear regressor."""
     size, width = int(np.prod(spec.shape)), max(1, classes)
-    weights = np.random.default_rng(seed).standard_normal((size, width)).astype(np.float32) * 0.05
+    weights = np.random.default_rng(seed).standard_normal((size, width)).astype(np.float32) * (0.05 if classes else 1)
     kind = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT}[spec.dtype]
     shape = ["batch", *spec.shape]
     nodes = [
