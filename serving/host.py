@@ -73,7 +73,7 @@ class Host:
         """Load what should be live, if it can be, and go on watching the alias."""
         self._metrics.ready.set(0)
         if self._pinned is not None:
-            await self._try(Pin(self._pinned.name, ""), f"{self._pinned.parent.name}:{self._pinned.name}")
+            await self._try(f"{self._pinned.parent.name}:{self._pinned.name}", None)
             return
         await self._follow()
         self._watcher = asyncio.create_task(self._watch())
@@ -108,7 +108,7 @@ class Host:
         if self._previous is not None and self._previous.release.digest == pin.digest:
             self._swap(self._previous)
         elif self._refused is None or self._refused[0] != pin or time.monotonic() - self._refused[1] > RETRY_S:
-            await self._try(pin, f"{wanted.model}:{pin.version}")
+            await self._try(f"{wanted.model}:{pin.version}", pin)
 
     def _wanted(self) -> Aliases:
         model = self._settings.model or aliases.only_model()
@@ -117,23 +117,23 @@ class Host:
             raise AliasError(f'{model}: has no champion; promote a release: vigil promote TAG --why "..."')
         return wanted
 
-    async def _try(self, pin: Pin, tag: str) -> None:
+    async def _try(self, tag: str, pin: Pin | None) -> None:
         loop = asyncio.get_running_loop()
         try:
-            served = await loop.run_in_executor(None, self._load, tag, pin.digest)
+            served = await loop.run_in_executor(None, self._load, tag, pin)
         except UserError as error:
             reason = error.reason if isinstance(error, EngineError) else "verify"
             self._metrics.load_failures.labels(tag.split(":")[0], reason).inc()
-            self._refused = (pin, time.monotonic())
+            self._refused = (pin, time.monotonic()) if pin is not None else None
             self.reason = str(error) if self._live is None else self.reason
             log.error("release_refused", extra={"release": tag, "reason": reason, "error": str(error)})
             return
         self._refused = None
         self._swap(served)
 
-    def _load(self, tag: str, digest: str) -> Served:
+    def _load(self, tag: str, pin: Pin | None) -> Served:
         opened = store.open_folder(self._pinned, tag) if self._pinned is not None else store.open_release(tag)
-        if digest and opened.digest != digest:
+        if pin is not None and opened.digest != pin.digest:
             raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
         engine = Engine(opened, self._settings.providers, self._settings.threads)
         normal = reference.parse(opened.read(REFERENCE))
