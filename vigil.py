@@ -22,6 +22,15 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 
 
+def init(options: argparse.Namespace) -> int:
+    """Look at your data and write a commented TOML file that trains at once."""
+    from training import begin
+
+    begun = begin.write(options.name, Path(options.source), options.target)
+    print(begin.as_json(begun) if options.json else begin.as_text(begun))
+    return 0
+
+
 def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
     from training import config, distributed, outcome, run
@@ -196,6 +205,12 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
+    begun = verb(init)
+    begun.add_argument("name", help="of the release; the file is NAME.toml, here")
+    begun.add_argument(
+        "--from", dest="source", required=True, metavar="PATH", help="CSV, Parquet, NPZ, or image folder"
+    )
+    begun.add_argument("--target", default="", help="the column to predict; guessed if left out")
     trained = verb(train)
     trained.add_argument("config", help="a TOML file, for example examples/digits.toml")
     trained.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")

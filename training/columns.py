@@ -144,6 +144,15 @@ def is_number(cell: str) -> bool:
         return False
 
 
+def is_date(cell: str) -> bool:
+    """Return whether a cell holds a date or time, as `Times` reads it."""
+    try:
+        moment(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def moment(cell: str) -> float:
     """Return an ISO 8601 date or time as Unix seconds, in UTC unless it says otherwise; raises ValueError."""
     when = datetime.fromisoformat(cell.strip())

@@ -17,6 +17,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ _FORMAT = 1  # of the pixels; another one decodes anew
 _HEADER_BYTES = 128
 _PART_BYTES = 8 * 2**20  # of pixels that one thread decodes at a time
 _READ_BYTES = 2**24
+_ORIENTATION = 0x0112  # EXIF; 5 to 8 turn the image on its side
 _GREY, _GREY_16 = ("1", "L", "LA", "La"), ("I;16", "I;16L", "I;16B", "I;16N")
 _log = logging.getLogger(__name__)
 
@@ -91,6 +93,25 @@ def cached(job: Job) -> Decoded:
     if found is None:
         raise DataError(f"{folder}: the cache lost what was just written; let XDG_CACHE_HOME name another disk")
     return found
+
+
+def kinds(job: Job) -> tuple[set[tuple[int, int]], bool]:
+    """Return every (width, height) among the images, and whether all are grey, from their headers alone.
+
+    What cannot be read does not count. Raises DataError if none can be, or if Pillow is not installed.
+    """
+    _demand_pillow(job.root)
+    from PIL import Image
+
+    sizes, grey = set(), True
+    for name in job.files:
+        with suppress(*_unreadable()), Image.open(job.root / name) as image:
+            turned = image.getexif().get(_ORIENTATION, 1) > 4
+            sizes.add((image.height, image.width) if turned else image.size)
+            grey = grey and image.mode in (*_GREY, *_GREY_16)
+    if not sizes:
+        _first_shape(job)  # which says why
+    return sizes, grey
 
 
 def cache_folder() -> Path:
