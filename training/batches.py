@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from registry.errors import ConfigError
 from training import augment, checkpoint
 from training.config import Config
 from training.data import Moments
@@ -66,6 +67,11 @@ class Feed:
     def __init__(self, config: Config, train: Rows, moments: Moments, world: World, device: torch.device) -> None:
         self.config, self.train, self.moments, self.world, self.device = config, train, moments, world, device
         self.per_epoch = max(1, len(train.y) // config.loop.batch_rows)
+        if world.size > config.loop.batch_rows:
+            raise ConfigError(
+                f"loop.batch_rows: {config.loop.batch_rows} rows for {world.size} processes; "
+                "at least one for each is needed: raise it, or start fewer"
+            )
         self._dealt_epoch, self._dealt = -1, list[np.ndarray]()
 
     def batch(self, step: int) -> list[Piece]:

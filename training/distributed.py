@@ -6,6 +6,8 @@ uses its own part. So on the CPU the processes together do what one would do alo
 """
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +16,6 @@ from datetime import timedelta
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -69,6 +70,16 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def size() -> int:
+    """Return how many processes torchrun started, 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def words() -> list[str]:
+    """Return how this program was started, as the first words of a command."""
+    return ["torchrun", "--nproc-per-node", str(size()), "-m", "vigil"] if size() > 1 else ["vigil"]
+
+
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, until the block ends; without torchrun, this process is alone.
@@ -76,24 +87,33 @@ def joined(device: str) -> Iterator[World]:
     device: "cpu" talks over gloo, "cuda" over NCCL with one GPU per process.
     Raises StackError if another process of the run ends before the block does.
     """
-    own, size = rank(), int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if size() == 1:
         yield World()
         return
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
-        yield World(own, size)
+        yield World(rank(), size())
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in _LOST):
+        if not is_loss(error):
             raise
+        # torchrun sends SIGTERM to those that are left within a tenth of a second; this one ends by itself.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise StackError(
-            f"training: process {own} of {size} stopped, because another one ended (killed, out of memory, or "
+            f"training: process {rank()} of {size()} stopped, because another one ended (killed, out of memory, or "
             "with a message of its own); what was saved last is whole: start all of them again with --resume"
         ) from error
-    finally:
+    except BaseException:
         distributed.destroy_process_group()
+        raise
+    distributed.destroy_process_group()
+
+
+def is_loss(error: RuntimeError) -> bool:
+    """Return whether `error` says that another process of the run is gone."""
+    return any(sign in str(error) for sign in _LOST)
 
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo", "NCCL")
@@ -148,8 +168,22 @@ class _SharedNorm(_BatchNorm):
         self.running_var.lerp_(variance, step)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over the processes; each of them depends on it, so the gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_context: object, own: Tensor) -> Tensor:
+        total = own.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_context: object, gradient: Tensor) -> Tensor:
+        return _Sum.forward(_context, gradient)
+
+
 def _sum(own: Tensor) -> Tensor:
-    total: Tensor = all_reduce(own)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(own)  # type: ignore[no-untyped-call]
     return total
 
 

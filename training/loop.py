@@ -147,6 +147,8 @@ class _Trainer:
 
     def _stopped(self, number: int) -> str:
         name = signal.Signals(number).name if number else "a signal to another process"
+        if self.run.world.size > 1:
+            name += " (torchrun sends it to all when one process ends; its report names the first)"
         return (
             f"stopped by {name} at step {self.state.step} of {self.total}, "
             f"saved in {self.run.folder / CHECKPOINT}; resume with {self.run.resume_command}"

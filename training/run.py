@@ -72,7 +72,7 @@ class Order:
     @property
     def command(self) -> str:
         """Return the words that ask for the same run again."""
-        words = ["vigil", "train", str(self.config_path)]
+        words = [*distributed.words(), "train", str(self.config_path)]
         words += ["--run-folder", str(self.run_folder)] if self.run_folder else []
         for key, value in (self.overrides or {}).items():
             words += ["--data", str(value)] if key == "data.path" else ["--set", f"{key}={json.dumps(value)}"]
