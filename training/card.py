@@ -40,7 +40,7 @@ def sections(facts: Facts) -> list[Section]:
         Section("Training", _training(facts.fit)),
         Section("Architecture", (Text(f"{facts.parameters:,} trained parameters."), Code(facts.architecture))),
         Section("Hyper-parameters", (_settings(draft.config),)),
-        Section("Parity certificate", _parity(draft.parity)),
+        Section("Parity certificate", _parity(draft)),
         Section("Drift reference", _reference(facts.files)),
         Section("Reproduce", _reproduce(draft)),
     ]
@@ -186,15 +186,24 @@ def _value(value: Any) -> str:
     return "none" if value == "" else str(value)
 
 
-def _parity(parity: dict[str, Any]) -> tuple[Block, ...]:
+def _parity(draft: Draft) -> tuple[Block, ...]:
+    parity = draft.parity
     entries = parity.get("by_provider", [parity])
     lines = [_certificate(entry) for entry in entries]
     header = ("provider, precision", "rows", "batch sizes", "largest difference", "mean", "top class changes")
     versions = [f"{e['provider']}: {_versions(e['versions'])}." for e in entries if "versions" in e]
     return (
         Text("The ONNX file answers what the PyTorch model answered, on rows it was not trained on."),
-        Table(header, tuple(lines)), *(Text(said) for said in versions),
+        *([Text(f"It computes in {draft.precision} and was made from {draft.parent}.")] if draft.parent else []),
+        Table(header, tuple(lines)), *(Text(said) for said in versions), *_variants(parity.get("variants")),
     )  # fmt: skip
+
+
+def _variants(tried: list[dict[str, Any]] | None) -> tuple[Block, ...]:
+    if not tried:
+        return ()
+    said = "What other precisions cost and gain, on the test rows, timed in turns with one thread (medians):"
+    return Text(said), results.variants(tried), *(Text(line) for line in results.refusals(tried))
 
 
 def _certificate(entry: dict[str, Any]) -> tuple[str, ...]:

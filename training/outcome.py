@@ -10,7 +10,10 @@ from training import document, results
 
 @dataclass(frozen=True)
 class Outcome:
-    """A published release; metrics, baselines, parity and gate are those of its manifest; timing: see loop.Fit."""
+    """A published release; metrics, baselines, parity and gate are those of its manifest; timing: see loop.Fit.
+
+    variants: the tags of the releases in other precisions; `parity["variants"]` says what became of each.
+    """
 
     tag: str
     metrics: dict[str, Any]
@@ -20,19 +23,23 @@ class Outcome:
     seconds: float
     run_folder: Path
     timing: list[dict[str, float]] = field(default_factory=list)
+    variants: list[str] = field(default_factory=list)
 
 
 def as_text(outcome: Outcome) -> str:
     """Return the results, model and baselines in one table, and what to do next."""
     parity = outcome.parity
+    tried = parity.get("variants")
     verdict = "holds" if outcome.gate["beats_baselines"] else "does not hold"
     return "\n".join([
         *document.plain(results.table(outcome.metrics, outcome.baselines)), "",
         f"on {outcome.metrics['rows']} test rows, 95 % intervals; the model {verdict} against the baselines",
         f"ONNX agrees with PyTorch within {parity['max_difference']:.2g} on {parity['rows']} rows "
         f"(limit {parity['limit']:.2g})",
+        *(["", *document.plain(results.variants(tried)), *results.refusals(tried), ""] if tried else []),
         pace(outcome.timing),
         f"published {outcome.tag} in {outcome.seconds:.1f} s; the card is {outcome.run_folder}/release/card.html",
+        *(f"published {tag}" for tag in outcome.variants),
         f'next: vigil promote {outcome.tag} --why "..."',
     ])  # fmt: skip
 

@@ -42,6 +42,21 @@ def table(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Table:
     return Table(("", *(metric.replace("_", " ") for metric in names)), tuple(lines))
 
 
+def variants(tried: list[dict[str, Any]]) -> Table:
+    """Return what each precision costs and gains, one row each; see `variants.Made`."""
+    metric = next((row["metric"] for row in tried if "metric" in row), "accuracy")
+    header = (
+        "precision", metric.replace("r2", "R2"), "lost (at most)", "largest difference", "top class differs",
+        "ms, 1 row", "ms, 64 rows", "MB", "verdict",
+    )  # fmt: skip
+    return Table(header, tuple(_variant(row) for row in tried))
+
+
+def refusals(tried: list[dict[str, Any]]) -> list[str]:
+    """Return why precisions were refused, a sentence each."""
+    return [f"{row['precision']} was refused: {row['reason']}." for row in tried if not row["accepted"]]
+
+
 def interval(found: Mapping[str, float] | None) -> str:
     """Return "0.971 (0.947-0.985)", or "-" where nothing was measured."""
     if not found:
@@ -235,3 +250,19 @@ def weakest_slice(draft: Draft) -> str:
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+def _variant(row: Mapping[str, Any]) -> tuple[str, ...]:
+    def shown(key: str, form: str) -> str:
+        return "-" if row.get(key) is None else format(row[key], form)
+
+    lost = f"{row['lost']['value']:.4f} ({row['lost']['upper']:.4f})" if "lost" in row else "-"
+    times = [
+        shown(f"ms_batch_{size}", ".3g") + (f" ({gain:.2f} x)" if (gain := row.get(f"speedup_batch_{size}")) else "")
+        for size in (1, 64)
+    ]
+    verdict = "accepted" if row["accepted"] else "refused"
+    return (
+        row["precision"], shown("value", ".4f"), lost, shown("max_difference", ".2g"), shown("top_class_share", ".2%"),
+        *times, shown("size_mb", ".3g"), verdict,
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from monitoring import reference
 from registry import durable, store
-from registry.release import HELDOUT, MODEL, OUTPUTS, REFERENCE, Draft
+from registry.release import HELDOUT, MODEL, OUTPUTS, REFERENCE, Draft, Release
 from training import (
     baselines,
     calibration,
@@ -33,6 +33,7 @@ from training import (
     split,
     step,
     threshold,
+    variants,
     verdict,
 )  # fmt: skip
 from training import config as configuration
@@ -41,6 +42,7 @@ from training.data import Table
 from training.distributed import World
 from training.outcome import Outcome
 from training.split import Parts
+from training.variants import Variant
 
 MOST_HELDOUT = 2000
 RESUME_SECTIONS = ("task", "data", "split", "explore", "augment", "model", "optimizer", "schedule", "loop")
@@ -119,20 +121,20 @@ def carry_out(order: Order, say: Progress) -> Outcome:
         files = order.folder / "release"
         shutil.rmtree(files, ignore_errors=True)
         files.mkdir()
-        parity = write_model(task, trained.model, files / MODEL)
-        say(f"export: agrees within {parity['max_difference']:.2g}")
-        test = task.table.x[task.parts.test]
-        answers = export.run(export.open_file(files / MODEL), test, 64)[0]
-        answered = on_test_rows(task, answers, simple, trained)
-        write_rows(task, answered, files)
-        draft = make_draft(task, answered, parity)
-        write_card(draft, trained, answered, files)
-        release = store.publish(draft, files)
+        full = write_model(task, trained.model, files / MODEL)
+        say(f"export: agrees within {full.parity['max_difference']:.2g}")
+        made = make_variants(task, trained, full)
+        full, *accepted = (replace(one, parity=one.parity | {"variants": made.table}) for one in (full, *made.accepted))
+        release = publish(task, simple, trained, full)
         say(f"published: {release.tag}")
-    seconds = round(time.monotonic() - started, 2)
+        others = [publish(task, simple, trained, variant, release.tag).tag for variant in accepted]
+        for tag in others:
+            say(f"published: {tag}")
+    said, seconds = release.manifest, round(time.monotonic() - started, 2)
     return Outcome(
-        release.tag, draft.metrics, draft.baselines, parity, draft.gate, seconds, order.folder, trained.fit.timing
-    )
+        release.tag, said.metrics, said.baselines, said.parity, said.gate, seconds, order.folder, trained.fit.timing,
+        others,
+    )  # fmt: skip
 
 
 def assist(order: Order) -> int:
@@ -208,19 +210,45 @@ def resume_settings(task: Task, world: World) -> dict[str, Any]:
     return settings | {"data_digest": task.table.digest, "processes": world.size}
 
 
-def write_model(task: Task, model: models.Trainable, path: Path) -> dict[str, Any]:
-    """Write the ONNX file and return its parity certificate on rows the model was not trained on."""
+def asked(task: Task, model: models.Trainable) -> export.Asked:
+    """Return what the exported file must look like from outside."""
+    unit = float(model.scale) if isinstance(model, models.Regressor) else 1.0
+    return export.Asked(task.table.spec, task.table.classes, task.table.task, unit)
+
+
+def write_model(task: Task, model: models.Trainable, path: Path) -> Variant:
+    """Write the ONNX file; return it with its parity certificate on rows the model was not trained on."""
     table, parts = task.table, task.parts
     # Not the commit, which the manifest holds: a commit that changes no weight must change no byte.
     facts = {
         "name": task.config.name, "classes": json.dumps(table.classes), "columns": json.dumps(table.names),
         "data_digest": table.digest,
     }  # fmt: skip
-    unit = float(model.scale) if isinstance(model, models.Regressor) else 1.0
-    asked = export.Asked(table.spec, table.classes, table.task, unit)
-    export.export(model, asked, path, facts)
+    export.export(model, asked(task, model), path, facts)
     held_out = np.concatenate([parts.test, parts.validation])[: certificate.MOST_ROWS]
-    return certificate.certify(model, asked, path, table.x[held_out], certificate.Limit(task.config.export.limit))
+    limit = certificate.Limit(task.config.export.limit)
+    parity = certificate.certify(model, asked(task, model), path, table.x[held_out], limit)
+    return Variant("fp32", path, parity, export.run(export.open_file(path), table.x[parts.test], 64)[0])
+
+
+def make_variants(task: Task, trained: Trained, full: Variant) -> variants.Made:
+    """Return what came of the other precisions that the settings ask for, judged on the test rows."""
+    table, parts = task.table, task.parts
+    source = variants.Source(trained.model, asked(task, trained.model), full)
+    rows = variants.Rows(table.x[parts.validation], table.x[parts.test], table.y[parts.test], trained.threshold)
+    return variants.make(task.config, source, rows, task.order.folder)
+
+
+def publish(
+    task: Task, simple: dict[str, np.ndarray], trained: Trained, file: Variant, parent: str | None = None
+) -> Release:
+    """Return the release of an exported file; parent: of a variant, the tag of the release in fp32."""
+    files = file.path.parent
+    answered = on_test_rows(task, file.answers, simple, trained)
+    write_rows(task, answered, files)
+    draft = replace(make_draft(task, answered, file.parity), precision=file.precision, parent=parent)
+    write_card(draft, trained, answered, files)
+    return store.publish(draft, files)
 
 
 def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
@@ -15,7 +15,7 @@ import onnxruntime
 from registry import gate
 from registry.errors import ExportError
 from registry.release import MODEL
-from training import certificate, export, intervals, models, precision
+from training import certificate, evaluate, export, intervals, models, precision
 from training.certificate import Limit
 from training.config import Config
 from training.export import Asked
@@ -27,40 +27,32 @@ TIMED_S, FEWEST_ROUNDS, MOST_ROUNDS = 0.5, 15, 301
 
 
 @dataclass(frozen=True)
-class Source:
-    """What variants are made from: the model, its fp32 file, the certificate of that, its answers to the test rows."""
-
-    model: models.Trainable
-    asked: Asked
-    path: Path
-    parity: dict[str, Any]
-    answers: np.ndarray
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What judges them. calibration, x: raw rows of validation and test; y: truth of the latter.
-
-    decide: from answers (n, classes) to class indices; see `Draft.decide`. It is not used in a regression.
-    """
-
-    calibration: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    decide: Callable[[np.ndarray], np.ndarray] = field(default=lambda answers: answers.argmax(axis=1))
-
-
-@dataclass(frozen=True)
 class Variant:
-    """A file in another precision that may become a release, with its certificate.
-
-    answers: to the test rows, float32 (n, width).
-    """
+    """An exported file in one precision with its certificate; answers: to the test rows, float32 (n, width)."""
 
     precision: str
     path: Path
     parity: dict[str, Any]
     answers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Source:
+    """What variants are made from: the model and its file in fp32."""
+
+    model: models.Trainable
+    asked: Asked
+    full: Variant
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What judges them. calibration, x: raw rows of validation and test; y: truth of x; threshold: see Draft."""
+
+    calibration: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +72,7 @@ def make(config: Config, source: Source, rows: Rows, folder: Path) -> Made:
     """Return the variants that `config.export.variants` names, each as `folder/release-PRECISION/model.onnx`.
 
     One that cannot be made, disagrees, loses accuracy or gains no speed is not an error: its row says
-    why it was refused. The rows belong into `parity["variants"]` of the manifest.
+    why it was refused. The table is stored as `parity["variants"]` in every manifest.
     """
     found = [_made(wanted, config, source, rows, folder) for wanted in dict.fromkeys(config.export.variants)]
     if not found:
@@ -100,7 +92,7 @@ def lost(config: Config, rows: Rows, full: np.ndarray, coarse: np.ndarray) -> di
         worse, better = ((answers[:, 0].astype(np.float64) - rows.y) ** 2 / rows.y.var() for answers in (coarse, full))
         found = intervals.difference(worse, better, confidence)
         return {"value": found["value"], "upper": found["upper"]}
-    was, now = (rows.decide(answers) == rows.y for answers in (full, coarse))
+    was, now = (evaluate.decide(answers, rows.threshold) == rows.y for answers in (full, coarse))
     gained, dropped, count = int((now & ~was).sum()), int((was & ~now).sum()), len(rows.y)
     z = NormalDist().inv_cdf(confidence)
     upper = gate.least_margin(lambda m: m >= 1 or (m > -1 and gate.score(gained, dropped, count, m) >= z))
@@ -153,7 +145,7 @@ def _made(
         return row | {"reason": str(error)}, None
     coarse = export.run(export.open_file(path), rows.x, 64)[0]
     row |= {key: parity[key] for key in ("max_difference", "top_class_share")} | _score(config, rows, coarse)
-    row |= {"lost": lost(config, rows, source.answers, coarse)} | speed(source.path, path, rows.x)
+    row |= {"lost": lost(config, rows, source.full.answers, coarse)} | speed(source.full.path, path, rows.x)
     objections = _objections(config, row, len(rows.y))
     row |= {"accepted": not objections, "reason": "; ".join(objections) or "keeps its accuracy and is faster"}
     return row, None if objections else Variant(wanted, path, parity, coarse)
@@ -162,23 +154,28 @@ def _made(
 def _full_row(config: Config, source: Source, rows: Rows, others: list[dict[str, Any]]) -> dict[str, Any]:
     clock = next((row for row in others if "provider" in row), {})
     times = {f"ms_batch_{size}": clock[f"fp32_ms_batch_{size}"] for size in BATCH_ROWS if clock}
-    agrees = {key: source.parity[key] for key in ("max_difference", "top_class_share")}
-    said = {"precision": "fp32", "accepted": True, "reason": "the release itself", "size_mb": _megabytes(source.path)}
-    return said | agrees | _score(config, rows, source.answers) | times
+    agrees = {key: source.full.parity[key] for key in ("max_difference", "top_class_share")}
+    said = {
+        "precision": "fp32",
+        "accepted": True,
+        "reason": "the release itself",
+        "size_mb": _megabytes(source.full.path),
+    }
+    return said | agrees | _score(config, rows, source.full.answers) | times
 
 
 def _convert(wanted: str, source: Source, rows: Rows, path: Path) -> None:
-    if export.beside(source.path).exists():
-        raise ExportError(f"{source.path}: has its weights in a second file; variants are made of models in one")
+    if export.beside(source.full.path).exists():
+        raise ExportError(f"{source.full.path}: has its weights in a second file; variants are made of models in one")
     try:
         if wanted == "fp16":
-            precision.fp16(source.path, path)
+            precision.fp16(source.full.path, path)
         else:
-            precision.int8(source.path, path, rows.calibration)
+            precision.int8(source.full.path, path, rows.calibration)
     except ExportError:
         raise
     except Exception as error:  # the converters have no class of errors of their own
-        raise ExportError(f"{source.path}: cannot be converted to {wanted}: {error}") from error
+        raise ExportError(f"{source.full.path}: cannot be converted to {wanted}: {error}") from error
     export.check(path, source.asked)
 
 
@@ -201,7 +198,7 @@ def _score(config: Config, rows: Rows, answers: np.ndarray) -> dict[str, Any]:
     if config.task == "regression":
         value = 1 - ((answers[:, 0].astype(np.float64) - rows.y) ** 2).mean() / rows.y.var()
         return {"metric": "r2", "value": float(value)}
-    return {"metric": "accuracy", "value": float((rows.decide(answers) == rows.y).mean())}
+    return {"metric": "accuracy", "value": float((evaluate.decide(answers, rows.threshold) == rows.y).mean())}
 
 
 def _megabytes(path: Path) -> float:

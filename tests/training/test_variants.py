@@ -1,4 +1,6 @@
+import io
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ from onnx import numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.metrics import r2_score
 
+from registry import gate, store
 from registry.errors import ExportError
 from registry.release import InputSpec
-from training import certificate, export, models, precision, variants
+from serving.engine import Engine
+from training import certificate, export, models, outcome, precision, results, run, variants
 from training.config import Config, Export, Model
 from training.data import moments
 
@@ -48,7 +52,7 @@ def digits(tmp_path_factory):
     export.export(model, DIGITS, path, {"name": "digits"})
     parity = certificate.certify(model, DIGITS, path, x[1100:], certificate.Limit(1e-4))
     answers = export.run(export.open_file(path), x[1100:], 64)[0]
-    source = variants.Source(model, DIGITS, path, parity, answers)
+    source = variants.Source(model, DIGITS, variants.Variant("fp32", path, parity, answers))
     return source, variants.Rows(x[900:1100], x[1100:], y[1100:])
 
 
@@ -69,7 +73,7 @@ def prices(tmp_path_factory):
     answers = models.predict(model, x)[0]
     y = answers[:, 0].astype(np.float64) + np.random.default_rng(1).normal(0, 2e5, 700)
     parity = certificate.certify(model, LARGE, path, x[400:], certificate.Limit(1e-4))
-    source = variants.Source(model, LARGE, path, parity, answers[400:])
+    source = variants.Source(model, LARGE, variants.Variant("fp32", path, parity, answers[400:]))
     return source, variants.Rows(x[:400], x[400:], y[400:])
 
 
@@ -77,8 +81,8 @@ def test_every_precision_has_a_row_with_what_it_costs_and_gains(digits, made):
     source, rows = digits
     full, *others = made.table
     assert [row["precision"] for row in made.table] == ["fp32", "fp16", "int8"]
-    assert full["value"] == (source.answers.argmax(axis=1) == rows.y).mean() > 0.8
-    assert full["max_difference"] == source.parity["max_difference"]
+    assert full["value"] == (source.full.answers.argmax(axis=1) == rows.y).mean() > 0.8
+    assert full["max_difference"] == source.full.parity["max_difference"]
     for row in others:
         assert row["size_mb"] < full["size_mb"]
         assert row["lost"]["value"] == pytest.approx(full["value"] - row["value"])
@@ -96,7 +100,7 @@ def test_an_accepted_variant_is_a_file_whose_answers_and_certificate_are_its_own
     for variant in made.accepted:
         assert [path.name for path in variant.path.parent.iterdir()] == ["model.onnx"]
         assert np.array_equal(export.run(export.open_file(variant.path), rows.x, 64)[0], variant.answers)
-        assert not np.array_equal(variant.answers, source.answers)
+        assert not np.array_equal(variant.answers, source.full.answers)
         assert variant.parity["precision"] == variant.precision
         assert variant.parity["rows"] == len(rows.x) + len(rows.calibration)
         assert variant.parity["outputs"] == ["probabilities"]
@@ -128,8 +132,8 @@ def test_int8_has_one_scale_per_channel_and_keeps_the_last_layer(made):
 
 def test_the_same_file_gives_the_same_bytes_again(digits, made, tmp_path):
     source, rows = digits
-    precision.fp16(source.path, tmp_path / "fp16.onnx")
-    precision.int8(source.path, tmp_path / "int8.onnx", rows.calibration)
+    precision.fp16(source.full.path, tmp_path / "fp16.onnx")
+    precision.int8(source.full.path, tmp_path / "int8.onnx", rows.calibration)
     for variant in made.accepted:
         assert (tmp_path / f"{variant.precision}.onnx").read_bytes() == variant.path.read_bytes()
 
@@ -148,12 +152,12 @@ def test_a_variant_that_loses_accuracy_or_gains_no_speed_is_refused_with_numbers
 def test_too_few_rows_are_said_to_be_too_few(digits, tmp_path):
     source, rows = digits
     few = variants.Rows(rows.calibration, rows.x[:60], rows.y[:60])
-    found = variants.make(asked_for("fp16"), _with(source, answers=source.answers[:60]), few, tmp_path)
+    found = variants.make(asked_for("fp16"), _with(source, answers=source.full.answers[:60]), few, tmp_path)
     assert "; too few rows to tell)" in found.table[1]["reason"]
 
 
-def _with(source, **changed):
-    return variants.Source(**vars(source) | changed)
+def _with(source, model=None, **changed):
+    return replace(source, model=model or source.model, full=replace(source.full, **changed))
 
 
 def test_no_variant_is_made_unless_it_is_asked_for(digits, tmp_path):
@@ -172,10 +176,10 @@ def test_numbers_above_the_largest_of_fp16_survive_because_only_layers_are_halve
 
 def test_what_a_regression_loses_is_the_difference_in_r2(prices):
     source, rows = prices
-    coarse = source.answers + np.random.default_rng(2).normal(0, 1e5, source.answers.shape).astype(np.float32)
-    found = variants.lost(asked_for(task="regression"), rows, source.answers, coarse)
-    assert found["value"] == pytest.approx(r2_score(rows.y, source.answers) - r2_score(rows.y, coarse), abs=1e-6)
-    squares = [(answers[:, 0] - rows.y) ** 2 / rows.y.var() for answers in (coarse, source.answers)]
+    coarse = source.full.answers + np.random.default_rng(2).normal(0, 1e5, source.full.answers.shape).astype(np.float32)
+    found = variants.lost(asked_for(task="regression"), rows, source.full.answers, coarse)
+    assert found["value"] == pytest.approx(r2_score(rows.y, source.full.answers) - r2_score(rows.y, coarse), abs=1e-6)
+    squares = [(answers[:, 0] - rows.y) ** 2 / rows.y.var() for answers in (coarse, source.full.answers)]
     half = scipy.stats.norm.ppf(0.95) * scipy.stats.sem(squares[0] - squares[1])
     assert found["upper"] == pytest.approx(found["value"] + half)
 
@@ -191,7 +195,7 @@ def test_what_a_classifier_loses_is_judged_by_the_rows_it_answers_otherwise(drop
 
 
 def test_the_threshold_of_a_binary_classifier_decides_what_is_lost():
-    rows = variants.Rows(np.empty(0), np.empty(9), np.ones(9, np.int64), lambda answers: answers[:, 1] >= 0.3)
+    rows = variants.Rows(np.empty(0), np.empty(9), np.ones(9, np.int64), threshold=0.3)
     full, coarse = np.tile([0.69, 0.31], (9, 1)), np.tile([0.71, 0.29], (9, 1))
     assert variants.lost(asked_for(), rows, full, coarse)["value"] == 1.0
 
@@ -201,7 +205,7 @@ def test_the_faster_of_two_files_is_found_faster(digits, tmp_path):
     torch.manual_seed(0)
     wide = models.Classifier(models.build(Model("cnn", width=64), (8, 8), 10, Path()), moments(rows.x))
     export.export(wide, DIGITS, tmp_path / "wide.onnx", {})
-    found = variants.speed(tmp_path / "wide.onnx", source.path, rows.x)
+    found = variants.speed(tmp_path / "wide.onnx", source.full.path, rows.x)
     assert variants.least_speedup(found) > 2
     assert found["provider"] in certificate.PROVIDERS
 
@@ -254,7 +258,72 @@ def test_converting_says_nothing_and_leaves_the_logging_of_the_process_alone(dig
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)
     before = root.handlers[:]
-    precision.int8(source.path, tmp_path / "int8.onnx", rows.calibration)
+    precision.int8(source.full.path, tmp_path / "int8.onnx", rows.calibration)
     assert root.handlers == before
     root.removeHandler(handler)
     assert capfd.readouterr() == ("", "")
+
+
+RUN = """
+name = "digits"
+[data]
+source = "digits"
+[model]
+kind = "cnn"
+width = 8
+[loop]
+epochs = 3
+[export]
+variants = ["fp16", "int8"]
+most_accuracy_lost = 1.0
+least_speedup = 0.0
+"""
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    """A run with both variants, and the store it published into."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "run.toml").write_text(RUN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(folder / "bentoml"))
+        return run.train(folder / "run.toml", folder / "run"), folder / "bentoml"
+
+
+@pytest.fixture
+def trained(once, home, monkeypatch):
+    monkeypatch.setenv("BENTOML_HOME", str(once[1]))
+    return once[0]
+
+
+def test_variants_are_releases_of_their_own_that_serve_and_may_be_promoted(trained):
+    parent = store.open_release(trained.tag)
+    assert (parent.manifest.precision, parent.manifest.parent) == ("fp32", None)
+    assert [row["accepted"] for row in parent.manifest.parity["variants"]] == [True, True, True]
+    for tag, wanted in zip(trained.variants, ("fp16", "int8"), strict=True):
+        made = store.open_release(tag)
+        assert (made.name, made.manifest.precision, made.manifest.parent) == ("digits", wanted, trained.tag)
+        assert made.manifest.parity["precision"] == wanted
+        assert made.manifest.parity["variants"] == parent.manifest.parity["variants"]
+        with np.load(io.BytesIO(made.read("heldout.npz")), allow_pickle=False) as held:
+            x, y, recorded = held["x"], held["y"], held["probabilities"]
+        assert np.abs(Engine(made, ("cpu",), threads=1).run(x) - recorded).max() < 1e-6
+        assert made.manifest.metrics["accuracy"]["value"] == pytest.approx((recorded.argmax(axis=1) == y).mean())
+        assert not [said for said in gate.objections(made, parent) if "parity" in said]
+        assert f"It computes in {wanted} and was made from {trained.tag}." in made.read("card.md").decode()
+
+
+def test_the_outcome_and_the_card_show_the_table_and_the_tags(trained):
+    text = outcome.as_text(trained)
+    card = store.open_release(trained.tag).read("card.md").decode()
+    for wanted in ("fp32", "fp16", "int8"):
+        assert any(line.split()[:1] == [wanted] and line.endswith("accepted") for line in text.splitlines())
+        assert f"| {wanted} | 0." in card
+    for tag in trained.variants:
+        assert f"published {tag}" in text
+
+
+def test_a_refused_variant_is_shown_with_its_reason_and_not_published():
+    tried = [{"precision": "fp32", "accepted": True}, {"precision": "int8", "accepted": False, "reason": "too slow"}]
+    assert results.refusals(tried) == ["int8 was refused: too slow."]
+    assert [row[-1] for row in results.variants(tried).rows] == ["accepted", "refused"]
