@@ -125,14 +125,14 @@ def carry_out(order: Order, say: Progress) -> Outcome:
         say(f"export: agrees within {full.parity['max_difference']:.2g}")
         made = make_variants(task, trained, full)
         full, *accepted = (replace(one, parity=one.parity | {"variants": made.table}) for one in (full, *made.accepted))
-        release = publish(task, simple, trained, full)
+        draft, release = publish(task, simple, trained, full)
         say(f"published: {release.tag}")
-        others = [publish(task, simple, trained, variant, release.tag).tag for variant in accepted]
+        others = [publish(task, simple, trained, variant, release.tag)[1].tag for variant in accepted]
         for tag in others:
             say(f"published: {tag}")
-    said, seconds = release.manifest, round(time.monotonic() - started, 2)
+    seconds = round(time.monotonic() - started, 2)
     return Outcome(
-        release.tag, said.metrics, said.baselines, said.parity, said.gate, seconds, order.folder, trained.fit.timing,
+        release.tag, draft.metrics, draft.baselines, draft.parity, draft.gate, seconds, order.folder, trained.fit.timing,
         others,
     )  # fmt: skip
 
@@ -241,14 +241,14 @@ def make_variants(task: Task, trained: Trained, full: Variant) -> variants.Made:
 
 def publish(
     task: Task, simple: dict[str, np.ndarray], trained: Trained, file: Variant, parent: str | None = None
-) -> Release:
-    """Return the release of an exported file; parent: of a variant, the tag of the release in fp32."""
+) -> tuple[Draft, Release]:
+    """Return the release of an exported file and its draft; parent: of a variant, the tag of the release in fp32."""
     files = file.path.parent
     answered = on_test_rows(task, file.answers, simple, trained)
     write_rows(task, answered, files)
     draft = replace(make_draft(task, answered, file.parity), precision=file.precision, parent=parent)
     write_card(draft, trained, answered, files)
-    return store.publish(draft, files)
+    return draft, store.publish(draft, files)
 
 
 def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
