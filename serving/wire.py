@@ -27,9 +27,10 @@ class Request:
 def decode_predict(body: bytes, spec: InputSpec) -> Request:
     """Return the rows of `{"rows": [...], "ids": [...]}`; `ids` may be left out.
 
-    A row is a nested list of the model's shape, or an object with its column names. A column of text
-    takes one of its values; null, or in an object no field at all, takes the fill of a column that has
-    one. Raises RequestError that names the field and the row; nothing is reshaped, cast or guessed.
+    A row is a nested list of the model's shape, or an object with its column names. A column of text takes
+    one of its values, a code also as a whole number; null, or in an object no field at all, takes the fill
+    of a column that has one. Raises RequestError that names the field and the row; nothing is reshaped,
+    cast or guessed.
     """
     said = _object(_json(body), known=("rows", "ids"))
     given = said.get("rows")
@@ -155,10 +156,11 @@ def _coded(given: list[Any], spec: InputSpec) -> list[Any]:
 
 
 def _code(value: Any, codes: dict[str, float], row: int, column: str) -> float:
-    if not isinstance(value, str) or value not in codes:
+    text = str(value) if type(value) is int else value  # a code such as 404 may be sent as a number; true may not
+    if not isinstance(text, str) or text not in codes:
         found = _shown(value) if isinstance(value, str) else _kind(value)
         _refuse("rows", row, f"must be one of {_some(codes)}, found {found}", "unknown_category", f"['{column}']")
-    return codes[value]
+    return codes[text]
 
 
 def _array(given: list[Any], body: bytes, spec: InputSpec) -> np.ndarray:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny_release import DIGITS, HOMES, IMAGE, TABLE, make_draft
 
 from registry.errors import RequestError
-from registry.release import Manifest, Release
+from registry.release import InputSpec, Manifest, Release
 from serving import wire
 
 ROW = np.arange(64).reshape(8, 8).tolist()
@@ -145,6 +145,14 @@ def test_a_value_that_a_column_does_not_have_is_named_with_those_it_has(row, mes
     with pytest.raises(RequestError) as caught:
         wire.decode_predict(body([row]), HOMES)
     assert message in str(caught.value) and caught.value.reason == reason
+
+
+def test_a_code_may_be_sent_as_a_whole_number_which_is_never_taken_for_an_index():
+    spec = InputSpec("float32", (1,), ("zip",), {"zip": ("1", "10", "20")})
+    assert wire.decode_predict(body([[10], ["10"], [1]]), spec).rows.tolist() == [[1], [1], [0]]
+    for wrong in (0, 2, 1.0, True, 10**40):
+        with pytest.raises(RequestError, match=r"rows\[0\]\['zip'\]: must be one of 1, 10, 20, found"):
+            wire.decode_predict(body([[wrong]]), spec)
 
 
 def test_null_in_a_column_without_a_fill_is_refused():
