@@ -126,6 +126,43 @@ def sign(options: argparse.Namespace) -> int:
     return 0
 
 
+def pack(options: argparse.Namespace) -> int:
+    """Write a release with its card and signature to one file, which `bentoml models import` reads too."""
+    from registry import archive
+
+    path = options.file or Path(options.tag.replace(":", "-") + archive.SUFFIX)
+    size = archive.pack(options.tag, path)
+    print(json.dumps({"file": str(path), "size_bytes": size}) if options.json else f"{path}: {size / 1e6:.2f} MB")
+    return 0
+
+
+def unpack(options: argparse.Namespace) -> int:
+    """Verify a release in a file and put it into the store; aliases and history do not travel."""
+    from registry import archive
+
+    tag = archive.unpack(options.file, int(options.most_gb * 1e9)).tag
+    print(json.dumps({"tag": tag}) if options.json else f'{tag}; to serve it: vigil promote {tag} --why "..."')
+    return 0
+
+
+def gc(options: argparse.Namespace) -> int:
+    """Say which releases nobody needs any more; delete them with --yes."""
+    from registry import collect
+
+    def say(verdicts: list[collect.Verdict]) -> None:
+        if options.json:
+            print(json.dumps(collect.as_dict(verdicts, deleted=options.yes)))
+        else:
+            print(collect.as_text(verdicts, deleted=options.yes), flush=True)
+
+    rule = collect.Rule(options.keep, options.broken)
+    if options.yes:
+        collect.collect(rule, say)
+    else:
+        say(collect.plan(rule))
+    return 0
+
+
 def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
     if options.model:
@@ -234,6 +271,18 @@ def parser() -> argparse.ArgumentParser:
     signed = verb(sign)
     signed.add_argument("tag", help="name:version")
     signed.add_argument("--key", required=True, help="PEM file of the private key; VIGIL_KEY_PASSWORD opens it")
+    packed = verb(pack)
+    packed.add_argument("tag", help="name:version")
+    packed.add_argument("file", type=Path, nargs="?", help="ends in .bentomodel; NAME-VERSION.bentomodel if left out")
+    unpacked = verb(unpack)
+    unpacked.add_argument("file", type=Path, help="what vigil pack or bentoml models export wrote")
+    unpacked.add_argument("--most-gb", type=float, default=8.0, help="refuse more content than this")
+    collected = verb(gc)
+    collected.add_argument(
+        "--keep", type=int, default=5, help="how many of the newest, and of the last champions, stay"
+    )
+    collected.add_argument("--broken", action="store_true", help="delete broken releases that hold no alias, too")
+    collected.add_argument("--yes", action="store_true", help="delete; without it nothing is changed")
     _address(verb(serve, model), port=3000)
     verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
     watched = _address(verb(watch, log), port=9109)

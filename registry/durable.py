@@ -34,9 +34,14 @@ def sync_tree(folder: Path) -> None:
     """Make every file below `folder`, and their names, durable."""
     for place, _, names in os.walk(folder):
         for name in names:
-            with open(os.path.join(place, name), "rb") as file:
-                os.fsync(file.fileno())
+            sync_file(Path(place) / name)
         sync_folder(Path(place))
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of `path` durable."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -33,6 +33,7 @@ SIGNATURE = "model.sig"
 BENTOML_FILE = "model.yaml"
 NOT_IN_MANIFEST = frozenset({MANIFEST, BENTOML_FILE, SIGNATURE})
 OUTPUTS = {"classification": "probabilities", "regression": "prediction"}
+MOST_MANIFEST_BYTES = 64_000_000
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a plain name: no folder, no way out of one
@@ -244,7 +245,10 @@ def _manifest_bytes(folder: Path, place: str) -> bytes:
     if not (folder / MANIFEST).is_file():
         raise ReleaseError(f"{place}: incomplete, there is no {MANIFEST} in {folder}; publish the model again")
     with open_plain(folder / MANIFEST, place) as file:
-        return file.read()
+        content = file.read(MOST_MANIFEST_BYTES + 1)
+    if len(content) > MOST_MANIFEST_BYTES:
+        raise ReleaseError(f"{place}: {MANIFEST} has more than {MOST_MANIFEST_BYTES / 1e6:g} MB")
+    return content
 
 
 def _parse(content: bytes, place: str) -> Manifest:

@@ -22,22 +22,6 @@ from serving.settings import Settings, from_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = [sys.executable, "-m", "model_signing"]
-PEM, PUBLIC = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-
-
-def write_pair(folder, name, key=None, password=None, form=serialization.PrivateFormat.TraditionalOpenSSL):
-    """Write a key pair as openssl does; return the paths of the private and the public file."""
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
-    private.write_bytes(key.private_bytes(PEM, form, hidden))
-    public.write_bytes(key.public_key().public_bytes(PEM, PUBLIC))
-    return private, public
-
-
-@pytest.fixture
-def pair(tmp_path):
-    return write_pair(tmp_path, "key")
 
 
 @pytest.fixture
@@ -71,8 +55,10 @@ def test_we_accept_the_signature_of_the_reference_implementation(publish, pair, 
 
 
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()])
-def test_a_signature_changes_neither_digest_nor_version_and_satisfies_the_demand(publish, tmp_path, curve, monkeypatch):
-    private, public = write_pair(tmp_path, "key", ec.generate_private_key(curve))
+def test_a_signature_changes_neither_digest_nor_version_and_satisfies_the_demand(
+    publish, write_pair, curve, monkeypatch
+):
+    private, public = write_pair("key", ec.generate_private_key(curve))
     made = publish()
     store.sign(made.tag, private)
     monkeypatch.setenv(signing.VARIABLE, str(public))
@@ -88,8 +74,8 @@ def test_an_unsigned_release_is_refused_where_a_signature_is_demanded_and_only_t
         store.open_release(made.tag)
 
 
-def test_the_signature_of_another_key_is_refused(signed, tmp_path, monkeypatch):
-    monkeypatch.setenv(signing.VARIABLE, str(write_pair(tmp_path, "other")[1]))
+def test_the_signature_of_another_key_is_refused(signed, write_pair, monkeypatch):
+    monkeypatch.setenv(signing.VARIABLE, str(write_pair("other")[1]))
     with pytest.raises(ReleaseError, match="was not made with the pair of the key"):
         store.open_release(signed.tag)
 
@@ -175,8 +161,8 @@ def test_an_altered_release_cannot_be_signed(publish, pair):
     assert not (made.path / "model.sig").exists()
 
 
-def test_a_key_with_a_password_signs_when_the_password_is_given(publish, tmp_path, monkeypatch):
-    private, public = write_pair(tmp_path, "key", password=b"secret", form=serialization.PrivateFormat.PKCS8)
+def test_a_key_with_a_password_signs_when_the_password_is_given(publish, write_pair, monkeypatch):
+    private, public = write_pair("key", password=b"secret", form=serialization.PrivateFormat.PKCS8)
     made = publish()
     with pytest.raises(ConfigError, match="VIGIL_KEY_PASSWORD holds the password"):
         store.sign(made.tag, private)
@@ -187,9 +173,9 @@ def test_a_key_with_a_password_signs_when_the_password_is_given(publish, tmp_pat
     signing.verify(store.sign(made.tag, private), public)
 
 
-def test_a_file_that_is_not_the_right_kind_of_key_is_named(signed, pair, tmp_path, monkeypatch):
+def test_a_file_that_is_not_the_right_kind_of_key_is_named(signed, pair, write_pair, tmp_path, monkeypatch):
     form = serialization.PrivateFormat.PKCS8
-    rsa_pair = write_pair(tmp_path, "rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048), form=form)
+    rsa_pair = write_pair("rsa", rsa.generate_private_key(public_exponent=65537, key_size=2048), form=form)
     for key, words in (
         (pair[1], "is no private key"),
         (rsa_pair[0], "no elliptic curve"),

@@ -1,0 +1,28 @@
+"""Key pairs for the tests of signatures."""
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+PEM, PUBLIC = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+
+
+@pytest.fixture
+def write_pair(tmp_path):
+    """Return a function that writes a key pair as openssl does, and gives the private and the public file."""
+
+    def write(name, key=None, password=None, form=serialization.PrivateFormat.TraditionalOpenSSL):
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+        private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub.pem"
+        private.write_bytes(key.private_bytes(PEM, form, hidden))
+        public.write_bytes(key.public_key().public_bytes(PEM, PUBLIC))
+        return private, public
+
+    return write
+
+
+@pytest.fixture
+def pair(write_pair):
+    """Return the files of one key pair."""
+    return write_pair("key")
