@@ -16,13 +16,29 @@ HEADER = ("release", "created", "metric", "precision", "size", "", "")
 
 def table(listings: list[Listing]) -> str:
     """Return one line per version, with the alias it holds or what is wrong with it."""
-    held = {name: _held(name) for name in {listing.tag.split(":")[0] for listing in listings if listing.ours}}
-    return _aligned([HEADER, *(_cells(listing, held) for listing in listings)])
+    known = {name: _held(name) for name in {listing.tag.split(":")[0] for listing in listings if listing.ours}}
+    return aligned([HEADER, *(_cells(listing, known) for listing in listings)])
 
 
 def as_json(listings: list[Listing]) -> str:
     """Return the listings as one JSON array."""
     return json.dumps([vars(listing) for listing in listings])
+
+
+def held(state: Aliases) -> dict[str, str]:
+    """Return the aliases that each version holds."""
+    names: dict[str, list[str]] = {}
+    for alias in ALIASES:
+        if pin := getattr(state, alias):
+            names.setdefault(pin.version, []).append(alias)
+    return {version: ", ".join(found) for version, found in names.items()}
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return the rows as text in columns; the last column takes what it needs."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = ("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def size(count: int) -> str:
@@ -54,36 +70,25 @@ def summary(release: Release) -> str:
         ("signature", SIGNATURE if (release.path / SIGNATURE).exists() else "none"),
         *(("card", str(release.path / file)) for file in ("card.html", "card.md") if file in said.files),
     ]  # fmt: skip
-    return _aligned(lines)
+    return aligned(lines)
 
 
 def _held(name: str) -> dict[str, str]:
     try:
-        state = aliases.read(name)
+        return held(aliases.read(name))
     except AliasError as error:
         return {"": f"ALIASES UNREADABLE {error}"}
-    held: dict[str, list[str]] = {}
-    for alias in ALIASES:
-        if pin := getattr(state, alias):
-            held.setdefault(pin.version, []).append(alias)
-    return {version: ", ".join(names) for version, names in held.items()}
 
 
-def _cells(listing: Listing, held: dict[str, dict[str, str]]) -> tuple[str, ...]:
+def _cells(listing: Listing, known: dict[str, dict[str, str]]) -> tuple[str, ...]:
     name, version = listing.tag.split(":")
-    mine = held.get(name, {})
+    mine = known.get(name, {})
     state = f"BROKEN {listing.problem}" if listing.ours else listing.problem
     if not listing.problem:
         state = mine.get("") or mine.get(version, "")
     value = "" if listing.value is None else f"{listing.metric} {listing.value:.4f}"
     signed = "signed" if listing.signed else ""
     return (listing.tag, listing.created, value, listing.precision, size(listing.size_bytes), signed, state or "")
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    lines = ("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _task(said: Manifest) -> str:
