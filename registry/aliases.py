@@ -185,8 +185,10 @@ def _reason(why: str) -> str:
 
 def _write(aliases: Aliases) -> None:
     content = json.dumps(as_dict(aliases), indent=1).encode()
-    durable.write_atomically(path(aliases.model), content)
-    durable.write_atomically(copy_of(aliases.model), content)
+    for file in (path(aliases.model), copy_of(aliases.model)):
+        for left in file.parent.glob(f".{file.name}.*.tmp"):  # of a killed writer: the lock is ours now
+            left.unlink()
+        durable.write_atomically(file, content)
 
 
 def _parse(model: str, content: bytes) -> Aliases:

@@ -1,5 +1,4 @@
 import json
-import multiprocessing
 import shutil
 
 import pytest
@@ -165,31 +164,6 @@ def test_the_only_model_is_found_and_several_are_listed(publish):
     aliases.promote(publish("two").tag, "first")
     with pytest.raises(AliasError, match="2 models have a champion: one, two"):
         aliases.only_model()
-
-
-def _promote_and_roll_back(tags, rounds):
-    for round_ in range(rounds):
-        for tag in tags:
-            try:
-                aliases.promote(tag, f"round {round_}", force=True)
-            except AliasError as error:
-                if "already" not in str(error):
-                    raise
-
-
-def test_promoters_at_once_lose_no_line_of_the_history(publish):
-    tags = [publish(seed=seed).tag for seed in range(3)]
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_promote_and_roll_back, args=(tags, 5)) for _ in range(4)]
-    for worker in workers:
-        worker.start()
-    while any(worker.is_alive() for worker in workers):
-        state = aliases.read("tiny")  # a reader never sees half a change
-        assert len(state.line) == len(state.history)
-    assert [worker.exitcode for worker in workers] == [0] * 4
-    history = aliases.read("tiny").history
-    for before, after in zip(history, history[1:], strict=False):
-        assert after.from_version == before.to_version  # each change started from the one before
 
 
 def test_a_deleted_champion_does_not_stop_the_listing(publish):

@@ -1,71 +1,12 @@
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from tiny_release import make_draft, make_files
 
 from registry import release, store
 from registry.errors import ReleaseError
-
-ROOT = Path(__file__).resolve().parents[2]
-PUBLISHER = """
-import sys; sys.path[:0] = [{root!r}, {tests!r}]
-from pathlib import Path
-from tiny_release import make_draft
-from registry import store
-print("ready", flush=True)
-for second in range({count}):
-    made = store.publish(make_draft(created=f"2026-11-24T11:%02d:%02dZ" % divmod(second, 60)), Path({files!r}))
-    print(made.tag, flush=True)
-"""
-
-
-def start_publisher(files, count):
-    code = PUBLISHER.format(root=str(ROOT), tests=str(ROOT / "tests"), files=str(files), count=count)
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-
-
-def kill_loop(tmp_path, kills):
-    files = make_files(tmp_path / "files")
-    (files / "large.bin").write_bytes(os.urandom(4_000_000))  # long enough to be killed inside
-    for kill in range(kills):
-        process = start_publisher(files, 60)
-        assert process.stdout.readline() == "ready\n"
-        time.sleep((kill % 10) * 0.02)  # not waiting for something: a different moment to die at
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        for listing in store.releases():
-            assert listing.problem is None
-            store.open_release(listing.tag)
-
-
-def test_a_publisher_killed_at_any_moment_leaves_no_partial_version(tmp_path):
-    kill_loop(tmp_path, kills=20)
-    made = store.publish(make_draft(created="2026-11-25T00:00:00Z"), tmp_path / "files")
-    store.open_release(made.tag)
-    assert list((store.home() / "staging").iterdir()) == []
-
-
-@pytest.mark.proof
-def test_two_hundred_killed_publishers_leave_no_partial_version(tmp_path):
-    kill_loop(tmp_path, kills=200)
-
-
-def test_two_processes_that_publish_at_once_both_give_whole_versions(tmp_path):
-    publishers = []
-    for seed in (1, 2):
-        files = make_files(tmp_path / f"files-{seed}", seed=seed)
-        publishers.append(start_publisher(files, 15))
-    tags = [line for process in publishers for line in process.communicate(timeout=60)[0].split()[1:]]
-    assert len(set(tags)) == 30
-    assert {listing.tag for listing in store.releases()} == set(tags)
-    for tag in tags:
-        store.open_release(tag)
 
 
 def test_bentoml_itself_lists_and_exports_the_same_releases(publish, tmp_path):
