@@ -63,7 +63,7 @@ def unpack(path: Path, most_bytes: int = MOST_BYTES) -> Release:
             with open(path, "rb") as packed:
                 _extract(_Unpacked(packed, path), files, most_bytes)
         except OSError as error:
-            raise ReleaseError(f"{path}: cannot be read: {error.strerror}") from error
+            raise ReleaseError(f"{path}: cannot be unpacked: {error.strerror}") from error
         tag = release.tag_of(files)
         opened = release.load(files, tag)
         opened.verify()

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from tiny_release import TABLE
 
 import vigil
@@ -96,12 +98,38 @@ def test_verify_passes_a_whole_release_and_names_the_file_of_a_damaged_one(run, 
     assert (status, out) == (2, "") and "card.md is not the file that was published" in err
 
 
+def test_a_release_is_signed_packed_and_unpacked_elsewhere(run, publish, tmp_path, monkeypatch):
+    private, public = tmp_path / "key.pem", tmp_path / "key.pub.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    form = serialization.PrivateFormat.PKCS8
+    private.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    public_form = serialization.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, public_form))
+    monkeypatch.chdir(tmp_path)
+    tag = publish().tag
+    assert run("sign", tag, "--key", str(private))[1].startswith(f"{tag}: signed, ")
+    assert " signed" in run("models")[1].splitlines()[1]
+    file = tag.replace(":", "-") + ".bentomodel"
+    assert run("pack", tag)[1].startswith(f"{file}: 0.")
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("VIGIL_REQUIRE_SIGNATURE", str(public))
+    assert run("unpack", file)[1] == f'{tag}; to serve it: vigil promote {tag} --why "..."\n'
+    assert run("verify", tag)[0] == 0
+    monkeypatch.setenv("VIGIL_REQUIRE_SIGNATURE", str(private))
+    assert "is no public key" in run("verify", tag)[2]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("rollback", "--why", "x"), "no model has a champion"),
         (("promote", "tiny:20260101-000000-00000000", "--why", "x"), "not in the store"),
         (("verify", "tiny"), "'tiny' is not a tag"),
+        (("show", "tiny:20260101-000000-00000000"), "not in the store"),
+        (("sign", "tiny:20260101-000000-00000000", "--key", "k.pem"), "not in the store"),
+        (("pack", "tiny:20260101-000000-00000000"), "not in the store"),
+        (("unpack", "nowhere.bentomodel"), "nowhere.bentomodel: cannot be unpacked"),
+        (("gc", "--keep", "0"), "at least 1 of each model stays"),
         (("train", "nowhere.toml"), "nowhere.toml"),
         (("labels", "nowhere.csv"), "nowhere.csv: no such file"),
         (("report",), "no model has a champion"),

@@ -234,7 +234,7 @@ def test_packing_replaces_no_file_and_names_what_it_cannot_write(packed, tmp_pat
     ):
         with pytest.raises(ReleaseError, match=words):
             archive.pack(packed[0].tag, path)
-    with pytest.raises(ReleaseError, match="cannot be read: No such file"):
+    with pytest.raises(ReleaseError, match="cannot be unpacked: No such file"):
         archive.unpack(tmp_path / "no.bentomodel")
 
 
