@@ -18,6 +18,7 @@ from registry.errors import AliasError, StackError, UserError
 
 if TYPE_CHECKING:
     from registry.aliases import Change
+    from training.run import Order
 
 HERE = Path(__file__).resolve().parent
 
@@ -33,10 +34,9 @@ def init(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
-    from training import config, distributed, outcome, run
+    from training import distributed, outcome, run
 
-    folder = Path(options.run_folder) if options.run_folder else None
-    order = run.Order(Path(options.config), folder, options.resume, config.overrides(options.data, options.set))
+    order = _order(options)
     if distributed.rank():
         return run.assist(order)
     done = run.carry_out(order, _progress)
@@ -51,6 +51,15 @@ def explore(options: argparse.Namespace) -> int:
     overrides = config.overrides(options.data, options.set)
     done = explore_write.write(Path(options.config), options.out, overrides, _progress)
     print(json.dumps(done.facts, allow_nan=False) if options.json else explore_write.as_text(done))
+    return 0
+
+
+def crossval(options: argparse.Namespace) -> int:
+    """Train the model k times, each row held out once; print the spread of every metric."""
+    from training import crossval as folded
+
+    found = folded.crossval(_order(options), options.folds, _progress)
+    print(folded.as_json(found) if options.json else folded.as_text(found))
     return 0
 
 
@@ -248,18 +257,14 @@ def parser() -> argparse.ArgumentParser:
         "--from", dest="source", required=True, metavar="PATH", help="CSV, Parquet, NPZ, or image folder"
     )
     begun.add_argument("--target", default="", help="the column to predict; guessed if left out")
-    trained = verb(train)
-    trained.add_argument("config", help="a TOML file, for example examples/digits.toml")
-    trained.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
-    trained.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
-    explored = verb(explore)
-    explored.add_argument("config", help="a TOML file, for example examples/digits.toml")
-    explored.add_argument("--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html")
-    for reads in (trained, explored):
-        reads.add_argument("--data", default="", help="the file or folder to read, instead of data.path")
-        reads.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's value"
-        )
+    for made in (verb(train), folded := verb(crossval)):
+        made.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
+        made.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
+        _configured(made)
+    folded.add_argument("--folds", type=int, default=5, metavar="K")
+    _configured(verb(explore)).add_argument(
+        "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"
+    )
     verb(models).add_argument("name", nargs="?", help="one model; all if left out")
     verb(show).add_argument("tag", help="name:version")
     promoted = verb(promote, why)
@@ -324,6 +329,20 @@ def _option(*names: str, **settings: object) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(add_help=False)
     made.add_argument(*names, **settings)  # type: ignore[arg-type]
     return made
+
+
+def _configured(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    verb.add_argument("config", help="a TOML file, for example examples/digits.toml")
+    verb.add_argument("--data", default="", help="the file or folder to read, instead of data.path")
+    verb.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="instead of the file's value")
+    return verb
+
+
+def _order(options: argparse.Namespace) -> "Order":
+    from training import config, run
+
+    folder = Path(options.run_folder) if options.run_folder else None
+    return run.Order(Path(options.config), folder, options.resume, config.overrides(options.data, options.set))
 
 
 def _address(verb: argparse.ArgumentParser, port: int) -> argparse.ArgumentParser:

@@ -1,13 +1,11 @@
 """How good is a classifier: headline metrics, classes and confusion, each with an interval."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from training import calibration, ranking, split
-from training.data import Table
-from training.intervals import Interval, Metric, bootstrap, mean_over, share, sums
+from training import calibration, ranking
+from training.intervals import Interval, Metric, at_once, bootstrap, mean_over, share, sums
 
 HEADLINES = ("accuracy", "balanced_accuracy", "log_loss", "brier", "ece", "roc_auc")
 MOST_CLASSES = 100  # a larger confusion matrix is stored as a list of its cells
@@ -39,15 +37,33 @@ def metrics(
 def headline(
     y: np.ndarray, probabilities: np.ndarray, threshold: float | None = None, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return each of HEADLINES with its interval.
+    """Return each of HEADLINES with its interval; threshold: see `functions`."""
+    wanted = functions(y, probabilities, threshold)
+    drawn = {name: metric for name, metric in wanted.items() if name not in ("accuracy", "roc_auc")}
+    right = int((decide(probabilities, threshold) == y).sum())
+    return {
+        "accuracy": share(right, len(y)), **bootstrap(drawn, len(y), seed),
+        "roc_auc": ranking.area(y, probabilities, seed),
+    }  # fmt: skip
+
+
+def values(y: np.ndarray, probabilities: np.ndarray, threshold: float | None = None) -> dict[str, float]:
+    """Return each of HEADLINES without its interval."""
+    return at_once(functions(y, probabilities, threshold), len(y))
+
+
+def functions(y: np.ndarray, probabilities: np.ndarray, threshold: float | None = None) -> dict[str, Metric]:
+    """Return each of HEADLINES as a function of row weights.
 
     threshold: decides accuracy and balanced accuracy; the other metrics judge the probabilities.
     """
     predicted = decide(probabilities, threshold)
-    wanted = {"balanced_accuracy": balanced_accuracy(y, predicted, probabilities.shape[1])}
-    found = bootstrap(wanted | calibration.scores(y, probabilities), len(y), seed)
-    right = int((predicted == y).sum())
-    return {"accuracy": share(right, len(y)), **found, "roc_auc": ranking.area(y, probabilities, seed)}
+    right = (predicted == y).astype(np.float64)
+    return {
+        "accuracy": lambda w: w @ right / w.sum(axis=1),
+        "balanced_accuracy": balanced_accuracy(y, predicted, probabilities.shape[1]),
+        **calibration.scores(y, probabilities), "roc_auc": ranking.roc_auc(y, probabilities),
+    }  # fmt: skip
 
 
 def balanced_accuracy(y: np.ndarray, predicted: np.ndarray, classes: int) -> Metric:
@@ -84,22 +100,3 @@ def confused(y: np.ndarray, predicted: np.ndarray) -> list[list[int]]:
     pairs, counts = np.unique(np.stack([y, predicted])[:, y != predicted], axis=1, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return [[int(pairs[0, i]), int(pairs[1, i]), int(counts[i])] for i in order]
-
-
-def crossval(
-    table: Table,
-    count: int,
-    seed: int,
-    train: Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]],
-) -> list[float]:
-    """Return the accuracy on each of `count` folds; `train(x, y)` gives a function rows -> probabilities.
-
-    Folds come from the hash of the row (or group), as the splits do: copies of a row share a fold.
-    """
-    fold = split.folds(table.unit, count, seed)
-    scores = []
-    for number in range(count):
-        left, out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        predicted = train(table.x[left], table.y[left])(table.x[out]).argmax(axis=1)
-        scores.append(float((predicted == table.y[out]).mean()))
-    return scores

@@ -41,6 +41,11 @@ def bootstrap_each(wanted: Mapping[str, Metric], rows: int, seed: int = 0) -> di
     return found
 
 
+def at_once(wanted: Mapping[str, Metric], rows: int) -> dict[str, float]:
+    """Return the value alone of each metric that gives one number per draw."""
+    return {name: float(metric(np.ones((1, rows)))[0]) for name, metric in wanted.items()}
+
+
 def share(right: int, rows: int) -> Interval:
     """Return the share of right answers with its Wilson (1927) score interval; of no rows 0, which may be up to 1."""
     if not rows:

@@ -71,7 +71,7 @@ def column_step(shape: tuple[int, ...]) -> int:
 def halves(table: Table, rows: np.ndarray) -> np.ndarray:
     """Return 0 or 1 per row, by group where that gives two fair halves, else by row."""
     for hashes in (table.unit[rows], table.key[rows]):
-        half = split.folds(hashes, 2, seed=0)
+        half = split.halves(hashes)
         if 0.25 <= half.mean() <= 0.75:
             break
     return half

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from training.intervals import Interval, Metric, bootstrap, ratio, share
+from training.intervals import Interval, Metric, at_once, bootstrap, ratio, share
 
 HEADLINES = ("mae", "rmse", "r2", "within_tolerance")
 USUAL_SHARE = 0.8
@@ -19,6 +19,12 @@ def metrics(y: np.ndarray, prediction: np.ndarray, tolerance: float, seed: int =
     right = int((np.abs(error) <= tolerance).sum())
     found: dict[str, Interval] = bootstrap(functions(y, prediction), len(y), seed)
     return found | {"within_tolerance": share(right, len(y)), "rows": len(y)}
+
+
+def values(y: np.ndarray, prediction: np.ndarray, tolerance: float) -> dict[str, float]:
+    """Return each of HEADLINES without its interval."""
+    within = np.abs(errors(y, prediction)) <= tolerance
+    return at_once(functions(y, prediction), len(y)) | {"within_tolerance": float(within.mean())}
 
 
 def functions(y: np.ndarray, prediction: np.ndarray) -> dict[str, Metric]:

@@ -74,7 +74,11 @@ class Order:
     @property
     def command(self) -> str:
         """Return the words that ask for the same run again."""
-        words = [*distributed.words(), "train", str(self.config_path)]
+        return self.words("train")
+
+    def words(self, verb: str) -> str:
+        """Return the command line that asks for `verb` with this order."""
+        words = [*distributed.words(), verb, str(self.config_path)]
         words += ["--run-folder", str(self.run_folder)] if self.run_folder else []
         for key, value in (self.overrides or {}).items():
             words += ["--data", str(value)] if key == "data.path" else ["--set", f"{key}={json.dumps(value)}"]
@@ -151,12 +155,13 @@ def assist(order: Order) -> int:
 def prepare(order: Order) -> Task:
     """Return the settings, rows and splits that are asked for, the rows checked as `config.explore` demands."""
     config = configuration.load(order.config_path, order.overrides)
-    return deal(config, order, data.load(config.data, order.config_path.parent, config.task))
+    table = data.load(config.data, order.config_path.parent, config.task)
+    return deal(config, order, table, split.checked(table, config.split))
 
 
-def deal(config: Config, order: Order, table: Table) -> Task:
-    """Return `prepare` of rows that are loaded already."""
-    demanded = explore.demand(table, split.checked(table, config.split), config)
+def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
+    """Return `prepare` of rows that are loaded and dealt already."""
+    demanded = explore.demand(table, parts, config)
     parts = demanded.parts
     labels = table.y[parts.train]
     if config.data.label_noise:

@@ -9,7 +9,7 @@ from training import draw
 from training.config import Split
 from training.data import Table
 
-_SPLIT, _FOLD, _NOISE = 1, 2, 3  # streams of `draw`
+_SPLIT, _FOLD, _NOISE, _HALF = 1, 2, 3, 4  # streams of `draw`
 FEWEST_ROWS = {"train": 20, "validation": 10, "test": 20}
 
 
@@ -69,6 +69,11 @@ def check(table: Table, parts: Parts) -> None:
 def folds(unit: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return the fold of every row, int64 (n,) in [0, count), by the same hash as `deal`."""
     return (draw.uniform(seed, _FOLD, unit)[:, 0] * count).astype(np.int64)
+
+
+def halves(unit: np.ndarray) -> np.ndarray:
+    """Return 0 or 1 for every row, int64 (n,): two halves that know nothing of its part or fold."""
+    return (draw.uniform(0, _HALF, unit)[:, 0] * 2).astype(np.int64)
 
 
 def noisy_labels(y: np.ndarray, key: np.ndarray, share: float, classes: int) -> np.ndarray:

@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 from sklearn import metrics as oracle
 
-from training import calibration, data, evaluate, intervals, ranking
-from training.config import Data
+from training import calibration, evaluate, intervals, ranking
 
 CLASSES = ("a", "b", "c", "d")
 generator = np.random.default_rng(0)
@@ -60,20 +59,13 @@ def test_ties_count_half_in_the_area_under_the_curve():
     assert value == pytest.approx(np.mean([oracle.roc_auc_score(truth[:, c], scores[:, c]) for c in range(4)]))
 
 
-def functions(y, probabilities):
-    return calibration.scores(y, probabilities) | {
-        "balanced_accuracy": evaluate.balanced_accuracy(y, probabilities.argmax(axis=1), 4),
-        "roc_auc": ranking.roc_auc(y, probabilities),
-    }
-
-
 @given(weights=st.lists(st.integers(0, 3), min_size=400, max_size=400))
 @settings(max_examples=25)
 def test_a_weighted_metric_is_the_metric_of_the_repeated_rows(weights):
     repeated = np.repeat(np.arange(400), weights)
     if len(np.unique(Y[repeated])) < 2:
         return
-    weighted, plain = functions(Y, PROBABILITIES), functions(Y[repeated], PROBABILITIES[repeated])
+    weighted, plain = evaluate.functions(Y, PROBABILITIES), evaluate.functions(Y[repeated], PROBABILITIES[repeated])
     for name in weighted:
         value = weighted[name](np.array([weights], dtype=float))[0]
         assert value == pytest.approx(plain[name](np.ones((1, len(repeated))))[0], abs=1e-9), name
@@ -164,24 +156,6 @@ def test_the_paired_difference_agrees_with_the_t_interval_of_scipy():
     assert (result["lower"], result["upper"]) == pytest.approx((expected.low, expected.high), abs=1e-3)
 
 
-def test_cross_validation_holds_each_row_out_once(tmp_path):
-    table = data.load(Data("breast_cancer"), tmp_path)
-    seen = []
-
-    def train(x, y):
-        assert len(x) == len(y)
-
-        def answer(rows):
-            seen.extend(data.row_keys(rows).tolist())
-            return np.tile([0.4, 0.6], (len(rows), 1))
-
-        return answer
-
-    scores = evaluate.crossval(table, 5, 0, train)
-    assert sorted(seen) == sorted(table.key.tolist())
-    assert np.mean(scores) == pytest.approx((table.y == 1).mean(), abs=0.02)
-
-
 def test_the_temperature_is_undone_exactly_to_tell_what_it_changed():
     before, after = (special.softmax(LOGITS / t, axis=1) for t in (1.0, 1.7))
     found = calibration.compared(Y, after, 1.7)
@@ -249,3 +223,9 @@ def test_no_interval_leaves_its_value_outside():
     even = np.full((400, 4), 0.25)
     error = evaluate.headline(np.arange(400) % 4, even)["ece"]
     assert error["lower"] <= error["value"] == 0
+
+
+def test_the_values_alone_are_those_that_have_intervals():
+    assert evaluate.values(Y, PROBABILITIES) == {
+        name: pytest.approx(entry["value"]) for name, entry in evaluate.headline(Y, PROBABILITIES).items()
+    }

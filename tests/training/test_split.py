@@ -108,3 +108,9 @@ def test_label_noise_replaces_about_the_share_that_was_asked_for():
     assert (noisy != y).mean() == pytest.approx(0.5 * 0.9, abs=0.02)  # one in ten draws the old label
     assert stats.chisquare(np.bincount(noisy[noisy != y], minlength=10)).pvalue > 1e-3
     assert np.array_equal(split.noisy_labels(y, key, 0.0, 10), y)
+
+
+def test_the_halves_of_the_rows_outside_a_fold_are_as_large_as_any():
+    unit = np.arange(10_000, dtype=np.uint64)
+    left = unit[split.folds(unit, 2, 0) == 0]
+    assert split.halves(left).mean() == pytest.approx(0.5, abs=0.03)
