@@ -116,12 +116,9 @@ def verify(options: argparse.Namespace) -> int:
     from registry import store
 
     release = store.open_release(options.tag)
-    files = release.manifest.files
-    if options.json:
-        print(json.dumps({"tag": release.tag, "digest": release.digest, "files": sorted(files)}))
-    else:
-        print(f"{release.tag}: {len(files)} files are as published (digest {release.digest})")
-    return 0
+    said = {"tag": release.tag, "digest": release.digest, "files": sorted(release.manifest.files)}
+    text = f"{release.tag}: {len(release.manifest.files)} files are as published (digest {release.digest})"
+    return _say(options, said, text)
 
 
 def sign(options: argparse.Namespace) -> int:
@@ -131,8 +128,7 @@ def sign(options: argparse.Namespace) -> int:
 
     release = store.sign(options.tag, Path(options.key))
     said = {"tag": release.tag, "digest": release.digest, "signature": str(release.path / SIGNATURE)}
-    print(json.dumps(said) if options.json else f"{release.tag}: signed, {said['signature']}")
-    return 0
+    return _say(options, said, f"{release.tag}: signed, {said['signature']}")
 
 
 def pack(options: argparse.Namespace) -> int:
@@ -141,8 +137,7 @@ def pack(options: argparse.Namespace) -> int:
 
     path = options.file or Path(options.tag.replace(":", "-") + archive.SUFFIX)
     size = archive.pack(options.tag, path)
-    print(json.dumps({"file": str(path), "size_bytes": size}) if options.json else f"{path}: {size / 1e6:.2f} MB")
-    return 0
+    return _say(options, {"file": str(path), "size_bytes": size}, f"{path}: {size / 1e6:.2f} MB")
 
 
 def unpack(options: argparse.Namespace) -> int:
@@ -150,8 +145,7 @@ def unpack(options: argparse.Namespace) -> int:
     from registry import archive
 
     tag = archive.unpack(options.file, int(options.most_gb * 1e9)).tag
-    print(json.dumps({"tag": tag}) if options.json else f'{tag}; to serve it: vigil promote {tag} --why "..."')
-    return 0
+    return _say(options, {"tag": tag}, f'{tag}; to serve it: vigil promote {tag} --why "..."')
 
 
 def gc(options: argparse.Namespace) -> int:
@@ -159,10 +153,7 @@ def gc(options: argparse.Namespace) -> int:
     from registry import collect
 
     def say(verdicts: list[collect.Verdict]) -> None:
-        if options.json:
-            print(json.dumps(collect.as_dict(verdicts, deleted=options.yes)))
-        else:
-            print(collect.as_text(verdicts, deleted=options.yes), flush=True)
+        _say(options, collect.as_dict(verdicts, options.yes), collect.as_text(verdicts, options.yes))
 
     rule = collect.Rule(options.keep, options.broken)
     if options.yes:
@@ -212,11 +203,8 @@ def labels(options: argparse.Namespace) -> int:
     from monitoring import labels as truth
 
     added = truth.add_file(_log(options.log), Path(options.file))
-    if options.json:
-        print(json.dumps({"accepted": added.accepted, "unknown": added.unknown}))
-    else:
-        print(f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)")
-    return 0
+    text = f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)"
+    return _say(options, {"accepted": added.accepted, "unknown": added.unknown}, text)
 
 
 def report(options: argparse.Namespace) -> int:
@@ -237,6 +225,7 @@ def demo(options: argparse.Namespace) -> int:
 
 
 Verb = Callable[[argparse.Namespace], int]
+Parent = argparse.ArgumentParser
 
 
 def parser() -> argparse.ArgumentParser:
@@ -265,6 +254,25 @@ def parser() -> argparse.ArgumentParser:
     _configured(verb(explore)).add_argument(
         "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"
     )
+    _release_verbs(verb, why, model)
+    _address(verb(serve, model), port=3000)
+    verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
+    watched = _address(verb(watch, log), port=9109)
+    watched.add_argument("--interval-s", type=float, default=30.0)
+    watched.add_argument("--window-s", type=float, default=86_400.0, help="how far back quality looks")
+    watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
+    verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
+    reported = verb(report, model, log)
+    reported.add_argument("tag", nargs="?", help="name:version; the champion if left out")
+    reported.add_argument("--window-s", type=float, default=86_400.0)
+    reported.add_argument("--out", type=Path, default=Path("report.html"))
+    shown = verb(demo)
+    shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
+    shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")
+    return top
+
+
+def _release_verbs(verb: Callable[..., argparse.ArgumentParser], why: Parent, model: Parent) -> None:
     verb(models).add_argument("name", nargs="?", help="one model; all if left out")
     verb(show).add_argument("tag", help="name:version")
     promoted = verb(promote, why)
@@ -288,21 +296,6 @@ def parser() -> argparse.ArgumentParser:
     )
     collected.add_argument("--broken", action="store_true", help="delete broken releases that hold no alias, too")
     collected.add_argument("--yes", action="store_true", help="delete; without it nothing is changed")
-    _address(verb(serve, model), port=3000)
-    verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
-    watched = _address(verb(watch, log), port=9109)
-    watched.add_argument("--interval-s", type=float, default=30.0)
-    watched.add_argument("--window-s", type=float, default=86_400.0, help="how far back quality looks")
-    watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
-    verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
-    reported = verb(report, model, log)
-    reported.add_argument("tag", nargs="?", help="name:version; the champion if left out")
-    reported.add_argument("--window-s", type=float, default=86_400.0)
-    reported.add_argument("--out", type=Path, default=Path("report.html"))
-    shown = verb(demo)
-    shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
-    shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")
-    return top
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -386,13 +379,13 @@ def _demand_free_port(host: str, port: int) -> None:
 
 
 def _print_change(options: argparse.Namespace, change: "Change") -> int:
-    said = vars(change)
-    if options.json:
-        print(json.dumps(said))
-        return 0
-    print(f"{said['action']}: {said['from_version'] or 'nothing'} -> {said['to_version']}")
-    for objection in said["forced"]:
-        print(f"  forced although {objection}")
+    forced = [f"  forced although {objection}" for objection in change.forced]
+    text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
+    return _say(options, vars(change), "\n".join([text, *forced]))
+
+
+def _say(options: argparse.Namespace, said: object, text: str) -> int:
+    print(json.dumps(said) if options.json else text, flush=True)
     return 0
 
 
