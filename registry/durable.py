@@ -45,11 +45,14 @@ def sync_file(path: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` against other processes and threads; a killed holder frees it."""
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path` against other processes and threads; a killed holder frees it.
+
+    Raises BlockingIOError if it is held and `wait` is False.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         try:
             yield
         finally:

@@ -4,8 +4,8 @@ import json
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 
 from monitoring import reference
 from registry import durable, store
+from registry.errors import UserError
 from registry.release import HELDOUT, MODEL, OUTPUTS, REFERENCE, Draft, Release
 from training import (
     baselines,
@@ -27,6 +28,7 @@ from training import (
     encoding,
     explore,
     export,
+    follow,
     loop,
     models,
     provenance,
@@ -49,6 +51,10 @@ RESUME_SECTIONS = ("task", "data", "split", "explore", "augment", "model", "opti
 
 Progress = Callable[[str], None]
 Follow = Callable[[dict[str, float]], None]
+
+
+class BusyError(UserError):
+    """Another run works in the folder."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def carry_out(order: Order, say: Progress) -> Outcome:
     Raises a UserError if settings, data, checkpoint or export are refused; nothing is then published.
     """
     started = time.monotonic()
-    with durable.locked(order.folder / "run.lock"), torch.random.fork_rng(devices=[]):
+    with _alone(order.folder), torch.random.fork_rng(devices=[]):
         task, simple, trained = _learn(order, say)
         files = order.folder / "release"
         shutil.rmtree(files, ignore_errors=True)
@@ -136,8 +142,8 @@ def carry_out(order: Order, say: Progress) -> Outcome:
             say(f"published: {tag}")
     seconds = round(time.monotonic() - started, 2)
     return Outcome(
-        release.tag, draft.metrics, draft.baselines, draft.parity, draft.gate, seconds, order.folder, trained.fit.timing,
-        others,
+        release.tag, draft.metrics, draft.baselines, draft.parity, draft.gate, seconds, order.folder,
+        trained.fit.timing, others,
     )  # fmt: skip
 
 
@@ -308,9 +314,22 @@ def _learn(order: Order, say: Progress) -> tuple[Task, dict[str, np.ndarray], Tr
         say(f"data: {len(task.table.y)} rows; {counts}{skipped}")
         simple = fit_baselines(task)
         say(f"baselines: {', '.join(simple)}")
-        trained = fit(task, world)
+        with follow.followers(task.config, order.folder, order.resume) as tell:
+            trained = fit(task, world, tell)
         say(f"training: {len(trained.fit.history)} epochs, kept epoch {trained.fit.best_epoch}")
     return task, simple, trained
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with ExitStack() as held:
+        try:
+            held.enter_context(durable.locked(folder / "run.lock", wait=False))
+        except BlockingIOError:
+            raise BusyError(
+                f"{folder}: another run is at work in this folder; wait for its end, or give another with --run-folder"
+            ) from None
+        yield
 
 
 def _joined(order: Order) -> AbstractContextManager[World]:

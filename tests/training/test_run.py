@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from monitoring import reference
-from registry import store
+from registry import durable, store
 from registry.errors import DataError, ExportError
 from training import export, loop, outcome, run
 
@@ -216,6 +216,13 @@ def test_a_parity_limit_that_cannot_be_kept_stops_the_release(home, tmp_path):
     with pytest.raises(ExportError, match="the model was not published"):
         run.train(small(tmp_path, "[export]\nlimit = 1e-9\n"), tmp_path / "run")
     assert store.releases("small") == []
+
+
+def test_two_runs_do_not_share_a_folder(home, tmp_path):
+    busy = pytest.raises(run.BusyError, match="another run is at work in this folder.*--run-folder")
+    with durable.locked(tmp_path / "run" / "run.lock"), busy:
+        run.train(small(tmp_path, ""), tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.lock"]
 
 
 def test_wrong_data_stops_before_anything_is_trained(home, tmp_path):
