@@ -23,6 +23,7 @@ LOOKS_30D = {
 SLIDING = 4.0  # a window that slides looks about this many times as often as windows laid end to end
 DRAWS = 400
 WINDOW_SHARE = 1 / 3  # of the reference: the size of the windows drawn from it
+ROWS_PER_BIN = 5  # fewest of the reference
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,10 @@ def build(
     Raises DataError if there are too few rows to fill the bins.
     """
     rows = len(inputs)
-    if rows < 5 * settings.bins:
+    if rows < ROWS_PER_BIN * settings.bins:
         raise DataError(
-            f"reference: {rows} held-out rows cannot fill {settings.bins} bins; at least {5 * settings.bins} are "
-            "needed: give the test split more rows, or lower reference.bins"
+            f"reference: {rows} held-out rows cannot fill {settings.bins} bins; at least "
+            f"{ROWS_PER_BIN * settings.bins} are needed: give the test split more rows, or lower reference.bins"
         )
     classes = outputs.shape[1] if outputs.shape[1] > 1 else 0
     values, counted = signals.compute(spec, inputs, outputs, threshold), signals.indices(spec, range(classes))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monitoring.reference import ROWS_PER_BIN
 from registry.errors import ConfigError, DataError
 from registry.release import NAME
 from training import config as configuration
@@ -141,18 +142,33 @@ def _network(sketch: Sketch) -> list[Setting]:
 
 def _image_network(sketch: Sketch) -> list[Setting]:
     height, width = sketch.shape[:2]
-    depth = max(1, min(3, int(np.log2(min(height, width))) - 1))
-    colour = len(sketch.shape) == 3
-    small = sketch.rows < 5_000
-    settings = [
-        Setting("augment.shift_pixels", round(min(height, width) / 10, 1), "each image a little elsewhere every time"),
-        Setting("model.kind", "cnn", f"{sketch.rows} images of {width} x {height} pixels"),
-        Setting("model.width", 32), Setting("model.depth", depth), Setting("model.dropout", 0.2 if small else 0.1),
-        Setting("loop.epochs", 40 if small else 15, "at most; it stops when nothing improves"),
-        Setting("loop.batch_rows", 32 if small else 128), Setting("loop.patience_epochs", 10 if small else 4),
-    ]  # fmt: skip
+    small, side = sketch.rows < 5_000, min(height, width)
+    shift = Setting("augment.shift_pixels", max(1, side // 14), "each image a little elsewhere every time")
+    epochs = "at most; it stops when nothing improves"
+    said = f"{sketch.rows} images of {width} x {height} pixels"
+    threads = Setting("loop.threads", _threads(), "of the processor; another number may give other bits")
+    if len(sketch.shape) == 2 or side < 16:
+        depth = max(1, min(3, int(np.log2(side)) - 1))
+        return [
+            shift, Setting("model.kind", "cnn", f"{said}: a plain convolutional network"), Setting("model.width", 32),
+            Setting("model.depth", depth), Setting("model.dropout", 0.2 if small else 0.1),
+            Setting("loop.epochs", 40 if small else 12, epochs), Setting("loop.batch_rows", 32 if small else 128),
+            Setting("loop.patience_epochs", 10 if small else 4), threads,
+        ]  # fmt: skip
     flip = "photos mean the same in a mirror; 0 if yours do not (text, left and right hands)"
-    return [Setting("augment.flip_share", 0.5, flip), *settings] if colour else settings
+    return [
+        Setting("augment.flip_share", 0.5, flip), shift, Setting("model.kind", "resnet", f"{said}: a residual network"),
+        Setting("model.width", 32 if small else 64), Setting("model.depth", 1), Setting("model.dropout", 0.0),
+        Setting("optimizer.weight_decay", 0.1), Setting("optimizer.label_smoothing", 0.1),
+        Setting("schedule.kind", "one_cycle", "up and down once over all epochs, so all of them are run"),
+        Setting("schedule.peak", 0.01), Setting("loop.epochs", 30 if small else 14),
+        Setting("loop.batch_rows", 64 if small else 128), Setting("loop.patience_epochs", 30 if small else 14),
+        Setting("loop.ema", 0.99), Setting("loop.precision", "auto"), threads,
+    ]  # fmt: skip
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)
 
 
 def _prove(settings: tuple[Setting, ...], folder: Path) -> _Proof:
@@ -166,6 +182,9 @@ def _prove(settings: tuple[Setting, ...], folder: Path) -> _Proof:
     seed, parts = _deal(table, config)
     if seed:
         settings = _with(settings, Setting("split.seed", seed, "the first that puts rows of every class into training"))
+    if (bins := len(parts.test) // ROWS_PER_BIN) < config.reference.bins:
+        why = f"{len(parts.test)} test rows fill no more bins of the drift reference"
+        settings = _with(settings, Setting("reference.bins", bins, why))
     leaks = _leaks(table, parts, config)
     if leaks and len(leaks) < table.x.shape[1]:
         return _prove(_without(settings, leaks), folder)

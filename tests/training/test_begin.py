@@ -26,7 +26,8 @@ def begun(tmp_path, source, name="mine", target=""):
     begin.write(name, Path(source), target, tmp_path)
     settings = config.load(tmp_path / f"{name}.toml")
     table = data.load(settings.data, tmp_path, settings.task)
-    split.checked(table, settings.split)
+    parts = split.checked(table, settings.split)
+    assert len(parts.test) >= 5 * settings.reference.bins  # what the drift reference of the release asks for
     return settings
 
 
@@ -138,7 +139,7 @@ def test_an_image_folder_of_many_sizes_is_brought_to_one_and_broken_images_are_c
     (root / "class0" / "bad.png").write_bytes(b"junk")
     found = begun(tmp_path, root)
     assert (found.data.source, found.data.side_pixels, found.data.corrupt) == ("images", 40, "skip")
-    assert found.augment.flip_share == 0.5
+    assert (found.augment.flip_share, found.model.kind) == (0.5, "resnet")
 
 
 def test_grey_images_are_not_mirrored_and_a_test_folder_is_the_test(tmp_path):
