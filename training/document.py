@@ -70,8 +70,8 @@ table.many { font-size: .82rem } table.many th, table.many td { padding-right: .
 div.notice { border-left: 5px solid; background: #f6f8fa; padding: .55rem 1rem; margin: .8rem 0 }
 .notice b { font-size: .75rem; letter-spacing: .06em; text-transform: uppercase } .notice strong { display: block }
 .notice strong::first-letter { text-transform: uppercase } .notice p { margin: .2rem 0; font-size: .92rem }
-.stop { border-color: #cf222e } .warn { border-color: #d4a72c } .note { border-color: #54aeff }
-.good { border-color: #2da44e }
+div.stop { border-color: #cf222e } div.warn { border-color: #d4a72c } div.note { border-color: #54aeff }
+div.good { border-color: #2da44e }
 h1 { font-size: 1.7rem } h2 { font-size: 1.2rem; margin-top: 2rem; border-bottom: 2px solid #d6dae0 }
 """
 

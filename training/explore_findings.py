@@ -76,12 +76,19 @@ def _drift_apart(look: Look) -> list[Finding]:
     found = look.apart
     if found is None or not found.sure.any():
         return []
-    given = look.table.given_test is not None
+    given, large = look.table.given_test is not None, bool(found.large.any())
+    why = "Rows are dealt by hash, so parts differ by chance alone: 1 split in 100 does"
+    if given:
+        elsewhere = (
+            "The test rows come from elsewhere than the training rows: the score is that of a move, not of a replay"
+        )
+        why = (
+            elsewhere
+            if large
+            else "The given test set is surely another draw than the training rows, but little differs"
+        )
     return [Finding(
-        "warn" if found.large.any() else "note", "Drift",
-        f"the parts differ in {_moved(found)}",
-        "The test rows come from elsewhere than the training rows: the score is that of a move, not of a replay"
-        if given else "Rows are dealt by hash, so parts differ by chance alone: 1 split in 100 does",
+        "warn" if large else "note", "Drift", f"the parts differ in {_moved(found)}", why,
         "See how the given test set was made" if given else "Change split.seed, or split by data.group",
     )]  # fmt: skip
 
@@ -114,11 +121,14 @@ def _order(look: Look) -> list[Finding]:
         why = {
             "file": "The file is sorted by the target. A split by hash is not misled; a cut through the file would be, "
             "and drift along the file cannot be told from it",
+            "id": "The id was given by the target, or two sources were put together. It is no column, but what else "
+            "differs between the sources may be one",
             "time": "The target changes with the time: a model may learn the date instead of the matter",
             "group": "Rows of a group mostly share one label: the groups count as examples, not the rows",
         }[name]
         cure = {
             "file": "Nothing to do, but do not take the first rows by data.first_rows",
+            "id": "Ask how ids are given; look for columns that tell the sources apart",
             "time": "Keep the time out of the columns (data.time does), and judge on the newest rows",
             "group": "See that each part has many groups; more groups help more than more rows",
         }[name]

@@ -45,7 +45,7 @@ def _findings(findings: Sequence[dict[str, str]]) -> tuple[Block, ...]:
     if not findings:
         return (Notice("good", "nothing was found that a person should look at before training"),)
     count = {level: sum(f["level"] == level for f in findings) for level in ("stop", "warn", "note")}
-    said = ", ".join(f"{number} {level}" for level, number in count.items() if number)
+    said = ", ".join(f"{number} {level}{'s' if number > 1 else ''}" for level, number in count.items() if number)
     what = "stop: training refuses these data; warn: look before you train; note: good to know."
     notices = (
         Notice(f["level"], f["found"], (f["why"] + ".", f["cure"] + ".", f"See: {f['check']}")) for f in findings
@@ -182,7 +182,7 @@ def _drift(look: Look, found: dict[str, Any]) -> tuple[Block, ...]:
         )
         if drifted is None:
             why = "too few rows" if name == "parts" else "too few rows, or the order is that of the target"
-            blocks.append(Text(f"{title} Not judged: {why} ({plain(drifted)})."))
+            blocks.append(Text(f"{title} Not judged: {why}."))
             continue
         rows = ", ".join(f"{w}: {n}" for w, n in zip(drifted["windows"], drifted["rows"], strict=True))
         lines = tuple(

@@ -35,11 +35,22 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
+class Outside:
+    """What the file knows and the table does not. place: row number -> where a user finds the row.
+
+    ids: float64 (n,), ids as numbers, texts by their alphabetical order; None if there are none.
+    """
+
+    place: Place
+    ids: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class Look:
     """What was seen. described: the rows behind `columns`. scores: of single columns, see `leakage.scores`.
 
     by_order: see `order.scores`. apart: drift between the parts. along: drift along the file or the time,
-    None where that order says nothing. place: row number -> where a user finds the row.
+    None where that order says nothing. place: see `Outside`.
     """
 
     config: Config
@@ -78,10 +89,11 @@ def look(config_path: Path, overrides: Mapping[str, Any], say: Progress) -> Look
     table = data.load(config.data, config_path.parent, config.task)
     parts = split.checked(table, config.split)
     say(f"data: {len(table.y)} rows")
-    return examine(config, table, parts, _place(config, config_path.parent, table), say)
+    folder = config_path.parent
+    return examine(config, table, parts, Outside(_place(config, folder, table), _ids(config, folder, table)), say)
 
 
-def examine(config: Config, table: Table, parts: Parts, place: Place, say: Progress) -> Look:
+def examine(config: Config, table: Table, parts: Parts, outside: Outside, say: Progress) -> Look:
     """Return what there is to see in a table and its parts."""
     described = np.sort(np.argsort(table.key, kind="stable")[: column_facts.MOST_ROWS])
     is_image = not table.names
@@ -92,7 +104,7 @@ def examine(config: Config, table: Table, parts: Parts, place: Place, say: Progr
     near = near_copies.find(table, parts) if is_image else []
     say("duplicates: done")
     scores = leakage.scores(table, np.concatenate([parts.train, parts.validation]))
-    by_order = order.scores(table)
+    by_order = order.scores(table, outside.ids)
     say("leakage: done")
     hints = label_hints.find(table)
     say("label hints: done")
@@ -103,7 +115,21 @@ def examine(config: Config, table: Table, parts: Parts, place: Place, say: Progr
     along = None if sorted_by_target else drift.along(signals, _sequence(table, signals.rows))
     say("drift: done")
     return Look(
-        config, table, parts, place, columns, twins, codes, copies, near, scores, by_order, hints, signals, apart, along
+        config,
+        table,
+        parts,
+        outside.place,
+        columns,
+        twins,
+        codes,
+        copies,
+        near,
+        scores,
+        by_order,
+        hints,
+        signals,
+        apart,
+        along,
     )
 
 
@@ -127,3 +153,17 @@ def _place(config: Config, folder: Path, table: Table) -> Place:
         rows = tabular.open_rows(path, config.data.source)
         return lambda row: rows.place(row)
     return lambda row: f"row {row}"
+
+
+def _ids(config: Config, folder: Path, table: Table) -> np.ndarray | None:
+    """Return the column data.id, or None if there is none or rows of the file were left out."""
+    name = config.data.id
+    if not name or table.skipped or config.data.source not in ("csv", "parquet"):
+        return None
+    rows = tabular.open_rows(folder / config.data.path, config.data.source)
+    cells = [str(cell) for batch in rows.batches({name}) for cell in batch(name, True)][: len(table.y)]
+    if len(cells) != len(table.y):
+        return None
+    if all(cell.isdecimal() for cell in cells):
+        return np.array(cells, dtype=np.float64)
+    return np.unique(cells, return_inverse=True)[1].astype(np.float64)

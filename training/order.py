@@ -1,4 +1,4 @@
-"""What the place in the file, the time and the group of a row say about its target, without looking at the row."""
+"""What the place in the file, the id, the time and the group of a row say about its target, the row unseen."""
 
 import numpy as np
 
@@ -6,15 +6,18 @@ from training import leakage, split
 from training.data import Table
 
 
-def scores(table: Table) -> dict[str, float]:
+def scores(table: Table, ids: np.ndarray | None = None) -> dict[str, float]:
     """Return the score of each: balanced accuracy or R2 on rows it was not taken from; see `leakage`.
 
-    "file": the number of the row; "time"; "group": the answer of other rows of the same group, over the
-    largest groups. A key is absent where there is no time, no group of two rows, or too few rows to say.
+    "file": the number of the row; "id": `ids`, numbers (n,); "time"; "group": the answer of other rows of
+    the same group, over the largest groups. A key is absent where there is no id, no time, no group of two
+    rows, or where there are too few rows to say.
     """
     rows = leakage.sample(table, np.arange(len(table.y)))
     half = split.folds(table.key[rows], 2, seed=2)
     asked = {"file": rows.astype(np.float64)}
+    if ids is not None:
+        asked["id"] = ids[rows]
     if table.time is not None:
         asked["time"] = table.time[rows]
     found = leakage.of_columns(np.column_stack(list(asked.values())), table.y[rows], half, len(table.classes))

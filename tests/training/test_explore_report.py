@@ -17,6 +17,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SHELL = re.compile(r"""(?:src|href|xlink:href|action|data)\s*=\s*["']([^"']*)["']|url\(([^)]*)\)|@import""")
 
 
+OUTSIDE = explore_report.Outside(str)
+
+
 def write_csv(path, columns):
     names = list(columns)
     rows = zip(*columns.values(), strict=True)
@@ -173,6 +176,18 @@ def test_a_file_sorted_by_its_target_is_noted_and_not_taken_for_drift(tmp_path):
     assert facts["drift"]["file"] is None
 
 
+@pytest.mark.parametrize("prefix", ["", "patient-"])
+def test_an_id_that_was_given_by_the_target_is_noted_also_as_text(tmp_path, prefix):
+    columns = bunch_columns(load_breast_cancer())
+    number = np.random.default_rng(0).permutation(1000)[: len(columns["y"])] + 1000 * (1 + columns["y"])
+    columns["id"] = [f"{prefix}{n}" for n in number]
+    facts, _ = explored(tmp_path, columns, 'id = "id"\n')
+    assert told(facts, "Leakage", "the id of a row tells the target (score 1.000)")
+    columns["id"] = [f"{prefix}{n}" for n in np.random.default_rng(7).permutation(len(number))]
+    facts, _ = explored(tmp_path, columns, 'id = "id"\n')
+    assert facts["leakage"]["order"]["id"] < 0.6 and not told(facts, "Leakage", "the id of a row")
+
+
 def test_the_windows_follow_the_time_where_there_is_one(tmp_path):
     g = np.random.default_rng(0)
     day = g.permutation(1000)
@@ -203,7 +218,7 @@ def test_marked_images_and_near_copies_are_found_and_drawn(tmp_path):
     marked = data.Table(x, y, (), table.classes, key, key, "0" * 64, given_test=given)
     config = Config("marked", explore=Explore())
     look = explore_report.examine(
-        config, marked, split.checked(marked, Split()), lambda row: f"row {row}", lambda line: None
+        config, marked, split.checked(marked, Split()), explore_report.Outside(lambda row: f"row {row}"), print
     )
     facts = explore_facts.facts(look, explore_findings.findings(look))
     assert told(facts, "Leakage", "value at (0, 0, 1) of the image")[0]["level"] == "stop"
@@ -221,7 +236,7 @@ def test_rows_without_any_fault_give_findings_no_more_often_than_stated():
         y = (x[:, 0] - x[:, 1] + 0.5 * g.normal(size=700) > 0).astype(np.int64)
         key = data.row_keys(x)
         table = data.Table(x, y, tuple(f"c{i}" for i in range(12)), ("no", "yes"), key, key, "")
-        look = explore_report.examine(Config("x"), table, split.checked(table, Split()), str, lambda line: None)
+        look = explore_report.examine(Config("x"), table, split.checked(table, Split()), OUTSIDE, print)
         found += [finding for finding in explore_findings.findings(look) if finding.check != "Labels"]
     assert len(found) <= 3  # two questions of drift at 1 % each: 0.8 expected, above 3 with probability 0.01
 
