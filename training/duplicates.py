@@ -30,10 +30,11 @@ class Copies:
 
     @property
     def repeated(self) -> np.ndarray:
-        """Return bool (n,): rows that are a second, third, ... copy of an earlier row."""
-        order = np.argsort(self.content, kind="stable")
+        """Return bool (n,): rows that are a second, third, ... copy of an earlier row of their part."""
+        own = self.content * 4 + self.part
+        order = np.argsort(own, kind="stable")
         again = np.zeros(len(order), dtype=bool)
-        again[order[1:]] = self.content[order[1:]] == self.content[order[:-1]]
+        again[order[1:]] = own[order[1:]] == own[order[:-1]]
         return again
 
     @property

@@ -1,5 +1,6 @@
 """What training demands of its data before it starts: no row in two parts, no column that is the answer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,18 +49,21 @@ def demand(table: Table, parts: Parts, config: Config) -> Demanded:
     })  # fmt: skip
 
 
-def copied(copies: Copies, explore: Explore) -> list[Finding]:
-    """Return the finding about rows in two parts, if there are any; what becomes of them is `explore.duplicates`."""
+def copied(copies: Copies, explore: Explore, place: Callable[[int], str] = "row {} (from 0)".format) -> list[Finding]:
+    """Return the finding about rows in two parts, if there are any; what becomes of them is `explore.duplicates`.
+
+    place: row number -> where a user finds the row.
+    """
     rows = int(copies.spare.sum())
     if not rows:
         return []
-    shown = [f"{a} and {b}" for a, b in duplicates.pairs(copies, 3)]
+    shown = [f"{place(a)} and {place(b)}" for a, b in duplicates.pairs(copies, 3)]
     more = f" and {rows - len(shown)} more" if rows > len(shown) else ""
     done = {"stop": "", "drop": "; they are dropped there", "allow": "; allowed by explore.duplicates"}
     return [Finding(
         "stop" if explore.duplicates == "stop" else "warn", "Duplicates",
-        f"{rows} rows of training or validation stand in a later part too, value by value (rows {'; '.join(shown)}"
-        f"{more}, counted from 0){done[explore.duplicates]}",
+        f"{rows} rows of training or validation stand in a later part too, value by value: {'; '.join(shown)}"
+        f"{more}{done[explore.duplicates]}",
         "A model is not judged by rows that it was trained on: its score would be too good",
         'Set [explore] duplicates = "drop" to leave the training copies out, or "allow" to keep them',
     )]  # fmt: skip

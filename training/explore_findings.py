@@ -16,7 +16,7 @@ def findings(look: Look) -> list[Finding]:
     """Return everything a person should know about the data, the gravest first."""
     table, settings = look.table, look.config.explore
     return ranked([
-        *explore.copied(look.copies, settings), *explore.leaking(table, look.scores, settings),
+        *explore.copied(look.copies, settings, look.place), *explore.leaking(table, look.scores, settings),
         *_contradictions(look), *_near(look), *_repeated(look), *_labels(look), *_drift_apart(look),
         *_drift_along(look), *_order(look), *_classes(look), *_columns(look), *_codes(look), *_skipped(look),
     ])  # fmt: skip
@@ -52,8 +52,8 @@ def _repeated(look: Look) -> list[Finding]:
     if not count:
         return []
     return [Finding(
-        "note", "Duplicates", f"{count} rows repeat an earlier row value by value",
-        "Equal rows are dealt to one part, so they spoil no score; they count more than others in training",
+        "note", "Duplicates", f"{count} rows repeat an earlier row of their own part value by value",
+        "They spoil no score, but they count more than others",
         "If they were written twice by mistake, drop them from the file",
     )]  # fmt: skip
 
@@ -66,7 +66,7 @@ def _labels(look: Look) -> list[Finding]:
     return [Finding(
         "warn" if share >= MUCH_NOISE else "note", "Labels",
         f"{hints.count} of {hints.rows} rows ({share:.1%}) have a label that a quick model confidently disagrees with: "
-        f"{some([look.place(h.row) for h in hints.listed], MOST_NAMED)}",
+        f"{_first([look.place(h.row) for h in hints.listed], hints.count)}",
         "Some of them are labelled wrong; the others are hard. Wrong test labels hide how good a model is",
         "Look at the list below, the surest first, and correct the file",
     )]  # fmt: skip
@@ -198,5 +198,10 @@ def _skipped(look: Look) -> list[Finding]:
 
 
 def _places(look: Look, rows: np.ndarray) -> str:
-    first = [look.place(int(row)) for row in rows[:MOST_NAMED]]
-    return some(first) + (f" and {len(rows) - MOST_NAMED} more" if len(rows) > MOST_NAMED else "")
+    return _first([look.place(int(row)) for row in rows[:MOST_NAMED]], len(rows))
+
+
+def _first(places: list[str], count: int) -> str:
+    """Return the first places as text, and how many more there are, of `count` in all."""
+    rest = f" and {count - MOST_NAMED} more" if count > MOST_NAMED else ""
+    return ", ".join(places[:MOST_NAMED]) + rest

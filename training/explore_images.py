@@ -23,7 +23,7 @@ def examples(look: Look, facts: dict[str, object]) -> tuple[Block, ...]:
     rows = tuple((name, *(f"{facts[name][key]:.6g}" for key in quartiles)) for name in ("brightness", "contrast"))  # type: ignore[index]
     table = Table(("", *(key.replace("_", " ") for key in quartiles)), rows)
     caption = f"Training rows by class, chosen by hash; {size}."
-    said = "Brightness (mean of the pixels, left) and contrast (their deviation, right), per part."
+    said = "Brightness (mean of the pixels, left) and contrast (their standard deviation, right), per part."
     return Picture(draw.sheet(lines), caption, listed), Picture(_light(look), said, table), table
 
 

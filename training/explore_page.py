@@ -9,6 +9,11 @@ from training.document import Block, Notice, Picture, Section, Table, Text
 from training.explore_report import Look
 
 _COLUMN_FACTS = ("minimum", "quartile_1", "median", "quartile_3", "maximum", "mean", "zeros", "top_share")
+_IMAGE_SIGNALS = (
+    "Of an image: brightness and contrast are mean and standard deviation of its pixels, sharpness the variance of "
+    "their Laplacian, edge the mean step from pixel to pixel, centre and spread the first two moments of the brightness, "
+    "above_mean the share of pixels brighter than the mean."
+)
 
 
 def html(look: Look, facts: dict[str, Any]) -> str:
@@ -103,7 +108,7 @@ def _columns(facts: dict[str, Any]) -> tuple[Block, ...]:
 
 def _duplicates(look: Look, found: dict[str, Any]) -> tuple[Block, ...]:
     table = Table(("", "rows"), (
-        ("repeat an earlier row", str(found["repeated_rows"])),
+        ("repeat an earlier row of their part", str(found["repeated_rows"])),
         ("stand in two parts or three", str(found["rows_in_two_parts"])),
         ("equal another row, with another label", str(found["contradicting_rows"])),
         *([("test images that are nearly another image", str(found["near_copies"]))] if look.is_image else []),
@@ -173,7 +178,7 @@ def _labels(look: Look, found: dict[str, Any]) -> tuple[Block, ...]:
 
 
 def _drift(look: Look, found: dict[str, Any]) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+    blocks: list[Block] = [Text(_IMAGE_SIGNALS)] if look.is_image else []
     for name, drifted in found.items():
         title = (
             "Training against the other parts."

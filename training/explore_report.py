@@ -12,6 +12,7 @@ from training import (
     data,
     drift,
     duplicates,
+    explore,
     images,
     label_hints,
     leakage,
@@ -106,7 +107,8 @@ def examine(config: Config, table: Table, parts: Parts, outside: Outside, say: P
     scores = leakage.scores(table, np.concatenate([parts.train, parts.validation]))
     by_order = order.scores(table, outside.ids)
     say("leakage: done")
-    hints = label_hints.find(table)
+    leaks = explore.above(scores, config.explore.leak_score)
+    hints = label_hints.find(table, set(leaks.tolist()))
     say("label hints: done")
     signals = drift.measure(table)
     apart = drift.between(signals, copies.part, table.unit)

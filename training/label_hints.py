@@ -6,6 +6,7 @@ hard and rightly labelled. Where the quick model knows too little of the task, i
 """
 
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,10 +49,14 @@ class Hints:
     listed: tuple[Hint, ...]
 
 
-def find(table: Table) -> Hints:
-    """Return the rows most likely labelled wrong, from FOLDS models that each leave out a fold."""
+def find(table: Table, without: Collection[int] = ()) -> Hints:
+    """Return the rows most likely labelled wrong, from FOLDS models that each leave out a fold.
+
+    without: columns of a table that the models do not see: a column that was written with the label in view
+    agrees with a wrong one too.
+    """
     rows = np.sort(np.argsort(table.key, kind="stable")[:MOST_ROWS])
-    x, fold = _inputs(table, rows), _folds(table, rows)
+    x, fold = _inputs(table, rows, without), _folds(table, rows)
     return _classified(table, rows, x, fold) if table.classes else _regressed(table, rows, x, fold)
 
 
@@ -71,15 +76,17 @@ def disagreements(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return found, other[found]
 
 
-def _inputs(table: Table, rows: np.ndarray) -> np.ndarray:
+def _inputs(table: Table, rows: np.ndarray, without: Collection[int]) -> np.ndarray:
     if not table.names:
         channels = small.pixels(table.x[:1]).shape[3]
         side = SIDE if channels == 1 else SIDE // 2
         parts = np.array_split(rows, -(-len(rows) // _CHUNK_ROWS))
         small_ones = np.concatenate([small.averaged(table.x[part], side) for part in parts])
         return small_ones.reshape(len(rows), -1)
-    columns = []
+    columns = [np.zeros((len(rows), 1))]
     for place, name in enumerate(table.names):
+        if place in without:
+            continue
         column = table.x[rows, place]
         values = table.categories.get(name)
         columns.append(column[:, None] == np.arange(len(values)) if values else column[:, None])

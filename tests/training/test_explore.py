@@ -1,13 +1,16 @@
 """What training demands of its data, on real rows with planted faults and on rows without any."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.model_selection import cross_val_score
+from sklearn.tree import DecisionTreeClassifier
 
 from registry.errors import DataError
-from training import data, explore, split
+from training import data, duplicates, explore, leakage, split
 from training.config import Config, Data, Explore, Split
 
 HERE = Path()
@@ -54,7 +57,9 @@ def test_rows_copied_across_groups_stop_a_run_with_two_of_them_named(copied):
     with pytest.raises(DataError) as caught:
         demand(copied)
     said = str(caught.value)
-    first, second = (int(word) for word in said.split("(rows ")[1].split(";")[0].split(" and "))
+    first, second = map(
+        int, re.search(r"value by value: row (\d+) \(from 0\) and row (\d+) \(from 0\);", said).groups()
+    )
     assert np.array_equal(copied.x[first], copied.x[second]) and abs(first - second) == 569
     assert "of training or validation stand in a later part too" in said
     assert 'Set [explore] duplicates = "drop"' in said
@@ -133,11 +138,40 @@ def test_a_pixel_that_holds_the_label_stops_a_run(digits):
         demand(table_of(marked, digits.y))
 
 
+def test_the_score_of_a_column_is_near_that_of_a_small_decision_tree_of_scikit_learn():
+    bunch = load_breast_cancer()
+    table = table_of(bunch.data, bunch.target)
+    tree = DecisionTreeClassifier(max_leaf_nodes=4, class_weight="balanced", random_state=0)
+    expected = [
+        cross_val_score(tree, bunch.data[:, [c]], bunch.target, scoring="balanced_accuracy").mean() for c in range(30)
+    ]
+    assert np.abs(leakage.scores(table, np.arange(569)) - expected).max() < 0.06
+
+
+def test_copies_are_those_that_a_comparison_of_all_pairs_finds():
+    g = np.random.default_rng(0)
+    x = g.integers(0, 9, (300, 2)).astype(np.float32)
+    order = g.permutation(300)
+    parts = split.Parts(*(np.sort(order[a:b]) for a, b in ((0, 150), (150, 220), (220, 300))))
+    copies = duplicates.find(data.row_keys(x), parts)
+    equal = (x[:, None] == x[None]).all(axis=2)
+    part = duplicates.part_of(300, parts)
+    earlier = np.arange(300)[None] < np.arange(300)[:, None]
+    assert np.array_equal(copies.crossing, (equal & (part[:, None] != part[None])).any(axis=1))
+    assert np.array_equal(copies.spare, (equal & (part[:, None] < part[None])).any(axis=1))
+    assert np.array_equal(copies.repeated, (equal & (part[:, None] == part[None]) & earlier).any(axis=1))
+    y = g.integers(0, 2, 300)
+    differing = (equal & (y[:, None] != y[None])).any(axis=1)
+    assert np.array_equal(duplicates.contradictions(copies, y), np.flatnonzero(differing))
+    for a, b in duplicates.pairs(copies, 20):
+        assert equal[a, b] and part[a] < part[b]
+
+
 def test_columns_of_chance_are_never_taken_for_a_leak_also_with_few_rows_and_rare_classes():
     for seed in range(8):
         g = np.random.default_rng(seed)
         y = np.where(g.random(400) < 0.05, 1, 0)
         y[:40] = 2
         table = table_of(g.normal(size=(400, 200)), y)
-        scores = explore.leakage.scores(table, np.arange(400))
+        scores = leakage.scores(table, np.arange(400))
         assert np.nanmax(scores, initial=0) < 0.9

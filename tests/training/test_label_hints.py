@@ -55,6 +55,13 @@ def test_flipped_labels_of_a_table_are_hinted_at():
     assert wrong[rows].mean() >= 0.8 and wrong[rows].sum() >= 0.6 * wrong.sum()
 
 
+def test_a_column_that_was_written_with_the_label_in_view_hides_nothing_if_it_is_left_out():
+    table, wrong = flipped(data.load(Data("breast_cancer"), Path()), 0.05)
+    leaky = replace(table, x=np.column_stack([table.x, table.y]).astype(np.float32), names=(*table.names, "leak"))
+    assert label_hints.find(leaky).count <= 2
+    assert label_hints.find(leaky, {30}) == label_hints.find(table)
+
+
 @pytest.mark.parametrize("signal", [0.0, 1.0])
 def test_a_model_that_knows_too_little_is_asked_nothing(signal):
     g = np.random.default_rng(0)
