@@ -13,11 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from registry import logs
+from registry import logs, verbs
 from registry.errors import AliasError, StackError, UserError
 
 if TYPE_CHECKING:
-    from registry.aliases import Change
     from training.run import Order
 
 HERE = Path(__file__).resolve().parent
@@ -63,106 +62,6 @@ def crossval(options: argparse.Namespace) -> int:
     return 0
 
 
-def models(options: argparse.Namespace) -> int:
-    """List the releases in the store, with the alias each one holds."""
-    from registry import listing, store
-
-    found = store.releases(options.name)
-    if options.json:
-        print(listing.as_json(found))
-    elif found:
-        print(listing.table(found))
-    else:
-        print(f"no releases in {store.models()}; train one: vigil train examples/digits.toml")
-    return 0
-
-
-def show(options: argparse.Namespace) -> int:
-    """Show what a release says about itself, and where its card lies."""
-    from registry import listing, store
-
-    release = store.open_release(options.tag)
-    print(release.manifest.to_bytes().decode() if options.json else listing.summary(release))
-    return 0
-
-
-def promote(options: argparse.Namespace) -> int:
-    """Make a release the champion; the gate refuses a worse one unless --force."""
-    from registry import aliases
-
-    change = aliases.promote(options.tag, options.why, options.force)
-    return _print_change(options, change)
-
-
-def rollback(options: argparse.Namespace) -> int:
-    """Go back to the champion before this one."""
-    from registry import aliases
-
-    change = aliases.rollback(_model(options.model), options.why)
-    return _print_change(options, change)
-
-
-def history(options: argparse.Namespace) -> int:
-    """Print who changed the champion, when and why."""
-    from registry import aliases, listing
-
-    state = aliases.read(_model(options.model))
-    print(json.dumps(aliases.as_dict(state)) if options.json else listing.history(state))
-    return 0
-
-
-def verify(options: argparse.Namespace) -> int:
-    """Check every byte of a release against its manifest."""
-    from registry import store
-
-    release = store.open_release(options.tag)
-    said = {"tag": release.tag, "digest": release.digest, "files": sorted(release.manifest.files)}
-    text = f"{release.tag}: {len(release.manifest.files)} files are as published (digest {release.digest})"
-    return _say(options, said, text)
-
-
-def sign(options: argparse.Namespace) -> int:
-    """Sign a release with a private key; VIGIL_REQUIRE_SIGNATURE=PUBLIC_KEY_FILE then refuses unsigned ones."""
-    from registry import store
-    from registry.release import SIGNATURE
-
-    release = store.sign(options.tag, Path(options.key))
-    said = {"tag": release.tag, "digest": release.digest, "signature": str(release.path / SIGNATURE)}
-    return _say(options, said, f"{release.tag}: signed, {said['signature']}")
-
-
-def pack(options: argparse.Namespace) -> int:
-    """Write a release with its card and signature to one file, which `bentoml models import` reads too."""
-    from registry import archive
-
-    path = options.file or Path(options.tag.replace(":", "-") + archive.SUFFIX)
-    size = archive.pack(options.tag, path)
-    return _say(options, {"file": str(path), "size_bytes": size}, f"{path}: {size / 1e6:.2f} MB")
-
-
-def unpack(options: argparse.Namespace) -> int:
-    """Verify a release in a file and put it into the store; aliases and history do not travel."""
-    from registry import archive
-
-    tag = archive.unpack(options.file, int(options.most_gb * 1e9)).tag
-    return _say(options, {"tag": tag}, f'{tag}; to serve it: vigil promote {tag} --why "..."')
-
-
-def gc(options: argparse.Namespace) -> int:
-    """Say which releases nobody needs any more; delete them with --yes."""
-    from registry import collect
-
-    def say(verdicts: list[collect.Verdict]) -> None:
-        _say(options, collect.as_dict(verdicts, options.yes), collect.as_text(verdicts, options.yes))
-
-    rule = collect.Rule(options.keep, options.broken)
-    if options.yes:
-        collect.collect(rule, say)
-    else:
-        say(collect.plan(rule))
-    return 0
-
-
 def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
     if options.model:
@@ -204,7 +103,7 @@ def labels(options: argparse.Namespace) -> int:
 
     added = truth.add_file(_log(options.log), Path(options.file))
     text = f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)"
-    return _say(options, {"accepted": added.accepted, "unknown": added.unknown}, text)
+    return verbs.say(options, {"accepted": added.accepted, "unknown": added.unknown}, text)
 
 
 def report(options: argparse.Namespace) -> int:
@@ -225,18 +124,17 @@ def demo(options: argparse.Namespace) -> int:
 
 
 Verb = Callable[[argparse.Namespace], int]
-Parent = argparse.ArgumentParser
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every verb."""
     top = argparse.ArgumentParser(prog="vigil", description="Train, release, serve and watch a model.")
-    verbs = top.add_subparsers(required=True, metavar="VERB")
+    every = top.add_subparsers(required=True, metavar="VERB")
     as_json, why, model, log = (_option(*a, **k) for a, k in _SHARED)
 
     def verb(run: Verb, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         text = (run.__doc__ or "").split("\n")[0]
-        made = verbs.add_parser(run.__name__, help=text, description=text, parents=[as_json, *parents])
+        made = every.add_parser(run.__name__, help=text, description=text, parents=[as_json, *parents])
         made.set_defaults(run=run)
         return made
 
@@ -254,7 +152,7 @@ def parser() -> argparse.ArgumentParser:
     _configured(verb(explore)).add_argument(
         "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"
     )
-    _release_verbs(verb, why, model)
+    verbs.add(verb, why, model)
     _address(verb(serve, model), port=3000)
     verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
     watched = _address(verb(watch, log), port=9109)
@@ -270,32 +168,6 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
     shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")
     return top
-
-
-def _release_verbs(verb: Callable[..., argparse.ArgumentParser], why: Parent, model: Parent) -> None:
-    verb(models).add_argument("name", nargs="?", help="one model; all if left out")
-    verb(show).add_argument("tag", help="name:version")
-    promoted = verb(promote, why)
-    promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
-    promoted.add_argument("--force", action="store_true", help="overrule the gate; its objections are recorded")
-    verb(rollback, why, model)
-    verb(history, model)
-    verb(verify).add_argument("tag", help="name:version")
-    signed = verb(sign)
-    signed.add_argument("tag", help="name:version")
-    signed.add_argument("--key", required=True, help="PEM file of the private key; VIGIL_KEY_PASSWORD opens it")
-    packed = verb(pack)
-    packed.add_argument("tag", help="name:version")
-    packed.add_argument("file", type=Path, nargs="?", help="ends in .bentomodel; NAME-VERSION.bentomodel if left out")
-    unpacked = verb(unpack)
-    unpacked.add_argument("file", type=Path, help="what vigil pack or bentoml models export wrote")
-    unpacked.add_argument("--most-gb", type=float, default=8.0, help="refuse more content than this")
-    collected = verb(gc)
-    collected.add_argument(
-        "--keep", type=int, default=5, help="how many of the newest, and of the last champions, stay"
-    )
-    collected.add_argument("--broken", action="store_true", help="delete broken releases that hold no alias, too")
-    collected.add_argument("--yes", action="store_true", help="delete; without it nothing is changed")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -348,16 +220,10 @@ def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _model(name: str) -> str:
-    from registry import aliases
-
-    return name or aliases.only_model()
-
-
 def _champion(name: str) -> str:
     from registry import aliases
 
-    state = aliases.read(_model(name))
+    state = aliases.read(verbs.model_of(name))
     if state.champion is None:
         raise AliasError(f"{state.model}: has no champion; promote a release, or name one")
     return f"{state.model}:{state.champion.version}"
@@ -376,17 +242,6 @@ def _demand_free_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise StackError(f"{host}:{port}: {error.strerror}; stop what listens there or choose --port") from error
-
-
-def _print_change(options: argparse.Namespace, change: "Change") -> int:
-    forced = [f"  forced although {objection}" for objection in change.forced]
-    text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
-    return _say(options, vars(change), "\n".join([text, *forced]))
-
-
-def _say(options: argparse.Namespace, said: object, text: str) -> int:
-    print(json.dumps(said) if options.json else text, flush=True)
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+"""The verbs of `vigil` that are about releases; each imports what it needs when it runs."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.aliases import Change
+
+Parent = argparse.ArgumentParser
+
+
+def models(options: argparse.Namespace) -> int:
+    """List the releases in the store, with the alias each one holds."""
+    from registry import listing, store
+
+    found = store.releases(options.name)
+    if options.json:
+        print(listing.as_json(found))
+    elif found:
+        print(listing.table(found))
+    else:
+        print(f"no releases in {store.models()}; train one: vigil train examples/digits.toml")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Show what a release says about itself, and where its card lies."""
+    from registry import listing, store
+
+    release = store.open_release(options.tag)
+    print(release.manifest.to_bytes().decode() if options.json else listing.summary(release))
+    return 0
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Make a release the champion; the gate refuses a worse one unless --force."""
+    from registry import aliases
+
+    change = aliases.promote(options.tag, options.why, options.force)
+    return _print_change(options, change)
+
+
+def rollback(options: argparse.Namespace) -> int:
+    """Go back to the champion before this one."""
+    from registry import aliases
+
+    change = aliases.rollback(model_of(options.model), options.why)
+    return _print_change(options, change)
+
+
+def history(options: argparse.Namespace) -> int:
+    """Print who changed the champion, when and why."""
+    from registry import aliases, listing
+
+    state = aliases.read(model_of(options.model))
+    print(json.dumps(aliases.as_dict(state)) if options.json else listing.history(state))
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check every byte of a release against its manifest."""
+    from registry import store
+
+    release = store.open_release(options.tag)
+    said = {"tag": release.tag, "digest": release.digest, "files": sorted(release.manifest.files)}
+    text = f"{release.tag}: {len(release.manifest.files)} files are as published (digest {release.digest})"
+    return say(options, said, text)
+
+
+def sign(options: argparse.Namespace) -> int:
+    """Sign a release with a private key; VIGIL_REQUIRE_SIGNATURE=PUBLIC_KEY_FILE then refuses unsigned ones."""
+    from registry import store
+    from registry.release import SIGNATURE
+
+    release = store.sign(options.tag, Path(options.key))
+    said = {"tag": release.tag, "digest": release.digest, "signature": str(release.path / SIGNATURE)}
+    return say(options, said, f"{release.tag}: signed, {said['signature']}")
+
+
+def pack(options: argparse.Namespace) -> int:
+    """Write a release with its card and signature to one file, which `bentoml models import` reads too."""
+    from registry import archive
+
+    path = options.file or Path(options.tag.replace(":", "-") + archive.SUFFIX)
+    size = archive.pack(options.tag, path)
+    return say(options, {"file": str(path), "size_bytes": size}, f"{path}: {size / 1e6:.2f} MB")
+
+
+def unpack(options: argparse.Namespace) -> int:
+    """Verify a release in a file and put it into the store; aliases and history do not travel."""
+    from registry import archive
+
+    tag = archive.unpack(options.file, int(options.most_gb * 1e9)).tag
+    return say(options, {"tag": tag}, f'{tag}; to serve it: vigil promote {tag} --why "..."')
+
+
+def gc(options: argparse.Namespace) -> int:
+    """Say which releases nobody needs any more; delete them with --yes."""
+    from registry import collect
+
+    def tell(verdicts: list[collect.Verdict]) -> None:
+        say(options, collect.as_dict(verdicts, options.yes), collect.as_text(verdicts, options.yes))
+
+    rule = collect.Rule(options.keep, options.broken)
+    if options.yes:
+        collect.collect(rule, tell)
+    else:
+        tell(collect.plan(rule))
+    return 0
+
+
+def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
+    """Add the verbs of releases to the command line; verb: makes a subparser of a function and its parents."""
+    verb(models).add_argument("name", nargs="?", help="one model; all if left out")
+    verb(show).add_argument("tag", help="name:version")
+    promoted = verb(promote, why)
+    promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
+    promoted.add_argument("--force", action="store_true", help="overrule the gate; its objections are recorded")
+    verb(rollback, why, model)
+    verb(history, model)
+    verb(verify).add_argument("tag", help="name:version")
+    signed = verb(sign)
+    signed.add_argument("tag", help="name:version")
+    signed.add_argument("--key", required=True, help="PEM file of the private key; VIGIL_KEY_PASSWORD opens it")
+    packed = verb(pack)
+    packed.add_argument("tag", help="name:version")
+    packed.add_argument("file", type=Path, nargs="?", help="ends in .bentomodel; NAME-VERSION.bentomodel if left out")
+    unpacked = verb(unpack)
+    unpacked.add_argument("file", type=Path, help="what vigil pack or bentoml models export wrote")
+    unpacked.add_argument("--most-gb", type=float, default=8.0, help="refuse more content than this")
+    collected = verb(gc)
+    collected.add_argument(
+        "--keep", type=int, default=5, help="how many of the newest, and of the last champions, stay"
+    )
+    collected.add_argument("--broken", action="store_true", help="delete broken releases that hold no alias, too")
+    collected.add_argument("--yes", action="store_true", help="delete; without it nothing is changed")
+
+
+def model_of(name: str) -> str:
+    """Return the model a user meant: the one named, else the only one that has a champion."""
+    from registry import aliases
+
+    return name or aliases.only_model()
+
+
+def say(options: argparse.Namespace, said: object, text: str) -> int:
+    """Print a result, as one JSON object with --json; return the exit status 0."""
+    print(json.dumps(said) if options.json else text, flush=True)
+    return 0
+
+
+def _print_change(options: argparse.Namespace, change: "Change") -> int:
+    forced = [f"  forced although {objection}" for objection in change.forced]
+    text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
+    return say(options, vars(change), "\n".join([text, *forced]))
