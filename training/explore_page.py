@@ -11,8 +11,8 @@ from training.explore_report import Look
 _COLUMN_FACTS = ("minimum", "quartile_1", "median", "quartile_3", "maximum", "mean", "zeros", "top_share")
 _IMAGE_SIGNALS = (
     "Of an image: brightness and contrast are mean and standard deviation of its pixels, sharpness the variance of "
-    "their Laplacian, edge the mean step from pixel to pixel, centre and spread the first two moments of the brightness, "
-    "above_mean the share of pixels brighter than the mean."
+    "their Laplacian, edge the mean step from pixel to pixel, centre and spread the first two moments of the "
+    "brightness, above_mean the share of pixels brighter than the mean."
 )
 
 
