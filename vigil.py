@@ -33,9 +33,13 @@ def init(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
-    from training import distributed, outcome, run
+    from training import distributed, find_rate, outcome, run
 
     order = _order(options)
+    if options.find_rate:
+        found, picture = find_rate.find(order, _progress)
+        print(find_rate.as_json(found) if options.json else find_rate.as_text(found, picture))
+        return 0
     if distributed.rank():
         return run.assist(order)
     done = run.carry_out(order, _progress)
@@ -144,10 +148,11 @@ def parser() -> argparse.ArgumentParser:
         "--from", dest="source", required=True, metavar="PATH", help="CSV, Parquet, NPZ, or image folder"
     )
     begun.add_argument("--target", default="", help="the column to predict; guessed if left out")
-    for made in (verb(train), folded := verb(crossval)):
+    for made in (trained := verb(train), folded := verb(crossval)):
         made.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
         made.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
         _configured(made)
+    trained.add_argument("--find-rate", action="store_true", help="only look for a peak of the learning rate")
     folded.add_argument("--folds", type=int, default=5, metavar="K")
     _configured(verb(explore)).add_argument(
         "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"

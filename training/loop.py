@@ -73,7 +73,7 @@ def fit(config: Config, model: Trainable, train: Rows, validation: Rows, run: Ru
     per epoch into the run folder. Raises StoppedError after SIGTERM or SIGINT, once the step is done
     and saved; CheckpointError if a resumed run has other settings; DataError if the loss is not finite.
     """
-    with _reproducible(config.loop.threads), stop.asked() as asked:
+    with reproducible(config.loop.threads), stop.asked() as asked:
         trainer = _Trainer(config, working_copy(config, model, run.world), (train, validation), run)
         trainer.run_all(asked)
     state = trainer.state
@@ -243,7 +243,8 @@ def _copy(model: Trainable) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _reproducible(threads: int) -> Iterator[None]:
+def reproducible(threads: int) -> Iterator[None]:
+    """Compute with this number of threads and the same bits each time, until the block ends."""
     before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
