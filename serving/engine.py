@@ -43,14 +43,14 @@ class Engine:
         self.requested = PROVIDERS[providers[0]]
         self._release = release
         self._names = ([release.manifest.output], release.manifest.input.name)
-        self._model, self._files = _graph(release)
+        self._model, self._outside = _graph(release)
         self._providers = [PROVIDERS[name] for name in providers]
         rows, expected = _golden(release)
         cores = os.cpu_count() or 1
         # Two sessions of a model of gigabytes are not held at once: it is given every core.
-        counts = [threads or cores] if threads or self._files else sorted({1, cores})
+        counts = [threads or cores] if threads or self._outside else sorted({1, cores})
         sessions = {count: self._open(count) for count in counts}
-        del self._model, self._files
+        del self._model  # the weights outside stay: ONNX Runtime reads them where they are
         self._session = sessions[counts[0]]
         self._check(rows, expected)
         self.threads = self._fastest(sessions, rows) if len(counts) > 1 else counts[0]
@@ -82,9 +82,7 @@ class Engine:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the event loop needs the core
-        if self._files:
-            lengths = [len(held) for held in self._files.values()]
-            options.add_external_initializers_from_files_in_memory([*self._files], [*self._files.values()], lengths)
+        options.add_external_initializers([*self._outside], [*self._outside.values()])
         present = onnxruntime.get_available_providers()
         usable = [name for name in self._providers if name in present]
         try:
@@ -126,15 +124,15 @@ def golden_limit(task: str, expected: np.ndarray, precision: str = "fp32") -> fl
     return share * float(expected.std(dtype=np.float64)) + rounding
 
 
-def _graph(release: Release) -> tuple[bytes, dict[str, bytes]]:
+def _graph(release: Release) -> tuple[bytes, dict[str, onnxruntime.OrtValue]]:
     # The weights of a large model are handed over as bytes that were verified: ONNX Runtime opens no file.
     model = release.read(MODEL)
     files = {MODEL_DATA: release.read(MODEL_DATA)} if MODEL_DATA in release.manifest.files else {}
     try:
-        graph.check(model, frozenset(files), f"{release.tag}: {MODEL}")
+        outside = graph.weights(model, files, f"{release.tag}: {MODEL}")
     except ReleaseError as error:
         raise EngineError(str(error), "load") from error
-    return model, files
+    return model, {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in outside.items()}
 
 
 def _golden(release: Release) -> tuple[np.ndarray, np.ndarray]:

@@ -90,9 +90,8 @@ def check(path: Path, asked: Asked) -> None:
     a large model, in the one beside it.
     """
     content = path.read_bytes()
-    side = beside(path)
     try:
-        graph.check(content, frozenset({side.name} if side.exists() else ()), str(path))
+        outside = graph.weights(content, _files(path), str(path))
         onnx.checker.check_model(str(path), full_check=True)
     except ReleaseError as error:
         raise ExportError(str(error)) from error
@@ -103,7 +102,7 @@ def check(path: Path, asked: Asked) -> None:
     if opsets != {"": OPSET}:
         raise ExportError(f"{path}: opsets are {opsets}; accepted is ONNX {OPSET} alone")
     _check_signature(proto, asked, str(path))
-    _check_weights(proto, path)
+    _check_weights(proto, outside, str(path))
 
 
 def beside(path: Path) -> Path:
@@ -113,8 +112,7 @@ def beside(path: Path) -> Path:
 
 def open_file(path: Path, provider: str = PROVIDER) -> onnxruntime.InferenceSession:
     """Return a session of the file at `path` and, if there is one, the file of weights beside it."""
-    side = beside(path)
-    return session_of(path.read_bytes(), {side.name: side.read_bytes()} if side.exists() else {}, provider)
+    return session_of(path.read_bytes(), _files(path), provider)
 
 
 def session_of(
@@ -124,10 +122,13 @@ def session_of(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # a provider that is not to be had is seen from get_providers()
-    if files:
-        lengths = [len(held) for held in files.values()]
-        options.add_external_initializers_from_files_in_memory(list(files), list(files.values()), lengths)
-    return onnxruntime.InferenceSession(content, options, providers=[(provider, _OPTIONS.get(provider, {}))])
+    outside = graph.weights(content, files or {}, "model")
+    # Not add_external_initializers_from_files_in_memory, which refuses a single weight of more than 2 GiB.
+    held = [onnxruntime.OrtValue.ortvalue_from_numpy(values) for values in outside.values()]
+    options.add_external_initializers(list(outside), held)
+    session = onnxruntime.InferenceSession(content, options, providers=[(provider, _OPTIONS.get(provider, {}))])
+    session.held = held  # ONNX Runtime reads these where they are, as long as the session lives
+    return session
 
 
 def run(
@@ -171,6 +172,11 @@ def strip(proto: onnx.ModelProto) -> None:
     main.doc_string = ""
 
 
+def _files(path: Path) -> dict[str, bytes]:
+    side = beside(path)
+    return {side.name: side.read_bytes()} if side.exists() else {}
+
+
 def _put_outside(model: onnx_ir.Model, path: Path, most_inside: int) -> None:
     # In the order of the graph, one after the other: the same model gives the same bytes.
     beside(path).unlink(missing_ok=True)
@@ -185,14 +191,11 @@ def _put_outside(model: onnx_ir.Model, path: Path, most_inside: int) -> None:
         value.const_value = tensor
 
 
-def _check_weights(proto: onnx.ModelProto, path: Path) -> None:
+def _check_weights(proto: onnx.ModelProto, outside: Mapping[str, np.ndarray], place: str) -> None:
     for tensor in proto.graph.initializer:
-        try:
-            values = onnx.numpy_helper.to_array(tensor, str(path.parent))
-        except ValueError as error:  # the file beside is shorter than it must be
-            raise ExportError(f"{path}: weight '{tensor.name}' cannot be read: {error}; export again") from error
+        values = outside[tensor.name] if tensor.name in outside else onnx.numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ExportError(f"{path}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak")
+            raise ExportError(f"{place}: weight '{tensor.name}' is not finite; train again with a lower schedule.peak")
 
 
 def _check_signature(proto: onnx.ModelProto, asked: Asked, place: str) -> None:

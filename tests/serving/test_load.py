@@ -47,7 +47,9 @@ def test_weights_anywhere_else_are_refused_by_name(tmp_path, monkeypatch, locati
         (folder / "secret.bin").write_bytes(bytes(64 * 10 * 4))
         (folder / "other.bin").write_bytes(bytes(64 * 10 * 4))
     monkeypatch.chdir(tmp_path / "work")
-    with pytest.raises(EngineError, match="takes weights from '.*'; accepted are model.onnx.data") as caught:
+    with pytest.raises(
+        EngineError, match="takes weights from '.*'; accepted are weights of the main graph from model.onnx.data"
+    ) as caught:
         Engine(publish_large(tmp_path, location), ("cpu",), threads=1)
     assert caught.value.reason == "load"
 
@@ -55,7 +57,7 @@ def test_weights_anywhere_else_are_refused_by_name(tmp_path, monkeypatch, locati
 def test_weights_at_an_absolute_path_are_refused_by_name(tmp_path):
     secret = tmp_path / "secret.bin"
     secret.write_bytes(bytes(64 * 10 * 4))
-    with pytest.raises(EngineError, match="takes weights from '/.*secret.bin'; accepted are model.onnx.data"):
+    with pytest.raises(EngineError, match="takes weights from '/.*secret.bin'; accepted are weights of the main"):
         Engine(publish_large(tmp_path, str(secret)), ("cpu",), threads=1)
 
 

@@ -278,7 +278,7 @@ def broken_graph(proto):
         (wrong_output_dtype, "output is .* logits double"),
         (extra_output, "output is probabilities .*, embedding float"),
         (outputs_exchanged, r"output is logits .*, probabilities .*; accepted is probabilities .*, logits"),
-        (outside_weights, "takes weights from 'weights.bin'; accepted are none: weights are inside the file"),
+        (outside_weights, "takes weights from 'weights.bin'; accepted are weights inside the file"),
         (broken_graph, "not a valid ONNX graph"),
     ],
 )
