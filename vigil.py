@@ -66,6 +66,15 @@ def crossval(options: argparse.Namespace) -> int:
     return 0
 
 
+def search(options: argparse.Namespace) -> int:
+    """Try hyper-parameters, judged by validation rows alone, and write the best ones as NAME.best.toml."""
+    from training import search as searched
+
+    found = searched.search(_order(options), options.trials, _progress)
+    print(searched.as_json(found) if options.json else searched.as_text(found))
+    return 0
+
+
 def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
     if options.model:
@@ -148,12 +157,13 @@ def parser() -> argparse.ArgumentParser:
         "--from", dest="source", required=True, metavar="PATH", help="CSV, Parquet, NPZ, or image folder"
     )
     begun.add_argument("--target", default="", help="the column to predict; guessed if left out")
-    for made in (trained := verb(train), folded := verb(crossval)):
+    for made in (trained := verb(train), folded := verb(crossval), searched := verb(search)):
         made.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
         made.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
         _configured(made)
     trained.add_argument("--find-rate", action="store_true", help="only look for a peak of the learning rate")
     folded.add_argument("--folds", type=int, default=5, metavar="K")
+    searched.add_argument("--trials", type=int, default=0, metavar="N", help="default: search.trials of the file")
     _configured(verb(explore)).add_argument(
         "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"
     )

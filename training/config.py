@@ -11,7 +11,10 @@ from typing import Any
 from monitoring.reference import ReferenceSettings
 from registry.errors import ConfigError
 from registry.release import NAME
+from training import space
+from training.space import Space
 
+SEARCHED = ("augment", "model", "optimizer", "schedule", "loop")
 MODEL_KINDS = ("mlp", "cnn", "resnet")
 
 
@@ -196,6 +199,19 @@ class Quality:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What `vigil search` tries: settings of SEARCHED sections, by dotted key, in [search.space].
+
+    [low, high, "log"] or [low, high, "linear"] is a range, any other list holds the values themselves.
+    An empty space takes `search.usual`.
+    """
+
+    trials: int = between(20, 1, 100_000)
+    seed: int = between(0, 0, 2**31)
+    space: Mapping[str, Space] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Config:
     name: str
     purpose: str = ""
@@ -213,6 +229,7 @@ class Config:
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     gate: Gate = field(default_factory=Gate)
     quality: Quality = field(default_factory=Quality)
+    search: Search = field(default_factory=Search)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as stored in checkpoint, manifest and card."""
@@ -241,7 +258,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for key, value in (overrides or {}).items():
-        _put(values, key, value)
+        put(values, key, value)
     config: Config = _build(Config, values, where=str(path), prefix="")
     _check_across(config, str(path))
     return config
@@ -264,12 +281,13 @@ def overrides(data: str, assignments: Sequence[str]) -> dict[str, Any]:
     return found | ({"data.path": str(Path(data).resolve())} if data else {})
 
 
-def _put(values: dict[str, Any], key: str, value: Any) -> None:
+def put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set `value` in nested settings, by its dotted key."""
     section, _, rest = key.partition(".")
     if not rest:
         values[section] = value
     elif isinstance(values.setdefault(section, {}), dict):
-        _put(values[section], rest, value)
+        put(values[section], rest, value)
 
 
 def _build(cls: type, values: dict[str, Any], where: str, prefix: str) -> Any:
@@ -290,6 +308,9 @@ def _build(cls: type, values: dict[str, Any], where: str, prefix: str) -> Any:
 
 def _value(entry: "Field[Any]", value: Any, where: str, name: str) -> Any:
     want: Any = entry.type
+    if want == Mapping[str, Space]:
+        sections = {one.name: one.type for one in fields(Config) if one.name in SEARCHED}
+        return space.read(value, f"{where}: '{name}'", sections, lambda f, v, at: _value(f, v, where, f"{name}.{at}"))  # type: ignore[arg-type]
     if is_dataclass(want):
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: '{name}' must be a table, got {value!r}; write [{name}]")

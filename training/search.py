@@ -1,0 +1,244 @@
+"""Hyper-parameter search: many trainings, judged by the validation rows alone. Needs the extra `search`."""
+
+import json
+import math
+import shutil
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from registry import durable
+from registry.errors import CheckpointError, DataError, StackError
+from training import checkpoint, data, document, results, run, split
+from training import config as configuration
+from training.config import MODEL_KINDS, Config
+from training.data import Table
+from training.distributed import World
+from training.run import Order, Progress
+from training.space import Space, is_range
+from training.split import Parts
+
+STUDY = "search.sqlite"
+MOST_LINES = 10
+DIGITS = 4  # of a number that is tried: what is written is what was tried
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training. settings: what was tried, by dotted key. loss: its lowest validation loss, None if it was ended
+    early: it was behind the median of the others at the same epoch, or its loss was not finite."""
+
+    number: int
+    settings: dict[str, Any]
+    loss: float | None
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search came to; trials: the best first; written: the TOML file with the best settings."""
+
+    name: str
+    trials: list[Trial]
+    written: Path
+    seconds: float
+    run_folder: Path
+
+
+def search(order: Order, trials: int, say: Progress) -> Search:
+    """Train with settings from `config.search.space` until there are as many trials, and write the best ones down.
+
+    trials: 0 takes the number of the config. The tree-structured Parzen estimator proposes (Bergstra et al. 2011,
+    as optuna has it), the median of the others ends a trial early. Test rows are not looked at. With `order.resume`
+    the trials of the run folder count, and a trial that was stopped goes on where it was.
+    Raises StackError without optuna; CheckpointError if the run folder is of another search.
+    """
+    started, optuna = time.monotonic(), _optuna()
+    config = configuration.load(order.config_path, order.overrides)
+    count = trials or config.search.trials
+    space = dict(config.search.space) or usual(config)
+    folder = order.run_folder or Path("runs") / f"{order.config_path.stem}-search"
+    asked = replace(order, run_folder=folder)
+    asked = replace(asked, again=f"{asked.words('search')} --trials {count} --resume")
+    with durable.locked(folder / "run.lock"), torch.random.fork_rng(devices=[]):
+        table = data.load(config.data, order.config_path.parent, config.task)
+        parts = split.checked(table, config.split)
+        if not order.resume:
+            (folder / STUDY).unlink(missing_ok=True)
+        settings = _json(config.as_dict() | {"search": None, "space": space, "data_digest": table.digest})
+        with _study(optuna, folder / STUDY, settings, config.search.seed) as study:
+            while len(_finished(optuna, study)) < count:
+                found = _try(optuna, study, asked, (table, parts, space))
+                say(f"trial {len(_finished(optuna, study))} of {count}: {_told(found)}")
+            ranked = sorted(map(_trial, _finished(optuna, study)), key=lambda one: (one.loss is None, one.loss))
+    if ranked[0].loss is None:
+        raise DataError(f"{order.config_path}: no trial reached a finite loss; narrow [search.space] to lower rates")
+    written = write_best(order, ranked[0], count)
+    return Search(config.name, ranked, written, round(time.monotonic() - started, 2), folder)
+
+
+def usual(config: Config) -> dict[str, Space]:
+    """Return what is searched where the config names nothing: rate, decay, and the size of a network of ours."""
+    low = max(1e-4, config.schedule.floor)
+    space: dict[str, Space] = {
+        "schedule.peak": (low, max(2e-2, 10 * low), "log"), "optimizer.weight_decay": (1e-3, 0.5, "log"),
+    }  # fmt: skip
+    if config.model.kind in MODEL_KINDS:
+        width = config.model.width
+        space |= {
+            "model.dropout": (0.0, 0.5, "linear"),
+            "model.width": tuple(sorted({max(1, width // 2), width, 2 * width})),
+        }
+    return space
+
+
+def write_best(order: Order, best: Trial, count: int) -> Path:
+    """Write the TOML file of the order with the best settings beside it, as NAME.best.toml; return its path."""
+    values = tomllib.loads(order.config_path.read_text(encoding="utf-8"))
+    for key, value in {**(order.overrides or {}), **best.settings}.items():
+        configuration.put(values, key, value)
+    values.pop("search", None)
+    said = f"# {order.words('search')}: trial {best.number} of {count}, validation loss {best.loss:.6g}\n"
+    path = order.config_path.with_name(f"{order.config_path.stem}.best.toml")
+    durable.write_atomically(path, (said + as_toml(values)).encode())
+    configuration.load(path)
+    return path
+
+
+def as_toml(values: Mapping[str, Any]) -> str:
+    """Return settings as TOML: plain values first, then a table per section."""
+    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
+    for section, inner in values.items():
+        if isinstance(inner, dict):
+            lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in inner.items())]
+    return "\n".join(lines) + "\n"
+
+
+def as_text(found: Search) -> str:
+    """Return the best trials as a table, and what to do next."""
+    keys = list(found.trials[0].settings)
+    rows = [
+        (str(t.number), "ended early" if t.loss is None else results.number(t.loss), str(t.epochs),
+         *(str(t.settings[key]) for key in keys))
+        for t in found.trials[:MOST_LINES]
+    ]  # fmt: skip
+    table = document.Table(("trial", "validation loss", "epochs", *keys), tuple(rows))
+    return "\n".join([
+        *document.plain(table), "",
+        f"{len(found.trials)} trials in {found.seconds:.1f} s, judged by validation rows alone; the study is in "
+        f"{found.run_folder / STUDY}",
+        f"next: vigil train {found.written}",
+    ])  # fmt: skip
+
+
+def as_json(found: Search) -> str:
+    """Return every trial as one JSON object on one line."""
+    said = asdict(found) | {"run_folder": str(found.run_folder), "written": str(found.written)}
+    return json.dumps(said, allow_nan=False)
+
+
+def _try(optuna: Any, study: Any, order: Order, rows: tuple[Table, Parts, Mapping[str, Space]]) -> Any:
+    table, parts, space = rows
+    trial = study.ask()
+    tried = {key: _suggest(trial, key, values) for key, values in space.items()}
+    folder, goes_on = order.folder / "trial", "goes_on" in trial.user_attrs
+    if not goes_on:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    asked = replace(order, run_folder=folder, resume=goes_on, overrides={**(order.overrides or {}), **tried})
+
+    def follow(entry: dict[str, float]) -> None:
+        trial.report(entry["validation_loss"], int(entry["epoch"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    trial.set_user_attr("settings", tried)
+    try:
+        task = run.deal(configuration.load(order.config_path, asked.overrides), asked, table, parts)
+        history = run.fit(task, World(), follow).fit.history
+    except (optuna.TrialPruned, DataError):  # the loss was not finite
+        return study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    trial.set_user_attr("epochs", len(history))
+    return study.tell(trial, min(entry["validation_loss"] for entry in history))
+
+
+def _suggest(trial: Any, key: str, values: Space) -> Any:
+    if is_range(values):
+        low, high, scale = values
+        if isinstance(low, int) and isinstance(high, int):
+            return trial.suggest_int(key, low, high, log=scale == "log")
+        number = trial.suggest_float(key, low, high, log=scale == "log")
+        return min(high, max(low, float(f"{number:.{DIGITS}g}")))
+    return trial.suggest_categorical(key, list(values))
+
+
+@contextmanager
+def _study(optuna: Any, path: Path, settings: dict[str, Any], seed: int) -> Iterator[Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path.resolve()}")
+    try:
+        study = optuna.create_study(storage=storage, study_name="search", load_if_exists=True)
+        # Another seed after each restart: the first proposals would come a second time.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+        study.pruner = optuna.pruners.MedianPruner(n_warmup_steps=1)
+        before = study.user_attrs.get("settings", settings)
+        if different := checkpoint.differences(before, settings):
+            raise CheckpointError(
+                f"{path}: of a search with other settings or data: {'; '.join(different)}; "
+                "put them back, or search without --resume"
+            )
+        study.set_user_attr("settings", settings)
+        for stopped in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(stopped.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(stopped.params, user_attrs={"goes_on": True})
+        yield study
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _finished(optuna: Any, study: Any) -> list[Any]:
+    states = optuna.trial.TrialState
+    found: list[Any] = study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED])
+    return found
+
+
+def _trial(found: Any) -> Trial:
+    complete = found.state.name == "COMPLETE" and math.isfinite(found.value)
+    epochs = found.user_attrs.get("epochs", len(found.intermediate_values))
+    return Trial(found.number, found.user_attrs["settings"], float(found.value) if complete else None, epochs)
+
+
+def _told(found: Any) -> str:
+    trial = _trial(found)
+    tried = ", ".join(f"{key} {value}" for key, value in trial.settings.items())
+    return f"{'ended early' if trial.loss is None else f'validation loss {trial.loss:.4f}'} ({tried})"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _json(settings: Any) -> Any:
+    return json.loads(json.dumps(settings))  # as it comes back from the storage: tuples have become lists
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise StackError("optuna is not installed; pip install 'vigil[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
