@@ -37,7 +37,13 @@ def decode_predict(body: bytes, spec: InputSpec) -> Request:
     if not isinstance(given, list) or not given:
         _refuse("rows", None, f"must be a list of at least one row, found {_kind(given)}", "missing")
     if isinstance(given[0], dict):
-        given = [_by_column(row, i, spec) for i, row in enumerate(given)]
+        known = dict.fromkeys(spec.columns).keys()
+        given = [
+            [row[column] for column in spec.columns]
+            if isinstance(row, dict) and row.keys() == known
+            else _by_column(row, i, spec)
+            for i, row in enumerate(given)
+        ]
     if spec.categories or spec.fills:
         given = _coded(given, spec)
     rows = _array(given, body, spec)
