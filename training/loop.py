@@ -172,7 +172,7 @@ class _Trainer:
     def _end_epoch(self) -> dict[str, str]:
         state, epoch = self.state, len(self.state.history)
         timing, before = self.pace.entry(epoch), time.perf_counter()
-        loss, score = validate(self.judged, self.validation, self.run.world)
+        loss, score = validate(self.judged, self.validation, self.run.world, self.config.optimizer.label_smoothing)
         if not np.isfinite(loss) or not np.isfinite(state.loss_sum):
             raise DataError(
                 f"training: the loss is not finite after step {state.step}; accepted is a finite one: "
@@ -214,10 +214,14 @@ class _Trainer:
         checkpoint.save(self.run.folder / CHECKPOINT, state)
 
 
-def validate(model: Trainable, rows: Rows, world: World | None = None, batch_rows: int = 1024) -> tuple[float, float]:
+def validate(
+    model: Trainable, rows: Rows, world: World | None = None, smoothing: float = 0.0, batch_rows: int = 1024
+) -> tuple[float, float]:
     """Return the mean loss of `model` on `rows` in evaluation mode, and its score: accuracy, or R2 in a regression.
 
-    Each process of `world` judges its share of the rows; all get the result for all of them.
+    smoothing: of the labels, as in training. Without it the loss grows while a network learns not to be
+    sure, and the best epoch would be one of the first. Each process of `world` judges its share of the
+    rows; all get the result for all of them.
     """
     model.eval()
     world = world or World()
@@ -229,7 +233,7 @@ def validate(model: Trainable, rows: Rows, world: World | None = None, batch_row
             index = own[start : start + batch_rows]
             y = torch.from_numpy(rows.y[index]).to(device)
             raw = model.raw(torch.from_numpy(rows.x[index]).to(device))
-            total[0] += model.losses(raw, y).sum(dtype=torch.float64)
+            total[0] += model.losses(raw, y, smoothing).sum(dtype=torch.float64)
             total[1] += (raw.argmax(dim=1) == y).sum()
     world.add_up([total])
     loss, right = (float(value) / len(rows.y) for value in total)

@@ -42,7 +42,9 @@ def test_training_learns_and_keeps_the_epoch_with_the_lowest_loss(tmp_path):
     model, fitted = fit(tmp_path, config)
     losses = [entry["validation_loss"] for entry in fitted.history]
     assert fitted.best_epoch == int(np.argmin(losses))
-    assert loop.validate(model, VALIDATION)[0] == pytest.approx(min(losses), abs=1e-6)
+    logits = model(torch.from_numpy(VALIDATION.x))[1]
+    smoothed = torch.nn.CrossEntropyLoss(label_smoothing=0.05)(logits, torch.from_numpy(VALIDATION.y))
+    assert float(smoothed.detach()) == pytest.approx(min(losses), abs=1e-6)
     assert loop.validate(model, VALIDATION)[1] > 0.8
     lines = [json.loads(line) for line in (tmp_path / "epochs.jsonl").read_text().splitlines()]
     assert lines == fitted.history
@@ -213,7 +215,8 @@ def test_the_average_of_the_weights_is_judged_and_kept(tmp_path):
     assert fitted.best_epoch == 5  # the loss still falls, so the average of the last step is the best
     assert all(torch.equal(last.average[name], value) for name, value in model.state_dict().items())
     assert not torch.equal(last.model["body.1.weight"], last.average["body.1.weight"])
-    assert loop.validate(model, VALIDATION)[0] == pytest.approx(fitted.history[5]["validation_loss"], abs=1e-6)
+    found, _ = loop.validate(model, VALIDATION, smoothing=config.optimizer.label_smoothing)
+    assert found == pytest.approx(fitted.history[5]["validation_loss"], abs=1e-6)
 
 
 def test_a_regression_learns_its_target_and_reports_r2(tmp_path):
