@@ -1,6 +1,6 @@
 """Measure what the README claims, side by side where two ways are compared, and write one JSON file.
 
-python -m benchmarks.run [signals|serving|start ...]
+python -m benchmarks.run [signals|serving|start|training ...]
 """
 
 import json
@@ -13,13 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import serving, signals, start
+from benchmarks import serving, signals, start, training
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "signals": signals.measure,
     "start": start.measure,
     "serving": serving.measure,
+    "training": training.measure,
 }
 PACKAGES = ("bentoml", "onnxruntime", "numpy", "torch")
 

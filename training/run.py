@@ -31,7 +31,6 @@ from training import (
     follow,
     loop,
     models,
-    places,
     provenance,
     split,
     step,
@@ -168,8 +167,7 @@ def prepare(order: Order) -> Task:
 
 def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
     """Return `prepare` of rows that are loaded and dealt already."""
-    place = places.finder(config, order.config_path.parent, table)
-    demanded = explore.demand(table, parts, config, place)
+    demanded = explore.demand(table, parts, config)
     parts = demanded.parts
     labels = table.y[parts.train]
     if config.data.label_noise:
