@@ -33,10 +33,12 @@ def init(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
-    from training import distributed, find_rate, outcome, run
+    from training import distributed, outcome, run
 
     order = _order(options)
     if options.find_rate:
+        from training import find_rate
+
         found, picture = find_rate.find(order, _progress)
         print(find_rate.as_json(found) if options.json else find_rate.as_text(found, picture))
         return 0
