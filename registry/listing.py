@@ -11,6 +11,7 @@ from registry.release import SIGNATURE, Manifest, Release
 from registry.store import Listing
 
 ALIASES = ("champion", "previous", "challenger")
+COLUMNS = 8  # that a summary names
 HEADER = ("release", "created", "metric", "precision", "size", "", "")
 
 
@@ -63,7 +64,7 @@ def summary(release: Release) -> str:
         ("release", release.tag), ("purpose", said.purpose), ("task", _task(said)), ("input", _input(said)),
         *((name, _interval(found)) for name, found in said.metrics.items() if _is_headline(found)),
         ("parity", _parity(said)),
-        ("floor", f"{said.quality.get('metric', '')} {said.quality.get('floor', '')}"),
+        ("floor", f"{said.quality.get('metric', '')} {said.quality.get('floor', 0.0):.4g}"),
         ("data", f"{said.data.get('source', '')}, {said.data.get('rows', '')} rows"),
         ("made by", f"{said.code.get('command', '')} (commit {said.code.get('git_commit', 'unknown')})"),
         ("files", f"{len(said.files)}, {size(files)}, every byte as published"), ("digest", release.digest),
@@ -96,8 +97,9 @@ def _task(said: Manifest) -> str:
 
 
 def _input(said: Manifest) -> str:
-    columns = f": {', '.join(said.input.columns)}" if said.input.columns else ""
-    return f"{said.input.dtype} {said.input.shape}{columns}"
+    names, shown = said.input.columns, said.input.columns[:COLUMNS]
+    more = f" and {len(names) - COLUMNS} more" if len(names) > COLUMNS else ""
+    return f"{said.input.dtype} {said.input.shape}" + (f": {', '.join(shown)}{more}" if names else "")
 
 
 def _parity(said: Manifest) -> str:

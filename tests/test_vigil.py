@@ -14,6 +14,7 @@ from tiny_release import TABLE
 import vigil
 from demo.stack import free_ports, get
 from registry import aliases, store
+from registry.release import InputSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,6 +77,8 @@ def test_show_says_what_a_release_is_and_where_its_card_lies(run, publish):
     assert said["accuracy"] == "1 (0.98 to 1)" and said["signature"] == "none"
     assert said["parity"] == "differs by 1e-06 at most (limit 0.0001)"
     assert json.loads(run("show", made.tag, "--json")[1])["name"] == "tiny"
+    wide = publish("wide", spec=InputSpec("float32", (9,), tuple("abcdefghi")), classes=())
+    assert "float32 (9,): a, b, c, d, e, f, g, h and 1 more\n" in run("show", wide.tag)[1]
 
 
 def test_promote_rollback_and_history_tell_what_happened(run, publish):

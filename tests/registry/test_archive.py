@@ -80,7 +80,7 @@ def test_the_same_release_packs_to_the_same_bytes(packed, tmp_path):
     assert (tmp_path / "again.bentomodel").read_bytes() == packed[1].read_bytes()
 
 
-def test_bentoml_imports_what_we_pack_and_we_unpack_what_it_exports(packed, tmp_path, elsewhere, monkeypatch):
+def test_bentoml_lists_and_imports_what_we_pack_and_we_unpack_what_it_exports(packed, tmp_path, elsewhere, monkeypatch):
     made, file = packed
     subprocess.run([*BENTOML, "export", made.tag, str(tmp_path / "theirs.bentomodel")], capture_output=True, check=True)
     elsewhere()
@@ -134,10 +134,9 @@ def refused(path, words):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("first", [True, False])
-def test_an_archive_that_holds_more_than_a_release_is_refused_and_leaves_nothing(packed, elsewhere, attack, first):
-    good, evil = members(packed[1]), ATTACKS[attack]
-    write(packed[1], [*evil, *good] if first else [*good, *evil])
+def test_an_archive_that_holds_more_than_a_release_is_refused_and_leaves_nothing(packed, elsewhere, attack):
+    good = members(packed[1])
+    write(packed[1], [*good[:3], *ATTACKS[attack], *good[3:]])
     elsewhere()
     refused(packed[1], "no plain file of a release|twice|were not published|is not the file|not an archive")
     assert not list(packed[1].parent.rglob("*evil*"))

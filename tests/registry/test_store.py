@@ -1,31 +1,8 @@
-import json
-import subprocess
-import sys
-
 import pytest
 from tiny_release import make_draft, make_files
 
 from registry import release, store
 from registry.errors import ReleaseError
-
-
-def test_bentoml_itself_lists_and_exports_the_same_releases(publish, tmp_path):
-    tags = {publish(seed=1).tag, publish(seed=2).tag}
-    bentoml = [sys.executable, "-m", "bentoml", "models"]
-    listed = subprocess.run([*bentoml, "list", "--output", "json"], capture_output=True, text=True, check=True)
-    assert {one["tag"] for one in json.loads(listed.stdout)} == tags
-    subprocess.run([*bentoml, "export", min(tags), str(tmp_path / "out.bentomodel")], capture_output=True, check=True)
-    assert (tmp_path / "out.bentomodel").stat().st_size > 1000
-
-
-def test_a_release_that_bentoml_imports_elsewhere_is_still_verified(publish, tmp_path, monkeypatch):
-    tag = publish().tag
-    bentoml = [sys.executable, "-m", "bentoml", "models"]
-    archive = str(tmp_path / "out.bentomodel")
-    subprocess.run([*bentoml, "export", tag, archive], capture_output=True, check=True)
-    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "other"))
-    subprocess.run([*bentoml, "import", archive], capture_output=True, check=True)
-    assert store.open_release(tag).tag == tag
 
 
 def test_a_half_written_version_is_listed_as_broken_and_disturbs_nothing(publish):
