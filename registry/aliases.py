@@ -8,6 +8,7 @@ change; it is never read instead of the file, since it may be one change behind.
 
 import getpass
 import json
+import logging
 import os
 import re
 import time
@@ -19,6 +20,8 @@ from typing import Any
 from registry import durable, gate, store
 from registry.errors import AliasError, ReleaseError
 from registry.release import NAME, VERSION, Release
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -185,10 +188,17 @@ def _reason(why: str) -> str:
 
 def _write(aliases: Aliases) -> None:
     content = json.dumps(as_dict(aliases), indent=1).encode()
-    for file in (path(aliases.model), copy_of(aliases.model)):
-        for left in file.parent.glob(f".{file.name}.*.tmp"):  # of a killed writer: the lock is ours now
-            left.unlink()
-        durable.write_atomically(file, content)
+    place, copy = path(aliases.model), copy_of(aliases.model)
+    for left in place.parent.glob(f".{place.name}*.tmp"):  # of a killed writer: the lock is ours now
+        left.unlink()
+    try:
+        durable.write_atomically(place, content)
+    except OSError as error:
+        raise AliasError(f"{place}: cannot be written: {error.strerror}; make room and try again") from error
+    try:
+        durable.write_atomically(copy, content)
+    except OSError as error:  # the change is made; only its copy is one behind
+        log.warning("alias_copy_failed", extra={"file": str(copy), "error": error.strerror})
 
 
 def _parse(model: str, content: bytes) -> Aliases:

@@ -13,11 +13,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     A reader sees the old bytes or the new ones, never a part, also after a power cut.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk, what was written of it must not stay
+        raise
     sync_folder(path.parent)
 
 

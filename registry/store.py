@@ -63,11 +63,14 @@ def publish(draft: Draft, folder: Path) -> Release:
     """
     if not release.NAME.fullmatch(draft.name):
         raise ReleaseError(f"model name '{draft.name}': accepted are a-z, 0-9, '-' and '_', at most 63")
-    with workshop() as place:
-        files = place / "files"
-        shutil.copytree(folder, files)
-        _, version = release.seal(draft, files)
-        return admit(files, f"{draft.name}:{version}", place)
+    try:
+        with workshop() as place:
+            files = place / "files"
+            shutil.copytree(folder, files)
+            _, version = release.seal(draft, files)
+            return admit(files, f"{draft.name}:{version}", place)
+    except OSError as error:
+        raise ReleaseError(f"{bentoml_home()}: {draft.name} was not published: {error}") from error
 
 
 def open_release(tag: str) -> Release:

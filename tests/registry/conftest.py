@@ -1,4 +1,7 @@
-"""Key pairs for the tests of signatures."""
+"""Key pairs for the tests of signatures, and a disk that is full."""
+
+import resource
+from contextlib import contextmanager
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -26,3 +29,19 @@ def write_pair(tmp_path):
 def pair(write_pair):
     """Return the files of one key pair."""
     return write_pair("key")
+
+
+@pytest.fixture
+def small_files():
+    """Return a context in which no file can grow over 1,500 bytes: writing fails as it does on a full disk."""
+
+    @contextmanager
+    def limit():
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

@@ -156,6 +156,19 @@ def test_the_history_of_a_regression_keeps_its_error(publish):
     assert (change.mae, change.accuracy) == (1.5, None) == (aliases.read("tiny").history[0].mae, None)
 
 
+def test_a_disk_that_takes_no_more_keeps_the_aliases_as_they_were(publish, small_files):
+    tags = [publish(seed=seed).tag for seed in (1, 2)]
+    for _ in range(2):
+        for tag in tags:
+            aliases.promote(tag, "next", force=True)
+    before = aliases.path("tiny").read_bytes()
+    assert len(before) > 1500
+    with small_files(), pytest.raises(AliasError, match=r"tiny\.json: cannot be written: File too large"):
+        aliases.promote(tags[0], "once more", force=True)
+    assert aliases.path("tiny").read_bytes() == before
+    assert list(aliases.path("tiny").parent.glob("*.tmp")) == []
+
+
 def test_the_only_model_is_found_and_several_are_listed(publish):
     with pytest.raises(AliasError, match="no model has a champion"):
         aliases.only_model()

@@ -33,6 +33,14 @@ def test_publishing_leaves_the_given_folder_as_it_was(tmp_path):
     assert sorted(path.name for path in files.iterdir()) == before
 
 
+def test_a_disk_that_takes_no_more_is_said_in_words_and_leaves_nothing_behind(publish, small_files, tmp_path):
+    files = make_files(tmp_path / "files")
+    with small_files(), pytest.raises(ReleaseError, match="tiny was not published: .*File too large"):
+        store.publish(make_draft(), files)
+    assert store.releases() == [] and list((store.home() / "staging").iterdir()) == []
+    publish()
+
+
 @pytest.mark.parametrize("name", ["", "Tiny", "a/b", "../x", "x" * 64, "a:b"])
 def test_a_name_that_is_no_model_name_is_refused(tmp_path, name):
     with pytest.raises(ReleaseError, match="accepted are a-z, 0-9"):
