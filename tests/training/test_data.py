@@ -130,3 +130,29 @@ def test_an_absent_file_or_one_of_another_kind_is_refused(tmp_path, source):
     (tmp_path / "junk").write_bytes(b"\xff\x00\xfejunk")
     with pytest.raises(DataError, match="not a"):
         data.load(Data(source, "junk", target="y"), tmp_path)
+
+
+def test_the_digest_covers_groups_times_slices_fills_and_the_given_test(tmp_path):
+    plain = "a,g,t,s,y\n1,u,1,k,p\n2,v,2,m,q\n,v,3,m,q\n"
+    roles = {"group": "g", "time": "t", "slices": ("s",), "drop": ("s",), "missing": "fill"}
+    first = csv(tmp_path, plain, **roles).digest
+    assert first == csv(tmp_path, plain.replace(",", ";"), **roles).digest
+    variants = [("2,v,2", "2,u,2"), ("v,3,m", "v,4,m"), ("3,m", "3,k"), (",v,3", "1.5,v,3")]
+    assert len({first, *(csv(tmp_path, plain.replace(*change), **roles).digest for change in variants)}) == 5
+    x, y = np.arange(12).reshape(4, 3), np.array([0, 1, 0, 1])
+    parts = {"x_train": x[:2], "y_train": y[:2], "x_test": x[2:], "y_test": y[2:]}
+    assert npz(tmp_path, **parts).digest != npz(tmp_path, x=x, y=y).digest
+
+
+def test_keys_digest_and_checks_of_many_rows_are_those_of_the_whole(tmp_path, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
+    y = np.arange(5000) % 2
+    in_parts = npz(tmp_path, x=x, y=y)
+    monkeypatch.setattr(data, "_CHUNK_ROWS", 10_000)
+    whole = npz(tmp_path, x=x, y=y)
+    assert np.array_equal(in_parts.key, whole.key)
+    assert in_parts.digest == whole.digest
+    monkeypatch.undo()
+    x[4500, 2] = np.inf
+    with pytest.raises(DataError, match=r"row 4500 \(of 0 to 4999\), column 'x2' is not a finite float32 \(1 such"):
+        npz(tmp_path, x=x, y=y)
