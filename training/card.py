@@ -6,7 +6,7 @@ from typing import Any
 
 from monitoring import reference
 from registry.release import REFERENCE, Draft
-from training import document, pictures, results
+from training import document, outcome, pictures, results
 from training.document import Block, Code, Picture, Section, Table, Text
 from training.loop import Fit
 from training.results import interval, number
@@ -70,7 +70,9 @@ def limits(draft: Draft) -> list[str]:
         ),
     ]
     if skipped := draft.data.get("skipped"):
-        found.append(f"{len(skipped)} inputs could not be read and were left out; nothing is known about their kind.")
+        found.append(
+            f"Left out, since they could not be used: {len(skipped)} inputs; nothing is known about their kind."
+        )
     if draft.data["label_noise"]:
         found.append(f"{draft.data['label_noise']:.0%} of the training labels were replaced at random, on purpose.")
     if not draft.gate["beats_baselines"]:
@@ -105,6 +107,7 @@ def _glance(facts: Facts) -> Table:
         ("model", draft.name), ("created", draft.created), ("task", draft.task),
         (share.replace("_", " "), f"{interval(draft.metrics[share])} on {draft.metrics['rows']} test rows"),
         *((f"the same, {name} baseline", interval(found[share])) for name, found in draft.baselines.items()),
+        *([] if draft.threshold is None else [(f"says {draft.classes[1]}", f"from {draft.threshold:.4f} on")]),
         ("verdict", promoted),
         ("promotion", f"refused if worse than the champion by more than {draft.gate['margin']:g} at "
                       f"{draft.gate['confidence']:.0%} confidence"),
@@ -134,7 +137,7 @@ def _data(draft: Draft) -> tuple[Block, ...]:
         rows.append(("classes", _some(draft.classes, 40)))
         rows.append(("labels replaced at random", f"{data['label_noise']:.0%}"))
     skipped = data.get("skipped", ())
-    rows.append(("inputs left out", f"{len(skipped)}" + (f": {_some(skipped)}" if skipped else "")))
+    rows.append(("left out", _some(skipped) or "nothing"))
     return Table(("", ""), tuple(rows)), *_explored(data.get("explore"))
 
 
@@ -158,18 +161,8 @@ def _training(fit: Fit) -> tuple[Block, ...]:
     table = Table(("epoch", "learning rate", *(key.replace("_", " ") for key in keys)), tuple(rows))
     kept = f"the weights of epoch {fit.best_epoch}, with the lowest validation loss, were kept"
     curve = Picture(pictures.curve(fit.history, fit.best_epoch), "Loss and learning rate per epoch.", table)
-    return Text(f"{len(fit.history)} epochs, {fit.steps} steps; {kept}.{_pace(fit.timing)}"), curve
-
-
-def _pace(timing: list[dict[str, float]]) -> str:
-    if not timing:
-        return ""
-    rows, seconds = (sum(entry[key] for entry in timing) for key in ("rows", "train_s"))
-    outside = sum(entry["outside_share"] * entry["train_s"] for entry in timing) / max(seconds, 1e-9)
-    return (
-        f" {rows / max(seconds, 1e-9):,.0f} rows/s over {seconds:.1f} s of training, {outside:.1%} of it outside "
-        "forward, backward and step."
-    )
+    said = [Text(f"{outcome.pace(fit.timing)}.")] if fit.timing else []
+    return Text(f"{len(fit.history)} epochs, {fit.steps} steps; {kept}."), *said, curve
 
 
 def _settings(config: dict[str, Any]) -> Table:

@@ -26,11 +26,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """An inline SVG; Markdown, which has no place for it, shows the same numbers as `table`."""
+    """An inline SVG; Markdown, which has no place for it, shows the same numbers as `table`.
+
+    table: None where they stand beside it anyway.
+    """
 
     svg: str
     caption: str
-    table: Table
+    table: Table | None
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def _markdown_block(block: Block) -> str:
     if isinstance(block, Code):
         return f"```\n{block.text}\n```"
     if isinstance(block, Picture):
-        return f"{escape(block.caption, quote=False)}\n\n{_markdown_block(block.table)}"
+        shown = [_markdown_block(block.table)] if block.table else []
+        return "\n\n".join([escape(block.caption, quote=False), *shown])
     if isinstance(block, Notice):
         said = (f"{block.level}: {block.text}", *block.lines)
         return "\n>\n".join("> " + escape(line, quote=False) for line in said)

@@ -72,7 +72,7 @@ def sums(group: np.ndarray, count: int) -> Metric:
 
     def add(weights: np.ndarray) -> np.ndarray:
         total = np.zeros((len(weights), count))
-        total[:, present] = np.add.reduceat(weights[:, order], starts, axis=1)
+        total[:, present] = np.add.reduceat(weights.take(order, axis=1), starts, axis=1)
         return total
 
     return add

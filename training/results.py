@@ -1,5 +1,6 @@
 """The part of a model card that tells how good the model is: tables and pictures of its metrics."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,14 +68,14 @@ def interval(found: Mapping[str, float] | None) -> str:
 
 
 def number(value: float, scale: float | None = None) -> str:
-    """Return three decimals where they tell something, else four digits or the whole number.
+    """Return three decimals, more for small numbers, none for large ones; very small or large ones get four digits.
 
     scale: the largest of the numbers that it stands among, so that all have the same digits.
     """
     size = abs(value) if scale is None else scale
-    if value == 0 or 0.01 <= size < 100:
-        return f"{value:.3f}"
-    return f"{value:.0f}" if 1000 <= size < 1e7 else f"{value:.4g}"
+    if 1e-6 <= size < 100:
+        return f"{value:.{3 if size >= 0.01 else 2 - math.floor(math.log10(size))}f}"
+    return f"{value:.0f}" if 1000 <= size < 1e7 or not value else f"{value:.4g}"
 
 
 def headlines(task: str) -> tuple[str, ...]:
@@ -206,7 +207,7 @@ def _errors(draft: Draft, answered: Answered) -> tuple[Block, ...]:
     return (
         Text(said),
         Picture(pictures.predicted(answered.y, answered.model.reshape(-1)), "Predicted by true value.", spread),
-        Picture(pictures.residuals(error, tolerance), "Errors; the dashed lines are the tolerance.", spread),
+        Picture(pictures.residuals(error, tolerance), "Errors; the dashed lines are the tolerance.", None),
     )
 
 
@@ -228,7 +229,7 @@ def _slices(draft: Draft) -> tuple[Block, ...]:
             share.replace("_", " "),
         )
         blocks += [
-            Picture(drawn, f"By {column}; orange: differs.", Table(header, tuple(rows))),
+            Picture(drawn, f"By {column}; orange: differs.", None),
             Table(header, tuple(rows)),
         ]
     return tuple(blocks)

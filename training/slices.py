@@ -1,5 +1,6 @@
 """Parts of the test rows that are judged apart: who is served worse than the rest, and is that sure?"""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,9 @@ import numpy as np
 from training.intervals import CONFIDENCE, Metric, bootstrap_each, ratio, share, sums
 
 MOST_VALUES = 20  # of a column of text; the rarer ones are judged together
-FEWEST_NUMBERS = 9  # with as many different values a column of numbers is cut at its quartiles
 FEWEST_ROWS = 20  # of a slice that may be called the weakest
-OTHER, MISSING = "other", "missing"
+OTHER = "all others"
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,16 @@ def weakest(found: Mapping[str, Sequence[Mapping[str, Any]]], metric: str) -> tu
 def groups(values: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Return the slice of each row, int64 (n,), and the names of the slices, for text (n,).
 
-    Numbers with FEWEST_NUMBERS values or more are cut at the quartiles; of text the most frequent
-    MOST_VALUES stay, the others become one slice. Empty text is a slice of its own.
+    The most frequent MOST_VALUES values stay, the others become one slice. Names with numbers stand in the order
+    of these, others by their rows.
     """
-    text = np.char.strip(values.astype(str))
-    text = np.where(text == "", MISSING, text)
-    numbers = _numbers(text[text != MISSING])
-    if numbers is not None and len(np.unique(numbers)) >= FEWEST_NUMBERS:
-        named = np.full(len(text), MISSING, dtype=object)
-        edges = np.unique(np.quantile(numbers, [0.25, 0.5, 0.75]))
-        place, names = np.digitize(numbers, edges), _between(edges)
-        named[text != MISSING] = np.array(names, dtype=object)[place]
-        order = [*names, MISSING]
-    else:
-        kinds, counts = np.unique(text, return_counts=True)
-        kept = kinds[np.argsort(-counts, kind="stable")[:MOST_VALUES]]
-        named = np.where(np.isin(text, kept), text, OTHER)
-        order = [*(str(kind) for kind in kept if kind != OTHER), OTHER]
-    names = [name for name in order if (named == name).any()]
-    number = {name: i for i, name in enumerate(names)}
-    return np.array([number[name] for name in named], dtype=np.int64), names
+    kinds, index, counts = np.unique(values.astype(str), return_inverse=True, return_counts=True)
+    frequent = np.argsort(-counts, kind="stable")
+    kept = sorted(frequent[:MOST_VALUES], key=lambda kind: _place(str(kinds[kind])))
+    number = np.full(len(kinds), len(kept))
+    number[kept] = np.arange(len(kept))
+    rest = [OTHER] if len(kinds) > len(kept) else []
+    return number[index].astype(np.int64), [*(str(kinds[kind]) for kind in kept), *rest]
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -99,15 +90,7 @@ def _measure(values: np.ndarray, judged: Judged, seed: int) -> list[dict[str, An
     return entries
 
 
-def _numbers(text: np.ndarray) -> np.ndarray | None:
-    try:
-        numbers = text.astype(np.float64)
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
-
-
-def _between(edges: np.ndarray) -> list[str]:
-    said = [f"{edge:.6g}" for edge in edges]
-    inner = [f"{low} to below {high}" for low, high in zip(said, said[1:], strict=False)]
-    return [f"below {said[0]}", *inner, f"{said[-1]} or more"]
+def _place(name: str) -> tuple[float, float]:
+    # "below 36", "36 to 54", "54 and more" and whatever has no number after them.
+    found = _NUMBER.search(name)
+    return (not name.startswith("below "), float(found.group())) if found else (2, 0)

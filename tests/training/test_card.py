@@ -146,11 +146,18 @@ def test_a_slice_that_surely_differs_is_named_among_the_limits():
 
 
 @pytest.mark.parametrize(("value", "text"), [
-    (0.97123, "0.971"), (0.0, "0.000"), (12.3456, "12.346"), (0.00012347, "0.0001235"), (123456.7, "123457"),
+    (0.97123, "0.971"), (0.0, "0"), (12.3456, "12.346"), (0.00012347, "0.000123"), (123456.7, "123457"),
     (1.5e9, "1.5e+09"),
 ])  # fmt: skip
 def test_a_number_is_told_with_digits_that_mean_something(value, text):
     assert card.number(value) == text
+
+
+def test_the_numbers_of_an_interval_have_the_same_decimals():
+    found = {"value": -0.001186, "lower": -0.0098, "upper": -3e-6}
+    assert card.interval(found) == "-0.00119 (-0.00980 to -0.00000)"
+    assert card.interval({"value": 0.0, "lower": 0.0, "upper": 0.025}) == "0.000 (0.000-0.025)"
+    assert card.interval({"value": 0.0, "lower": 0.0, "upper": 0.0}) == "0 (0-0)"
 
 
 def test_an_interval_with_a_negative_end_is_not_mistaken_for_a_difference():

@@ -9,7 +9,6 @@ from training import slices
 generator = np.random.default_rng(0)
 ROWS = 600
 SITE = np.array(["north", "south", "east"])[np.arange(ROWS) % 3]
-AGE = np.arange(ROWS).astype(float).astype(str)
 RIGHT = generator.random(ROWS) < np.where(SITE == "east", 0.6, 0.9)
 JUDGED = slices.Judged(RIGHT, generator.random(ROWS), "accuracy", "log_loss")
 
@@ -58,32 +57,20 @@ def test_the_adjustment_rejects_exactly_what_the_steps_of_holm_reject(p):
     assert {i for i, value in enumerate(slices.holm(p)) if value < 0.05} == rejected
 
 
-def test_numbers_are_cut_at_their_quartiles():
-    index, names = slices.groups(AGE)
-    assert names == ["below 149.75", "149.75 to below 299.5", "299.5 to below 449.25", "449.25 or more"]
-    assert np.bincount(index).tolist() == [150, 150, 150, 150]
-
-
-def test_a_few_different_numbers_are_names():
-    assert slices.groups(np.array(["2", "1", "2", "2"]))[1] == ["2", "1"]
-
-
-def test_numbers_that_are_mostly_one_value_still_make_slices_that_hold_rows():
-    index, names = slices.groups(np.array(["0"] * 90 + [str(i) for i in range(1, 11)]))
-    assert len(names) == len(np.unique(index)) == len(set(names))
-
-
-def test_an_empty_cell_is_a_slice_of_its_own():
-    index, names = slices.groups(np.array([*AGE[:20], "", " "]))
-    assert names[-1] == "missing"
-    assert (index == len(names) - 1).sum() == 2
+def test_names_with_numbers_stand_in_their_order_and_others_by_their_rows():
+    bins = ["54 to 72.5", "(empty)", "below 36", "72.5 and more", "36 to 54", "(empty)", "below -1e+06"]
+    ordered = ["below -1e+06", "below 36", "36 to 54", "54 to 72.5", "72.5 and more", "(empty)"]
+    index, names = slices.groups(np.array(bins))
+    assert names == ordered
+    assert [names[i] for i in index] == bins
+    assert slices.groups(np.array(["a", "b", "c", "b", "b", "c"]))[1] == ["b", "c", "a"]
 
 
 def test_beyond_the_most_frequent_values_all_others_are_one_slice():
     values = np.concatenate([np.repeat([f"v{i}" for i in range(20)], 5), [f"rare{i}" for i in range(30)]])
     index, names = slices.groups(values)
     assert len(names) == 21
-    assert names[-1] == "other"
+    assert names[-1] == "all others"
     assert (index == 20).sum() == 30
 
 
