@@ -101,8 +101,13 @@ def parts(tag: str) -> tuple[str, str]:
 
 def releases(name: str | None = None) -> list[Listing]:
     """Return every version of `name`, or of all models, newest last; broken ones carry a problem."""
-    folders = sorted(models().glob(f"{name or '*'}/*"))
-    return [_listing(folder) for folder in folders if folder.is_dir()]
+    found = []
+    for folder in sorted(models().glob(f"{name or '*'}/*")):
+        if folder.is_dir():
+            listing = _listing(folder)
+            if listing.problem is None or folder.is_dir():  # else it was collected while we looked
+                found.append(listing)
+    return found
 
 
 @contextmanager
@@ -192,7 +197,7 @@ def _with_bentoml(files: Path, tag: str, place: Path) -> Path:
 
 def _listing(folder: Path) -> Listing:
     tag = f"{folder.parent.name}:{folder.name}"
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = _size(folder)
     if not release.NAME.fullmatch(folder.parent.name) or not release.VERSION.fullmatch(folder.name):
         return Listing(tag, size_bytes=size, ours=False, problem="is not a release: another model in BentoML's store")
     try:
@@ -208,3 +213,10 @@ def _listing(folder: Path) -> Listing:
         signed=(folder / release.SIGNATURE).exists(),
         problem=f"{tag}: {wrong[0]} has the wrong size" if wrong else None,
     )  # fmt: skip
+
+
+def _size(folder: Path) -> int:
+    try:
+        return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    except OSError:  # a file went while we looked
+        return 0

@@ -5,7 +5,7 @@ import pytest
 from tiny_release import make_draft, make_files
 
 import vigil
-from registry import aliases, collect, durable, store
+from registry import aliases, collect, durable, release, store
 from registry.collect import Rule
 from registry.errors import AliasError, ReleaseError
 
@@ -127,6 +127,19 @@ def test_an_unreadable_alias_file_stops_the_collection(versions):
     with pytest.raises(AliasError, match="cannot be read"):
         run(Rule(keep=1))
     assert present() == tags
+
+
+def test_a_release_that_goes_while_the_store_is_listed_is_left_out_and_not_called_broken(versions, monkeypatch):
+    tags = versions(2)
+    load = release.load
+
+    def gone(folder, tag):
+        if tag == tags[0] and folder.exists():
+            shutil.rmtree(folder)  # as if it was collected at this moment
+        return load(folder, tag)
+
+    monkeypatch.setattr(release, "load", gone)
+    assert present() == tags[1:]
 
 
 def test_keeping_nothing_is_refused():
