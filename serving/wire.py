@@ -83,7 +83,7 @@ def describe(release: Release) -> bytes:
     row = {
         "dtype": spec.dtype, "shape": spec.shape, "columns": spec.columns, "categories": spec.categories,
         "fills": {
-            column: spec.categories[column][int(fill)] if column in spec.categories else fill
+            column: spec.categories[column][int(fill)] if column in spec.categories else np.float32(fill)
             for column, fill in spec.fills.items()
         },
     }  # fmt: skip
@@ -91,7 +91,7 @@ def describe(release: Release) -> bytes:
         "model": release.name, "version": release.version, "task": manifest.task, "row": row,
         "classes": manifest.classes, "threshold": manifest.threshold, "tolerance": manifest.quality.get("tolerance"),
     }  # fmt: skip
-    return orjson.dumps(said)
+    return orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def decode_labels(body: bytes, classes: tuple[str, ...]) -> list[tuple[str, str]]:

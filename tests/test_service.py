@@ -306,7 +306,9 @@ def test_a_table_is_served_by_column_names_and_its_threshold_decides(
     assert service.call("/v1/model")[1]["row"]["columns"] == list(TABLE.columns)
     for one in service.call("/v1/predict", {"rows": rows_of(TABLE, 20).tolist()})[1]["predictions"]:
         assert one["class"] == "yes" and one["probability"] == one["probabilities"][1] >= 0.01
-    assert service.metric("vigil_predictions_total", **{"class": "yes"}) == service.metric("vigil_input_rows_total")
+    rows = service.metric("vigil_input_rows_total")
+    assert service.metric("vigil_predictions_total", **{"class": "yes"}) == rows
+    assert service.metric("vigil_signal_bin_total", signal="predicted_class", bin="01") == rows
 
 
 @pytest.mark.parametrize("pinned", [False, True], ids=["following the champion", "carrying a release"])

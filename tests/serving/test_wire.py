@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -188,9 +189,10 @@ def test_a_regression_answers_one_number_per_row():
 
 
 def test_the_description_says_what_each_cell_may_hold():
-    said = json.loads(wire.describe(release_of(spec=HOMES, classes=())))
+    fills = {"area": float(np.float32(84.7)), "heating": 1.0}
+    said = json.loads(wire.describe(release_of(spec=dataclasses.replace(HOMES, fills=fills), classes=())))
     assert said["row"]["categories"] == {"city": ["Bern", "Oslo", "Rome"], "heating": ["gas", "wood"]}
-    assert said["row"]["fills"] == {"area": 80.0, "heating": "wood"}
+    assert said["row"]["fills"] == {"area": 84.7, "heating": "wood"}
     assert (said["task"], said["classes"], said["threshold"], said["tolerance"]) == ("regression", [], None, 2.5)
 
 
