@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -123,10 +123,23 @@ def timed(sessions: list[onnxruntime.InferenceSession], rows: np.ndarray) -> dic
     found: dict[str, float] = {}
     for size in BATCH_ROWS:
         feed = {sessions[0].get_inputs()[0].name: np.resize(rows, (size, *rows.shape[1:]))}
-        medians = _medians([partial(session.run, None, feed) for session in sessions])
-        found |= {f"fp32_ms_batch_{size}": medians[0] * 1e3, f"ms_batch_{size}": medians[1] * 1e3}
-        found[f"speedup_batch_{size}"] = medians[0] / medians[1]
+        found_s = medians([partial(session.run, None, feed) for session in sessions])
+        found |= {f"fp32_ms_batch_{size}": found_s[0] * 1e3, f"ms_batch_{size}": found_s[1] * 1e3}
+        found[f"speedup_batch_{size}"] = found_s[0] / found_s[1]
     return found
+
+
+def medians(calls: Sequence[Callable[[], object]]) -> list[float]:
+    """Return the median seconds of each call, all called in turns, often enough to fill about TIMED_S."""
+
+    def took(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    once = sum(min(took(call) for _ in range(3)) for call in calls)  # the first calls also warm up
+    rounds = int(np.clip(TIMED_S / once, FEWEST_ROUNDS, MOST_ROUNDS))
+    return [float(median) for median in np.median([[took(call) for call in calls] for _ in range(rounds)], axis=0)]
 
 
 def _made(
@@ -204,14 +217,3 @@ def _score(config: Config, rows: Rows, answers: np.ndarray) -> dict[str, Any]:
 def _megabytes(path: Path) -> float:
     side = export.beside(path)
     return (path.stat().st_size + (side.stat().st_size if side.exists() else 0)) / 1e6
-
-
-def _medians(calls: list[Callable[[], object]]) -> list[float]:
-    def took(call: Callable[[], object]) -> float:
-        start = time.perf_counter()
-        call()
-        return time.perf_counter() - start
-
-    once = sum(min(took(call) for _ in range(3)) for call in calls)  # the first calls also warm up
-    rounds = int(np.clip(TIMED_S / once, FEWEST_ROUNDS, MOST_ROUNDS))
-    return [float(median) for median in np.median([[took(call) for call in calls] for _ in range(rounds)], axis=0)]
