@@ -63,12 +63,18 @@ def export(
     """
     model.eval()
     sample = torch.zeros((3, *asked.input.shape), dtype=getattr(torch, asked.input.dtype))
-    with _quiet():
-        program = torch.onnx.export(
-            model, (sample,), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
-            input_names=[asked.input.name], output_names=list(asked.outputs),
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-        )  # fmt: skip
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model, (sample,), dynamo=True, opset_version=OPSET, verbose=False, external_data=False,
+                input_names=[asked.input.name], output_names=list(asked.outputs),
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(
+            f"{path}: PyTorch cannot export this network: {error.__cause__ or error}; accepted are torch.nn layers "
+            "and operations whose course does not depend on the numbers in the rows"
+        ) from error
     if program is None:
         raise ExportError(f"{path}: the exporter returned no program; a network of torch.nn layers is accepted")
     _put_outside(program.model, path, most_inside)

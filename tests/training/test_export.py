@@ -326,6 +326,23 @@ def test_a_model_whose_answer_depends_on_the_rows_beside_it_is_refused(tmp_path)
         certify(model, ASKED, tmp_path / "model.onnx", ROWS, LIMIT)
 
 
+class Undecided(torch.nn.Module):
+    """Take another course for other numbers, which a graph cannot."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = torch.nn.Linear(64, 3)
+
+    def forward(self, x):
+        return self.out(x.flatten(1)) if x.sum() > 0 else self.out(-x.flatten(1))
+
+
+def test_a_network_that_cannot_be_exported_is_refused_in_words(tmp_path):
+    model = models.Classifier(Undecided(), moments(ROWS))
+    with pytest.raises(ExportError, match="(?s)PyTorch cannot export this network: .*accepted are torch.nn layers"):
+        export.export(model, ASKED, tmp_path / "model.onnx", FACTS)
+
+
 def test_a_file_that_does_not_run_is_refused_by_its_batch_size(good):
     session = export.session_of(good[1].read_bytes())
     with pytest.raises(ExportError, match="does not run with 2 rows"):
