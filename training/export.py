@@ -132,7 +132,8 @@ def session_of(
     # Not add_external_initializers_from_files_in_memory, which refuses a single weight of more than 2 GiB.
     held = [onnxruntime.OrtValue.ortvalue_from_numpy(values) for values in outside.values()]
     options.add_external_initializers(list(outside), held)
-    session = onnxruntime.InferenceSession(content, options, providers=[(provider, _OPTIONS.get(provider, {}))])
+    wanted = [(provider, _OPTIONS.get(provider, {}))]
+    session = onnxruntime.InferenceSession(content, options, providers=wanted, enable_fallback=0)
     session.held = held  # ONNX Runtime reads these where they are, as long as the session lives
     return session
 

@@ -403,6 +403,26 @@ def test_each_provider_is_judged_or_its_absence_is_said(good):
         assert "was installed without it" in entries[1]["skipped"]
 
 
+def test_a_provider_that_is_listed_but_cannot_run_is_skipped_with_the_reason(good, monkeypatch):
+    present = [*onnxruntime.get_available_providers(), "TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: present)
+    for provider in certificate.PROVIDERS[1:]:
+        found = certificate.session_on(provider, good[1])
+        assert not isinstance(found, str) or "it cannot load the file" in found or "no device or driver" in found
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="pip install onnxruntime-gpu[cuda,cudnn] on a machine with an NVIDIA GPU",
+)
+def test_on_a_gpu_the_file_answers_as_torch_does(good, regression):
+    for (model, path), asked, rows in ((good, ASKED, ROWS), (regression, PRICES, HOMES)):
+        entry = certify(model, asked, path, rows, LIMIT)["by_provider"][1]
+        assert "skipped" not in entry and entry["max_difference"] <= 1e-4
+        assert entry["versions"]["provider"].startswith("CUDA ")
+
+
 def test_what_the_file_says_about_itself_can_be_read_when_it_runs(good):
     found = export.open_file(good[1]).get_modelmeta().custom_metadata_map
     assert found == FACTS
