@@ -17,6 +17,8 @@ from training.data import Moments
 
 _MOVE, _NOISE, _ERASE, _MASK, _FLIP, _BRIGHT, _MIX, _STREAMS = range(8)
 _FIRST = 1000  # streams below belong to the splits
+# Pixels that grid_sample reads in one thread. More would start others, which take the cores from the network.
+_ALONE = 8192
 OF_IMAGES = ("flip_share", "brightness", "mixup", "shift_pixels", "rotate_degrees", "erase_pixels")
 OF_TABLES = ("mask_share",)
 
@@ -152,10 +154,15 @@ def _turned(x: np.ndarray, shift: np.ndarray, angle: np.ndarray) -> np.ndarray:
     place = np.empty((len(x), height, width, 2), dtype=np.float32)
     place[..., 0] = (sin * down + cos * right + later) * np.float32(2 / width)
     place[..., 1] = (cos * down - sin * right + lower) * np.float32(2 / height)
-    first = x[:, None] if x.ndim == 3 else np.moveaxis(x, 3, 1)
+    plain = x[..., None] if x.ndim == 3 else x
+    read = np.empty(plain.shape, dtype=np.float32)
+    few = max(1, _ALONE // (height * width))
     with torch.inference_mode():
-        read = functional.grid_sample(torch.from_numpy(first), torch.from_numpy(place), align_corners=False).numpy()
-    return read[:, 0] if x.ndim == 3 else np.ascontiguousarray(np.moveaxis(read, 1, 3))
+        for start in range(0, len(x), few):
+            part = slice(start, start + few)
+            images, at = torch.from_numpy(np.moveaxis(plain[part], 3, 1)), torch.from_numpy(place[part])
+            read[part] = functional.grid_sample(images, at, align_corners=False).movedim(1, 3).numpy()
+    return read.reshape(x.shape)
 
 
 def erased(x: np.ndarray, keyed: Keyed, side_pixels: int) -> np.ndarray:
