@@ -17,7 +17,7 @@ from registry import logs, verbs
 from registry.errors import AliasError, StackError, UserError
 
 if TYPE_CHECKING:
-    from training.run import Order
+    from training.task import Order
 
 HERE = Path(__file__).resolve().parent
 
@@ -221,10 +221,10 @@ def _configured(verb: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _order(options: argparse.Namespace) -> "Order":
-    from training import config, run
+    from training import config, task
 
     folder = Path(options.run_folder) if options.run_folder else None
-    return run.Order(Path(options.config), folder, options.resume, config.overrides(options.data, options.set))
+    return task.Order(Path(options.config), folder, options.resume, config.overrides(options.data, options.set))
 
 
 def _address(verb: argparse.ArgumentParser, port: int) -> argparse.ArgumentParser:

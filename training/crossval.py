@@ -13,13 +13,14 @@ import torch
 
 from registry import durable
 from registry.errors import CheckpointError, ConfigError
-from training import checkpoint, data, document, evaluate, intervals, models, regression, results, run, split
+from training import checkpoint, data, document, evaluate, intervals, models, regression, results, split
 from training import config as configuration
 from training.config import Config
 from training.data import Table
 from training.distributed import World
-from training.run import Order, Progress
+from training.learn import fit, fit_baselines
 from training.split import Parts
+from training.task import Order, Progress, deal, resume_settings
 
 ANSWERS = "answers.npz"
 FEWEST, MOST = 2, 50
@@ -144,15 +145,15 @@ def as_json(found: Crossval) -> str:
 
 
 def _fold(config: Config, order: Order, table: Table, parts: Parts) -> Answers:
-    task = run.deal(config, order, table, parts)
-    settings = run.resume_settings(task, World()) | {"split": asdict(config.split), "rows": task.parts.counts()}
+    task = deal(config, order, table, parts)
+    settings = resume_settings(task, World()) | {"split": asdict(config.split), "rows": task.parts.counts()}
     path = order.folder / ANSWERS
     if order.resume and path.exists():
         return _load(path, settings)
     path.unlink(missing_ok=True)
     order.folder.mkdir(parents=True, exist_ok=True)
-    simple = run.fit_baselines(task)
-    trained = run.fit(task, World())
+    simple = fit_baselines(task)
+    trained = fit(task, World())
     test = task.parts.test
     answers = {"model": models.predict(trained.model, table.x[test])[0], **simple}
     found = Answers(table.y[test], answers, trained.threshold)

@@ -14,10 +14,11 @@ import torch
 
 from registry import durable
 from registry.errors import DataError
-from training import loop, run, step, svg
+from training import loop, step, svg
 from training.batches import Feed
 from training.distributed import World
-from training.run import Order, Progress, Task
+from training.learn import network
+from training.task import Order, Progress, Task, prepare
 
 LOWEST, HIGHEST = 1e-6, 10.0
 STEPS = 200
@@ -45,7 +46,7 @@ def find(order: Order, say: Progress) -> tuple[Found, Path]:
     Writes find_rate.svg and find_rate.json into the run folder. Raises a UserError if settings or data are
     refused, and DataError if the loss is never finite.
     """
-    task = run.prepare(order)
+    task = prepare(order)
     say(f"range test: {STEPS} steps, learning rate {LOWEST:g} to {HIGHEST:g}")
     found = range_test(task)
     order.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def range_test(task: Task) -> Found:
     rows = loop.Rows(table.x[parts.train], task.labels)
     rates, losses = np.geomspace(LOWEST, HIGHEST, STEPS).tolist(), list[float]()
     with torch.random.fork_rng(devices=[]), loop.reproducible(config.loop.threads):
-        model = loop.working_copy(config, run.network(task, rows), World())
+        model = loop.working_copy(config, network(task, rows), World())
         stepper = step.Stepper(config, model, World())
         feed = Feed(config, rows, model.encoder.augmentable(), World(), stepper.device)
         for rate, pieces in zip(rates, feed.ahead(0, STEPS), strict=True):

@@ -15,14 +15,15 @@ import torch
 
 from registry import durable
 from registry.errors import CheckpointError, DataError, StackError
-from training import checkpoint, data, document, results, run, split
+from training import checkpoint, data, document, results, split
 from training import config as configuration
 from training.config import MODEL_KINDS, Config
 from training.data import Table
 from training.distributed import World
-from training.run import Order, Progress
+from training.learn import fit
 from training.space import Space, is_range
 from training.split import Parts
+from training.task import Order, Progress, deal
 
 STUDY = "search.sqlite"
 MOST_LINES = 10
@@ -160,8 +161,8 @@ def _try(optuna: Any, study: Any, order: Order, rows: tuple[Table, Parts, Mappin
 
     trial.set_user_attr("settings", tried)
     try:
-        task = run.deal(configuration.load(order.config_path, asked.overrides), asked, table, parts)
-        history = run.fit(task, World(), follow).fit.history
+        task = deal(configuration.load(order.config_path, asked.overrides), asked, table, parts)
+        history = fit(task, World(), follow).fit.history
     except (optuna.TrialPruned, DataError):  # the loss was not finite
         return study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     trial.set_user_attr("epochs", len(history))

@@ -12,7 +12,7 @@ import pytest
 from registry.errors import CheckpointError, ConfigError
 from training import crossval, data, split
 from training.config import Config, Data, Split
-from training.run import Order
+from training.task import Order
 
 CONFIG = """
 name = "folds"

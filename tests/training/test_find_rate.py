@@ -7,7 +7,8 @@ import pytest
 
 from registry import store
 from registry.errors import DataError
-from training import find_rate, run, step
+from training import find_rate, step
+from training.task import Order, prepare
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -16,7 +17,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def digits(tmp_path_factory):
     """The range test of examples/digits.toml, its picture, and the folder it lies in."""
     folder = tmp_path_factory.mktemp("digits")
-    return *find_rate.find(run.Order(EXAMPLES / "digits.toml", folder), lambda line: None), folder
+    return *find_rate.find(Order(EXAMPLES / "digits.toml", folder), lambda line: None), folder
 
 
 def test_the_suggestion_for_digits_is_near_the_rate_its_example_was_tuned_to(digits):
@@ -50,7 +51,7 @@ def test_nothing_is_published_and_no_checkpoint_is_left(digits):
 
 def test_the_curve_is_the_same_each_time(digits):
     found, _, _ = digits
-    task = run.prepare(run.Order(EXAMPLES / "digits.toml"))
+    task = prepare(Order(EXAMPLES / "digits.toml"))
     assert find_rate.range_test(task) == found
 
 
@@ -60,7 +61,7 @@ def test_the_average_has_no_pull_towards_zero():
 
 
 def test_a_loss_that_is_never_finite_is_refused(monkeypatch, tmp_path):
-    task = run.prepare(run.Order(EXAMPLES / "digits.toml", tmp_path))
+    task = prepare(Order(EXAMPLES / "digits.toml", tmp_path))
     monkeypatch.setattr(step.Stepper, "step", lambda *_: (float("nan"), False))
     with pytest.raises(DataError, match="not finite at the first step"):
         find_rate.range_test(task)

@@ -11,6 +11,7 @@ from monitoring import reference
 from registry import durable, store
 from registry.errors import DataError, ExportError
 from training import export, loop, outcome, run
+from training.task import Order
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -204,7 +205,7 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
         'categorical = ["town"]\nslices = ["town"]\nmissing = "fill"\n'
         '[evaluate]\nthreshold = "f1"\n[model]\nwidth = 16\n[loop]\nepochs = 20\n'
     )
-    order = run.Order(config, tmp_path / "run", overrides={"data.path": str(tmp_path / "flats.csv")})
+    order = Order(config, tmp_path / "run", overrides={"data.path": str(tmp_path / "flats.csv")})
     manifest = store.open_release(run.carry_out(order, lambda line: None).tag).manifest
     assert manifest.input.categories == {"town": ("Bern", "Chur", "Genf")}
     assert list(manifest.input.fills) == ["size"]
@@ -214,3 +215,33 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
     assert manifest.data["skipped"] == []
     assert manifest.data["explore"]["overrides"] == []
     assert f"--data {tmp_path / 'flats.csv'}" in manifest.code["command"]
+
+
+def test_a_regression_makes_a_release_that_answers_in_units_of_its_target(home, tmp_path):
+    generator = np.random.default_rng(0)
+    town, size = generator.integers(0, 3, 400), generator.normal(80, 20, 400)
+    price = 3000 * size + np.array([2e5, 1e5, 5e4])[town] + generator.normal(0, 1e4, 400)
+    names = np.array(["Bern", "Chur", "Genf"])[town]
+    lines = [f"{a},{b:.2f},{c:.0f}" for a, b, c in zip(names, size, price, strict=True)]
+    (tmp_path / "prices.csv").write_text("\n".join(["town,size,price", *lines]))
+    config = tmp_path / "prices.toml"
+    config.write_text(
+        'name = "prices"\ntask = "regression"\n[data]\nsource = "csv"\npath = "prices.csv"\ntarget = "price"\n'
+        'categorical = ["town"]\n[model]\nwidth = 32\n[loop]\nepochs = 60\nbatch_rows = 32\n[schedule]\npeak = 1e-2\n'
+    )
+    result = run.train(config, tmp_path / "run")
+    release = store.open_release(result.tag)
+    assert (release.manifest.task, release.manifest.classes, release.manifest.threshold) == ("regression", (), None)
+    assert result.metrics["r2"]["value"] > 0.9
+    assert set(result.baselines) == {"mean", "linear"}
+    assert result.baselines["mean"]["r2"]["value"] < 0.1
+    with np.load(io.BytesIO(release.read("heldout.npz")), allow_pickle=False) as heldout:
+        x, y, recorded = (heldout[name] for name in ("x", "y", "prediction"))
+    assert (y.dtype, recorded.dtype, recorded.shape) == (np.float64, np.float32, (len(y), 1))
+    (answered,) = export.run(export.session_of(release.read("model.onnx")), x, 64)
+    assert np.array_equal(answered, recorded)
+    error = np.abs(recorded[:, 0] - y)
+    assert error.mean() == pytest.approx(result.metrics["mae"]["value"], rel=1e-6)
+    within = (error <= release.manifest.quality["tolerance"]).mean()
+    assert within == pytest.approx(result.metrics["within_tolerance"]["value"])
+    assert "NaN" not in release.read("card.html").decode()

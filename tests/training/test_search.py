@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from registry.errors import CheckpointError, ConfigError, StackError
 from training import config, search
 from training.config import Config, Model, Schedule
-from training.run import Order
+from training.task import Order
 
 CONFIG = """
 name = "tried"

@@ -1,0 +1,103 @@
+"""A trained model -> the files of its release, and the release in the store."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monitoring import reference
+from registry import store
+from registry.release import HELDOUT, OUTPUTS, REFERENCE, Draft, Release
+from training import card, certificate, export, models, provenance, variants, verdict
+from training.learn import Trained
+from training.task import Task
+from training.variants import Variant
+
+MOST_HELDOUT = 2000
+
+
+def asked(task: Task, model: models.Trainable) -> export.Asked:
+    """Return what the exported file must look like from outside."""
+    unit = float(model.scale) if isinstance(model, models.Regressor) else 1.0
+    return export.Asked(task.table.spec, task.table.classes, task.table.task, unit)
+
+
+def write_model(task: Task, model: models.Trainable, path: Path) -> Variant:
+    """Write the ONNX file; return it with its parity certificate on rows the model was not trained on."""
+    table, parts = task.table, task.parts
+    # Not the commit, which the manifest holds: a commit that changes no weight must change no byte.
+    facts = {
+        "name": task.config.name, "classes": json.dumps(table.classes), "columns": json.dumps(table.names),
+        "data_digest": table.digest,
+    }  # fmt: skip
+    export.export(model, asked(task, model), path, facts)
+    held_out = np.concatenate([parts.test, parts.validation])[: certificate.MOST_ROWS]
+    limit = certificate.Limit(task.config.export.limit)
+    parity = certificate.certify(model, asked(task, model), path, table.x[held_out], limit)
+    return Variant("fp32", path, parity, export.run(export.open_file(path), table.x[parts.test], 64)[0])
+
+
+def make_variants(task: Task, trained: Trained, full: Variant) -> variants.Made:
+    """Return what came of the other precisions that the settings ask for, judged on the test rows."""
+    table, parts = task.table, task.parts
+    source = variants.Source(trained.model, asked(task, trained.model), full)
+    rows = variants.Rows(table.x[parts.validation], table.x[parts.test], table.y[parts.test], trained.threshold)
+    return variants.make(task.config, source, rows, task.order.folder)
+
+
+def publish(
+    task: Task, simple: dict[str, np.ndarray], trained: Trained, file: Variant, parent: str | None = None
+) -> tuple[Draft, Release]:
+    """Return the release of an exported file and its draft; parent: of a variant, the tag of the release in fp32."""
+    files = file.path.parent
+    answered = on_test_rows(task, file.answers, simple, trained)
+    write_rows(task, answered, files)
+    draft = replace(make_draft(task, answered, file.parity), precision=file.precision, parent=parent)
+    write_card(draft, trained, answered, files)
+    return draft, store.publish(draft, files)
+
+
+def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
+    """Write the drift reference and the held-out rows, from the test rows and what the file answers."""
+    table, test, answers = task.table, task.parts.test, answered.model
+    built = reference.build(task.config.reference, table.spec, table.x[test], answers, answered.threshold)
+    (files / REFERENCE).write_bytes(built.to_json())
+    # The lowest hashes: two releases that see the same rows keep the same ones, and can be compared.
+    kept = np.sort(np.argsort(table.key[test], kind="stable")[:MOST_HELDOUT])
+    rows = test[kept]
+    recorded = {OUTPUTS[table.task]: answers[kept].astype(np.float32)}
+    np.savez(files / HELDOUT, key=table.key[rows], x=table.x[rows], y=table.y[rows], **recorded)  # type: ignore[arg-type]
+
+
+def on_test_rows(task: Task, answers: np.ndarray, simple: dict[str, np.ndarray], trained: Trained) -> verdict.Answered:
+    """Return the test rows with what the exported file and the baselines answered on them."""
+    table, test = task.table, task.parts.test
+    slices = {column: values[test] for column, values in table.slices.items()}
+    return verdict.Answered(
+        table.y[test], table.classes, answers, simple, slices, trained.threshold, trained.temperature
+    )
+
+
+def make_draft(task: Task, answered: verdict.Answered, parity: dict[str, Any]) -> Draft:
+    """Return all that the manifest says."""
+    config, table = task.config, task.table
+    found = verdict.judge(config, answered)
+    return Draft(
+        name=config.name, created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), purpose=config.purpose,
+        task=table.task, input=table.spec, classes=table.classes,
+        metrics=found.metrics, baselines=found.baselines, parity=parity, gate=found.gate, quality=found.quality,
+        data=provenance.of_data(config.data, table, task.parts, task.labels) | {"explore": task.checks},
+        config=config.as_dict(), code=provenance.of_code(task.order.command), threshold=answered.threshold,
+    )  # fmt: skip
+
+
+def write_card(draft: Draft, trained: Trained, answered: verdict.Answered, files: Path) -> None:
+    """Write card.md and card.html."""
+    facts = card.Facts(
+        draft, answered, str(trained.model.body), models.parameter_count(trained.model), trained.fit, files
+    )  # fmt: skip
+    (files / "card.md").write_text(card.markdown(facts), encoding="utf-8")
+    (files / "card.html").write_text(card.html(facts), encoding="utf-8")

@@ -1,0 +1,91 @@
+"""What is to be learnt: settings, rows, and which of them are for what."""
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training import config as configuration
+from training import data, distributed, explore, split
+from training.config import Config
+from training.data import Table
+from training.distributed import World
+from training.split import Parts
+
+Progress = Callable[[str], None]  # called with one line per stage
+RESUME_SECTIONS = ("task", "data", "split", "explore", "augment", "model", "optimizer", "schedule", "loop")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a run.
+
+    run_folder: for checkpoint, epochs.jsonl and the files of the release; None: `runs/<name of the TOML file>`.
+    resume: go on from its checkpoint, bit for bit; without one, start from the first step.
+    overrides: see config.load. again: the words that go on with it once it was stopped; "": `vigil train ... --resume`.
+    """
+
+    config_path: Path
+    run_folder: Path | None = None
+    resume: bool = False
+    overrides: Mapping[str, Any] | None = None
+    again: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Return where the run keeps its files."""
+        return self.run_folder or Path("runs") / self.config_path.stem
+
+    @property
+    def command(self) -> str:
+        """Return the words that ask for the same run again."""
+        return self.words("train")
+
+    def words(self, verb: str) -> str:
+        """Return the command line that asks for `verb` with this order."""
+        words = [*distributed.words(), verb, str(self.config_path)]
+        words += ["--run-folder", str(self.run_folder)] if self.run_folder else []
+        for key, value in (self.overrides or {}).items():
+            words += ["--data", str(value)] if key == "data.path" else ["--set", f"{key}={json.dumps(value)}"]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt, from where; `labels`: of the training rows, noise included; `checks`: see explore."""
+
+    config: Config
+    order: Order
+    table: Table
+    parts: Parts
+    labels: np.ndarray
+    checks: dict[str, Any]
+
+
+def prepare(order: Order) -> Task:
+    """Return the settings, rows and splits that are asked for, the rows checked as `config.explore` demands."""
+    config = configuration.load(order.config_path, order.overrides)
+    table = data.load(config.data, order.config_path.parent, config.task)
+    return deal(config, order, table, split.checked(table, config.split))
+
+
+def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
+    """Return `prepare` of rows that are loaded and dealt already."""
+    demanded = explore.demand(table, parts, config)
+    parts = demanded.parts
+    labels = table.y[parts.train]
+    if config.data.label_noise:
+        labels = split.noisy_labels(labels, table.key[parts.train], config.data.label_noise, len(table.classes))
+    return Task(config, order, table, parts, labels, demanded.facts)
+
+
+def resume_settings(task: Task, world: World) -> dict[str, Any]:
+    """Return what a resumed run must share with the run that it goes on with, to end with the same bits."""
+    said = task.config.as_dict()
+    settings = {name: said[name] for name in RESUME_SECTIONS}
+    settings["data"] = said["data"] | {"path": ""}  # the digest says which rows; they may have moved
+    return settings | {"data_digest": task.table.digest, "processes": world.size}
