@@ -8,7 +8,7 @@ from training.explore_report import Look
 from training.finding import Finding, ranked, some
 
 FEWEST_OF_CLASS = 30
-MUCH_NOISE = 0.02  # share of the rows with a hint; sound digits and breast cancer have 0.1 to 0.4 %
+MUCH_NOISE = 0.02  # share of the rows with a hint; sound breast cancer, digits and MNIST have 0.2 to 0.8 %
 MOST_NAMED = 5
 
 

@@ -214,8 +214,10 @@ def _limits(looked_at: dict[str, int]) -> tuple[Block, ...]:
             "does not reach the limit of a leak: each class needs 8 rows in each half."
         ),
         Text(
-            "Hints about labels have no such rate: they are rows to look at (Northcutt, Jiang & Chuang 2021, Confident "
-            "learning). Near copies are images whose pixels correlate by "
+            "Hints about labels have no such rate. A row is one when the quick model gives another class a probability "
+            f"of {label_hints.SAID:g} (less for a class it is never sure of) and the label at most "
+            f"{label_hints.DENIED:g} (after Northcutt, Jiang & Chuang 2021, Confident learning). Near copies are "
+            "images whose pixels correlate by "
             f"{near_copies.ALIKE:g} or more; shifted, turned and mirrored copies are not found."
         ),
     )

@@ -1,13 +1,14 @@
 """Rows whose label a quick model, which never saw the row, confidently disagrees with.
 
-After Northcutt, Jiang & Chuang 2021, "Confident learning": a class k is confidently said of a row when its
-probability is at least the mean probability of k over the rows labelled k. These are hints: a row may be
-hard and rightly labelled. Where the quick model knows too little of the task, it is asked nothing.
+After Northcutt, Jiang & Chuang 2021, "Confident learning": a class is confidently said of a row when its
+probability is at least the mean probability of the class over the rows that bear it, here a half at most;
+the label itself must be as good as denied. These are hints: a row may be hard and rightly labelled. Where
+the quick model knows too little of the task, it is asked nothing.
 """
 
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +20,8 @@ MOST_ROWS = 20_000
 MOST_HINTS = 48
 SIDE = 16  # images are averaged to at most this many pixels a side
 NEIGHBOURS = 15
-LEAST_RIGHT = 0.8  # of the quick model; below, its disagreement says more about itself
+SAID, DENIED = 0.5, 0.1  # probabilities of another class, from which, and of the label, to which it is a hint
+LEAST_RIGHT = 0.7  # of the quick model; below, its disagreement says more about itself
 FAR = 6.0  # regression: a residual this many times the median one, 4 standard deviations where they are normal
 _CHUNK_ROWS = 4096
 
@@ -49,15 +51,17 @@ class Hints:
     listed: tuple[Hint, ...]
 
 
-def find(table: Table, without: Collection[int] = ()) -> Hints:
+def find(table: Table, without: Collection[int] = (), most: int = MOST_HINTS) -> Hints:
     """Return the rows most likely labelled wrong, from FOLDS models that each leave out a fold.
 
     without: columns of a table that the models do not see: a column that was written with the label in view
-    agrees with a wrong one too.
+    agrees with a wrong one too. most: hints that are listed.
     """
     rows = np.sort(np.argsort(table.key, kind="stable")[:MOST_ROWS])
     x, fold = _inputs(table, rows, without), _folds(table, rows)
-    return _classified(table, rows, x, fold) if table.classes else _regressed(table, rows, x, fold)
+    judge = _classified if table.classes else _regressed
+    found = judge(table, rows, x, fold)
+    return replace(found, listed=found.listed[:most])
 
 
 def disagreements(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -66,11 +70,11 @@ def disagreements(p: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     p: (n, classes), of models that did not see the row. The order is by p[y] - max p.
     """
     everyone = np.arange(len(y))
-    limit = np.array([p[y == c, c].mean() if (y == c).any() else np.inf for c in range(p.shape[1])])
+    limit = np.array([min(p[y == c, c].mean(), SAID) if (y == c).any() else SAID for c in range(p.shape[1])])
     said = np.where(p >= limit, p, -1.0)
     said[everyone, y] = -1.0
     other = said.argmax(axis=1)
-    found = np.flatnonzero((said.max(axis=1) >= 0) & (p.argmax(axis=1) == other) & (other != y))
+    found = np.flatnonzero((said.max(axis=1) >= 0) & (p.argmax(axis=1) == other) & (p[everyone, y] <= DENIED))
     margin = p[everyone, y] - p.max(axis=1)
     found = found[np.argsort(margin[found], kind="stable")]
     return found, other[found]
@@ -113,7 +117,7 @@ def _classified(table: Table, rows: np.ndarray, x: np.ndarray, fold: np.ndarray)
     found, other = disagreements(p, y) if judged else (np.zeros(0, dtype=int), np.zeros(0, dtype=int))
     listed = tuple(
         Hint(int(rows[r]), table.classes[y[r]], table.classes[k], round(float(p[r, k]), 4))
-        for r, k in zip(found[:MOST_HINTS], other[:MOST_HINTS], strict=True)
+        for r, k in zip(found, other, strict=True)
     )
     name = f"{NEIGHBOURS} nearest neighbours on small pixels" if not table.names else "logistic regression"
     return Hints(name, len(rows), right, judged, len(found), listed)
@@ -152,7 +156,5 @@ def _regressed(table: Table, rows: np.ndarray, x: np.ndarray, fold: np.ndarray) 
     score = 1 - float((left**2).sum() / ((y - y.mean()) ** 2).sum())
     order = np.argsort(-np.abs(left), kind="stable")
     found = order[np.abs(left)[order] > FAR * typical]
-    listed = tuple(
-        Hint(int(rows[r]), f"{y[r]:.6g}", f"{said[r]:.6g}", round(float(left[r]), 6)) for r in found[:MOST_HINTS]
-    )
+    listed = tuple(Hint(int(rows[r]), f"{y[r]:.6g}", f"{said[r]:.6g}", round(float(left[r]), 6)) for r in found)
     return Hints("ridge regression", len(rows), score, True, len(found), listed)

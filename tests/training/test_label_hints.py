@@ -25,13 +25,12 @@ def digits():
     return data.load(Data("digits"), Path())
 
 
-def test_four_in_five_flipped_labels_of_the_digits_are_hinted_at_and_nine_in_ten_hints_are_right(digits, monkeypatch):
-    monkeypatch.setattr(label_hints, "MOST_HINTS", 1000)
+def test_nine_in_ten_flipped_labels_of_the_digits_are_hinted_at_and_nine_in_ten_hints_are_right(digits):
     table, wrong = flipped(digits, 0.05)
-    found = label_hints.find(table)
+    found = label_hints.find(table, most=1000)
     rows = np.array([hint.row for hint in found.listed])
     assert found.judged and found.count == len(rows)
-    assert wrong[rows].sum() >= 0.8 * wrong.sum()
+    assert wrong[rows].sum() >= 0.9 * wrong.sum()
     assert wrong[rows].mean() >= 0.9
     told = [hint.said == digits.classes[digits.y[hint.row]] for hint in found.listed if wrong[hint.row]]
     assert np.mean(told) >= 0.9
@@ -62,7 +61,7 @@ def test_a_column_that_was_written_with_the_label_in_view_hides_nothing_if_it_is
     assert label_hints.find(leaky, {30}) == label_hints.find(table)
 
 
-@pytest.mark.parametrize("signal", [0.0, 1.0])
+@pytest.mark.parametrize("signal", [0.0, 0.5])
 def test_a_model_that_knows_too_little_is_asked_nothing(signal):
     g = np.random.default_rng(0)
     x = g.normal(size=(2000, 10)).astype(np.float32)
@@ -80,12 +79,17 @@ def test_a_frequent_class_alone_is_no_knowledge():
     assert not label_hints.find(table).judged
 
 
-def test_disagreements_are_the_off_diagonal_of_the_confident_joint():
-    p = np.array([[0.9, 0.1], [0.2, 0.8], [0.05, 0.95], [0.3, 0.7], [0.6, 0.4]])
-    y = np.array([0, 0, 0, 1, 1])
-    # mean of p[:, 0] over label 0: 0.383; of p[:, 1] over label 1: 0.55
+def test_disagreements_are_said_with_half_the_probability_and_deny_the_label():
+    p = np.array([[0.9, 0.1], [0.08, 0.92], [0.05, 0.95], [0.3, 0.7], [0.6, 0.4], [0.1, 0.9]])
+    y = np.array([0, 0, 0, 1, 1, 0])
     rows, other = label_hints.disagreements(p, y)
-    assert rows.tolist() == [2, 1, 4] and other.tolist() == [1, 1, 0]
+    assert rows.tolist() == [2, 1, 5] and other.tolist() == [1, 1, 1]
+
+
+def test_a_class_that_is_never_sure_may_be_said_with_its_usual_probability():
+    p = np.array([[0.45, 0.45, 0.1], [0.5, 0.4, 0.1], [0.44, 0.5, 0.06], [0.46, 0.46, 0.08]])
+    rows, other = label_hints.disagreements(p, np.array([0, 1, 2, 2]))  # usual: 0.45, 0.4, 0.07
+    assert rows.tolist() == [2, 3] and other.tolist() == [1, 0]
 
 
 def test_a_target_with_a_slip_of_the_decimal_point_is_the_first_hint_of_a_regression():
