@@ -73,7 +73,8 @@ class Draft:
     """All that is said about a model before its files are fixed.
 
     created: UTC, `YYYY-MM-DDTHH:MM:SSZ`. metrics, baselines: on the test rows, each headline
-    number with `value`, `lower`, `upper`. parity: the certificate of the export. gate: what
+    number with `value`, `lower`, `upper`. parity: the certificate of the export, on the CPU and in `by_provider`
+    on each; `variants`: what other precisions cost and gain, and why they were refused. gate: what
     `promote` demands. quality: the metric and the floor under which someone is paged.
     classes: () in a regression. threshold: of a binary classifier that answers its second class from
     that probability on; None takes the likelier class. precision: of the weights and the arithmetic, fp32,

@@ -12,7 +12,7 @@ from tiny_release import DIGITS, IMAGE, make_draft, make_files, onnx_bytes
 
 from registry import store
 from registry.errors import ReleaseError
-from serving.engine import Engine, EngineError
+from serving.engine import Engine, EngineError, golden_limit
 
 SIDE = "model.onnx.data"
 
@@ -172,3 +172,21 @@ def test_a_hand_made_bad_model_put_into_a_published_release_is_refused_before_it
     for load in (lambda: Engine(made, ("cpu",), threads=1), lambda: store.open_release(made.tag)):
         with pytest.raises(ReleaseError, match=r"model\.onnx is not the file that was published"):
             load()
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("fp32", 1e-3), ("fp16", 1e-2), ("int8", 5e-2), ("unheard of", 1e-3)])
+def test_the_stored_answers_may_differ_by_what_the_precision_has_digits_for(tmp_path, precision, limit):
+    answers = np.full((4, 2), 0.5, np.float32)
+    assert golden_limit("classification", answers, precision) == limit
+    files = make_files(tmp_path / "files")
+    with np.load(files / "heldout.npz") as heldout:
+        arrays = dict(heldout)
+    for factor, served in ((0.9, True), (1.1, False)):
+        moved = arrays | {"probabilities": arrays["probabilities"] + np.float32(limit * factor)}
+        np.savez(files / "heldout.npz", **moved)
+        made = store.publish(make_draft(f"moved-{served}".lower(), precision=precision), files)
+        if served:
+            Engine(made, ("cpu",), threads=1)
+            continue
+        with pytest.raises(EngineError, match="answers its held-out rows differently by"):
+            Engine(made, ("cpu",), threads=1)
