@@ -37,10 +37,12 @@ def several(*choices: str) -> Any:
 class Data:
     """All but digits and breast_cancer read `path`, relative to the TOML file. first_rows: 0 takes all rows.
 
-    Columns of a csv or parquet file: target; id, drop: not learnt from; group: its rows stay in one split;
-    time: a number or a date; categorical: text or codes; slices: judged apart on the card.
-    missing: empty cells. corrupt: images that cannot be read. side_pixels: images are brought to this
-    square; 0 demands that all have one size. label_noise: share of the training labels replaced at random.
+    Columns of a csv or parquet file: target; id, drop: not learnt from; group: not learnt from, its rows stay
+    in one split; time: not learnt from, numbers or ISO dates; categorical: text or codes; slices: judged apart on
+    the card, learnt from unless dropped too. missing: empty cells (nothing, NA, NaN, NULL, ?), filled with the
+    median or the most frequent value. corrupt: images that cannot be read. side_pixels: the shorter side of an
+    image is scaled to it and the middle kept; 0 demands one size. label_noise: share of the training labels
+    replaced at random.
     """
 
     source: str = one_of("digits", "digits", "breast_cancer", "npz", "csv", "parquet", "images")
@@ -359,8 +361,25 @@ def _check_across(config: Config, where: str) -> None:
             f"{where}: 'schedule.floor' is {config.schedule.floor:g}, above 'schedule.peak' "
             f"{config.schedule.peak:g}; accepted is floor <= peak"
         )
-    needed = {"npz": ("path",), "images": ("path",), "csv": ("path", "target"), "parquet": ("path", "target")}
-    for key in needed.get(config.data.source, ()):
-        if not getattr(config.data, key):
+    _check_data(config.data, where)
+
+
+_TABLES = ("csv", "parquet")
+_SOURCES_WITH = {
+    "path": ("npz", "images", *_TABLES), "side_pixels": ("images",), "corrupt": ("images",),
+    **dict.fromkeys(("target", "id", "group", "time", "drop", "categorical", "slices", "missing"), _TABLES),
+}  # fmt: skip
+
+
+def _check_data(data: Data, where: str) -> None:
+    """Refuse a source without its path or target, and a key that the source would pass over."""
+    for key in ("path", "target"):
+        if data.source in _SOURCES_WITH[key] and not getattr(data, key):
             cure = " (in the file, or with --data)" if key == "path" else ""
-            raise ConfigError(f"{where}: 'data.{key}' is missing; a {config.data.source} source needs it{cure}")
+            raise ConfigError(f"{where}: 'data.{key}' is missing; a {data.source} source needs it{cure}")
+    for key, sources in _SOURCES_WITH.items():
+        if data.source not in sources and getattr(data, key) != getattr(Data(), key):
+            raise ConfigError(
+                f"{where}: 'data.{key}' means nothing to the source {data.source}; it belongs to {', '.join(sources)}: "
+                "change data.source or leave it out"
+            )

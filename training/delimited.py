@@ -62,7 +62,7 @@ class Delimited:
 
 
 def open_rows(path: Path) -> Delimited:
-    """Return the CSV file at `path`; a column without a name is called unnamed_<its place>.
+    """Return the CSV file at `path`, its first line the names; a column without one is called unnamed_<its place>.
 
     Raises DataError if it is not UTF-8 or has no header.
     """

@@ -83,7 +83,7 @@ def read(path: Path, data: Data, task: str) -> Raw:
 def _check_columns(path: Path, rows: Rows, data: Data) -> None:
     columns = rows.columns
     if repeated := sorted({name for name in columns if columns.count(name) > 1}):
-        raise DataError(f"{path}: columns appear twice: {', '.join(repeated)}; give each its own name")
+        raise DataError(f"{path}: columns appear twice: {', '.join(repeated)}; give each its own name in line 1")
     single = {key: (getattr(data, key),) for key in _SINGLE if getattr(data, key)}
     for key, names in (single | {key: getattr(data, key) for key in _LISTS}).items():
         for name in names:

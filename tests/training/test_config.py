@@ -42,6 +42,12 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path):
         ),
         ("[data]\nsource = 'csv'\npath = 'a.csv'\n", "'data.target' is missing; a csv source needs it"),
         ("[data]\nsource = 'npz'\n", "'data.path' is missing; a npz source needs it"),
+        (
+            "[data]\nsource = 'npz'\npath = 'a.npz'\ngroup = 'site'\n",
+            "'data.group' means nothing to the source npz; it belongs to csv, parquet: change data.source",
+        ),
+        ("[data]\nsource = 'csv'\npath = 'a'\ntarget = 'y'\ncorrupt = 'skip'\n", "it belongs to images"),
+        ("[data]\npath = 'a.csv'\n", "'data.path' means nothing to the source digits"),
         ("[reference]\nbins = 17\n", "'reference.bins' is 17; accepted is 2 to 16"),
         ("[split]\ntrain = 0.5\n", "split.train + split.validation + split.test is 0.9; accepted is 1"),
         (
@@ -77,7 +83,7 @@ def test_every_example_loads_and_survives_as_plain_values():
     paths = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
     assert {path.stem for path in paths} >= {"digits", "digits_worse", "breast_cancer"}
     for path in paths:
-        loaded = config.load(path)
+        loaded = config.load(path, {"data.path": "rows"} if "--data" in path.read_text() else None)
         sections = {key: value for key, value in loaded.as_dict().items() if isinstance(value, dict)}
         rebuilt = {key: type(getattr(loaded, key))(**value) for key, value in sections.items()}
         assert config.Config(loaded.name, loaded.purpose, **rebuilt) == loaded
@@ -92,11 +98,11 @@ def test_the_worse_digits_compete_for_the_same_name_on_the_same_split():
 
 def test_words_of_the_command_line_replace_values_of_the_file(tmp_path, monkeypatch):
     path = tmp_path / "run.toml"
-    path.write_text('name = "a"\n[loop]\nepochs = 3\n')
+    path.write_text('name = "a"\n[data]\nsource = "csv"\ntarget = "y"\n[loop]\nepochs = 3\n')
     monkeypatch.chdir(tmp_path)
     words = ["loop.epochs=5", "model.kind=cnn", 'data.slices=["town"]', "augment.noise=0.5"]
-    found = config.overrides("rows.npz", words)
-    assert found["data.path"] == str(tmp_path / "rows.npz")
+    found = config.overrides("rows.csv", words)
+    assert found["data.path"] == str(tmp_path / "rows.csv")
     loaded = config.load(path, found)
     assert (loaded.loop.epochs, loaded.model.kind, loaded.augment.noise) == (5, "cnn", 0.5)
     assert loaded.data.slices == ("town",)
