@@ -70,9 +70,7 @@ def limits(draft: Draft) -> list[str]:
         ),
     ]
     if skipped := draft.data.get("skipped"):
-        found.append(
-            f"Left out, since they could not be used: {len(skipped)} inputs; nothing is known about their kind."
-        )
+        found.append(f"Left out of the data: {_some(skipped, 3)}; nothing is known about this kind.")
     if draft.data["label_noise"]:
         found.append(f"{draft.data['label_noise']:.0%} of the training labels were replaced at random, on purpose.")
     if not draft.gate["beats_baselines"]:

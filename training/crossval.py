@@ -13,7 +13,18 @@ import torch
 
 from registry import durable
 from registry.errors import CheckpointError, ConfigError
-from training import checkpoint, data, document, evaluate, intervals, models, regression, results, split
+from training import (
+    checkpoint,
+    data,
+    distributed,
+    document,
+    evaluate,
+    intervals,
+    models,
+    regression,
+    results,
+    split,
+)
 from training import config as configuration
 from training.config import Config
 from training.data import Table
@@ -62,6 +73,7 @@ def crossval(order: Order, count: int, say: Progress) -> Crossval:
     Raises a UserError as `run.carry_out` does; ConfigError for a count that cannot be.
     """
     started = time.monotonic()
+    distributed.demand_one("crossval")
     if not FEWEST <= count <= MOST:
         raise ConfigError(f"--folds {count}: accepted is {FEWEST} to {MOST}")
     folder = order.run_folder or Path("runs") / f"{order.config_path.stem}-crossval"

@@ -80,6 +80,12 @@ def words() -> list[str]:
     return ["torchrun", "--nproc-per-node", str(size()), "-m", "vigil"] if size() > 1 else ["vigil"]
 
 
+def demand_one(verb: str) -> None:
+    """Raise StackError if torchrun started several processes: `verb` trains many times, each in one process."""
+    if size() > 1:
+        raise StackError(f"vigil {verb}: started {size()} times by torchrun; accepted is one process: vigil {verb} ...")
+
+
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes that torchrun started, until the block ends; without torchrun, this process is alone.

@@ -15,7 +15,7 @@ import torch
 
 from registry import durable
 from registry.errors import CheckpointError, DataError, StackError
-from training import checkpoint, data, document, results, split
+from training import checkpoint, data, distributed, document, results, split
 from training import config as configuration
 from training.config import MODEL_KINDS, Config
 from training.data import Table
@@ -61,6 +61,7 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     Raises StackError without optuna; CheckpointError if the run folder is of another search.
     """
     started, optuna = time.monotonic(), _optuna()
+    distributed.demand_one("search")
     config = configuration.load(order.config_path, order.overrides)
     count = trials or config.search.trials
     space = dict(config.search.space) or usual(config)

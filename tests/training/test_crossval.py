@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.errors import CheckpointError, ConfigError
+from registry.errors import CheckpointError, ConfigError, StackError
 from training import crossval, data, split
 from training.config import Config, Data, Split
 from training.task import Order
@@ -112,6 +112,12 @@ def test_folds_of_other_settings_are_refused_by_name(done):
     changed = Order(found.run_folder.parent / "folds.toml", found.run_folder, True, {"optimizer.beta1": 0.8})
     with pytest.raises(CheckpointError, match="optimizer.beta1 was 0.9, is now 0.8; put them back, or cross-validate"):
         crossval.crossval(changed, 3, lambda line: None)
+
+
+def test_several_processes_are_sent_back_to_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(StackError, match="vigil crossval: started 2 times by torchrun; accepted is one process"):
+        crossval.crossval(order(tmp_path), 3, lambda line: None)
 
 
 def test_one_fold_is_no_cross_validation(tmp_path):

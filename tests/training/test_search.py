@@ -151,6 +151,12 @@ def test_a_trial_that_was_killed_goes_on_where_it_was(tmp_path, eventually, capl
     assert [(t.settings, t.loss) for t in resumed.trials] == [(t.settings, t.loss) for t in whole.trials]
 
 
+def test_several_processes_are_sent_back_to_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(StackError, match="vigil search: started 2 times by torchrun"):
+        searched(order(tmp_path))
+
+
 def test_without_optuna_the_message_names_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(StackError, match=r"pip install 'vigil\[search\]'"):
