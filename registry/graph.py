@@ -62,6 +62,8 @@ def references(content: bytes, place: str) -> References:
     domains, hidden, weights = set(), set(), []
     waiting = [("model", memoryview(content))]
     try:
+        if content[4:8] == b"ORTM":  # ONNX Runtime would then read it in its own format, whatever else it is
+            raise ValueError("it is marked as a file in the format of ONNX Runtime")
         while waiting:
             kind, message = waiting.pop()
             if kind in ("tensor", "weight"):
@@ -143,6 +145,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     while at < len(message):
         key, at = _varint(message, at)
         field, wire = key >> 3, key & 7
+        if field == 0:
+            raise ValueError("a field without a number")
         if wire == 0:
             value, at = _varint(message, at)
             yield field, value

@@ -1,5 +1,6 @@
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,6 +132,24 @@ def test_an_operator_of_another_domain_is_refused_wherever_it_hides(change):
 def test_a_plain_file_refers_to_nothing():
     assert graph.references(GOOD, "tiny") == graph.References(frozenset({""}), (), frozenset())
     assert graph.weights(GOOD, {}, "tiny") == {}
+
+
+def test_a_file_that_onnx_runtime_would_read_in_another_format_is_refused():
+    model = onnx.ModelProto.FromString(GOOD)
+    fields = b"\x12\x20..ORTM" + b"." * 26  # producer_name, which puts the mark where ONNX Runtime looks for it
+    both = fields + model.SerializeToString()
+    assert onnx.ModelProto.FromString(both).graph == model.graph
+    with pytest.raises(ReleaseError, match="tiny: not an ONNX file: it is marked as a file in the format of ONNX Runt"):
+        graph.weights(both, {}, "tiny")
+
+
+def test_a_file_in_the_format_of_onnx_runtime_is_refused(tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(GOOD, options, providers=["CPUExecutionProvider"])
+    with pytest.raises(ReleaseError, match="in the format of ONNX Runtime"):
+        graph.weights((tmp_path / "model.ort").read_bytes(), {}, "tiny")
 
 
 @given(st.integers(0, len(GOOD) - 1), st.integers(0, 255))
