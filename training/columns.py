@@ -38,11 +38,11 @@ class Rows(Protocol):
 
 
 class CellError(Exception):
-    """A cell that does not fit its column; row: from 0 in the file."""
+    """A cell that does not fit its column; row: from 0 in the file. cure: "" if it depends on the role."""
 
-    def __init__(self, row: int, reason: str) -> None:
-        super().__init__(reason)
-        self.row = row
+    def __init__(self, row: int, found: str, cure: str = "") -> None:
+        super().__init__(found)
+        self.row, self.cure = row, cure
 
 
 class Numbers:
@@ -60,7 +60,8 @@ class Numbers:
             values = wide.astype(self.dtype)
         if np.isinf(values).any():
             at = int(np.isinf(values).argmax())
-            raise CellError(self.count + at, f"{cells[at]} is not a finite {self.dtype}; accepted are finite numbers")
+            found = f"{cells[at]} is not a finite {self.dtype}"
+            raise CellError(self.count + at, found, "accepted are finite numbers")
         self.parts.append(values)
         self.count += len(values)
 
@@ -108,7 +109,7 @@ class Times:
             self.dates = None if first is None else not is_number(first)
         values = _dates(cells, self.count) if self.dates else _floats(cells, self.count)
         if np.isinf(values).any():
-            raise CellError(self.count + int(np.isinf(values).argmax()), "an infinite time; accepted are numbers")
+            raise CellError(self.count + int(np.isinf(values).argmax()), "an infinite time", "accepted are numbers")
         self.parts.append(values)
         self.count += len(values)
 
@@ -179,16 +180,13 @@ def _float(cell: str, row: int) -> float:
     except ValueError:
         pass
     if _DECIMAL_COMMA.fullmatch(cell.strip()):
-        raise CellError(row, f"{cell!r} has a decimal comma; accepted is a point: {cell.replace(',', '.')}")
-    raise CellError(
-        row, f"{cell!r} is not a number; a column of text is named in data.categorical (each value a category), "
-        "or left out by data.drop or data.id"
-    )  # fmt: skip
+        raise CellError(row, f"{cell!r} has a decimal comma", f"accepted is a point: {cell.replace(',', '.')}")
+    raise CellError(row, f"{cell!r} is not a number")
 
 
 def _dates(cells: Cells, before: int) -> np.ndarray:
     if isinstance(cells, np.ndarray):
-        raise CellError(before, "a number among dates; accepted is one kind")
+        raise CellError(before, "a number among dates", "accepted is one kind")
     return np.fromiter(map(_date, cells, range(before, before + len(cells))), np.float64, len(cells))
 
 
@@ -199,5 +197,5 @@ def _date(cell: str, row: int) -> float:
         return moment(cell)
     except ValueError:
         raise CellError(
-            row, f"{cell!r} is not an ISO 8601 date; accepted are 2026-01-31 and 2026-01-31T08:00:00Z"
+            row, f"{cell!r} is not an ISO 8601 date", "accepted are 2026-01-31 and 2026-01-31T08:00:00Z"
         ) from None

@@ -17,6 +17,12 @@ MOST_SLICES = 50
 _MOST_NUMBERS = 12  # of different numbers in a slice column; more are cut at the quartiles
 _SINGLE, _LISTS = ("target", "id", "group", "time"), ("drop", "categorical", "slices")
 
+_CURES = {
+    "learnt": "name a column of text in data.categorical (each value a category), or in data.drop or data.id",
+    "target": 'for classes, set task = "classification"',
+    "time": "accepted are numbers alone, or ISO 8601 dates alone",
+}
+
 Place = tuple[str, str]  # the role of a column ("learnt", "target", "group", "time", "slices") and its name
 
 
@@ -117,12 +123,13 @@ def _read(path: Path, rows: Rows, readers: dict[Place, Column], most: int) -> di
     """Read the columns batch by batch; `most`: rows, 0 for all."""
     count = 0
     for batch in rows.batches({name for _, name in readers}):
-        for (_, name), reader in readers.items():
+        for (role, name), reader in readers.items():
             cells = batch(name, reader.as_text)
             try:
                 reader.add(cells[: most - count] if most else cells)
             except CellError as refused:
-                raise DataError(f"{path}: {rows.place(refused.row)}, column '{name}': {refused}") from None
+                said = f"{refused}; {refused.cure or _CURES[role]}"
+                raise DataError(f"{path}: {rows.place(refused.row)}, column '{name}': {said}") from None
         count += len(cells)
         if most and count >= most:
             break

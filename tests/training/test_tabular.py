@@ -158,6 +158,11 @@ def test_text_that_is_not_declared_says_how_to_declare_it(tmp_path):
     assert all(cure in said for cure in ("data.categorical", "data.drop", "data.id"))
 
 
+def test_a_regression_on_text_says_that_it_may_be_classes(tmp_path):
+    said = refusal(load, tmp_path, "a,y\n1,2.5\n2,high\n", "regression")
+    assert "line 3, column 'y': 'high' is not a number; for classes, set task = \"classification\"" in said
+
+
 def test_too_many_categories_or_classes_are_refused_with_the_cure(tmp_path):
     text = "\n".join(["a,b,y", *(f"{n},v{n},{n % 2}" for n in range(1001))])
     assert "column 'b' has 1001 different values; accepted are up to 1000; name it in data.drop" in refusal(
