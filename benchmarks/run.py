@@ -1,6 +1,6 @@
 """Measure what the README claims, side by side where two ways are compared, and write one JSON file.
 
-python -m benchmarks.run [signals|serving|start|training|evaluate|variants|explore ...]
+python -m benchmarks.run [signals|serving|start|training|loading|evaluate|variants|explore ...]
 """
 
 import json
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import evaluate, explore, serving, signals, start, training, variants
+from benchmarks import evaluate, explore, loading, serving, signals, start, training, variants
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -21,6 +21,7 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "start": start.measure,
     "serving": serving.measure,
     "training": training.measure,
+    "loading": loading.measure,
     "evaluate": evaluate.measure,
     "variants": variants.measure,
     "explore": explore.measure,
