@@ -257,7 +257,7 @@ def _variant(row: Mapping[str, Any]) -> tuple[str, ...]:
     def shown(key: str, form: str) -> str:
         return "-" if row.get(key) is None else format(row[key], form)
 
-    lost = f"{row['lost']['value']:.4f} ({row['lost']['upper']:.4f})" if "lost" in row else "-"
+    lost = f"{row['lost']['value']:z.4f} ({row['lost']['upper']:z.4f})" if "lost" in row else "-"
     times = [
         shown(f"ms_batch_{size}", ".3g") + (f" ({gain:.2f} x)" if (gain := row.get(f"speedup_batch_{size}")) else "")
         for size in (1, 64)

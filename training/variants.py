@@ -197,8 +197,8 @@ def _objections(config: Config, row: dict[str, Any], count: int) -> list[str]:
     if not row["lost"]["upper"] <= wanted.most_accuracy_lost:
         few = "; too few rows to tell" if row["lost"]["value"] <= wanted.most_accuracy_lost else ""
         found.append(
-            f"loses {row['lost']['value']:.4f} of {row['metric']} on {count} test rows ({config.gate.confidence:.0%} "
-            f"upper bound {row['lost']['upper']:.4f}, allowed {wanted.most_accuracy_lost:g}{few})"
+            f"loses {row['lost']['value']:z.4f} of {row['metric']} on {count} test rows ({config.gate.confidence:.0%} "
+            f"upper bound {row['lost']['upper']:z.4f}, allowed {wanted.most_accuracy_lost:g}{few})"
         )
     for size in BATCH_ROWS:
         gain = row[f"speedup_batch_{size}"]

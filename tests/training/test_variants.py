@@ -327,3 +327,8 @@ def test_a_refused_variant_is_shown_with_its_reason_and_not_published():
     tried = [{"precision": "fp32", "accepted": True}, {"precision": "int8", "accepted": False, "reason": "too slow"}]
     assert results.refusals(tried) == ["int8 was refused: too slow."]
     assert [row[-1] for row in results.variants(tried).rows] == ["accepted", "refused"]
+
+
+def test_a_loss_that_rounds_to_nothing_has_no_sign():
+    row = {"precision": "fp16", "accepted": True, "lost": {"value": -1e-6, "upper": -1e-7}}
+    assert results.variants([row]).rows[0][2] == "0.0000 (0.0000)"
