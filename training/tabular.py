@@ -168,7 +168,11 @@ def _without_gaps(
     if gone.all():
         raise DataError(f"{path}: every row has an empty cell; {_count(empty)}; fill them or drop columns")
     said = f"{path.name}: {int(gone.sum())} of {len(gone)} rows left out, with an empty cell; {_count(empty)}"
-    return {place: column.take(~gone) for place, column in found.items()}, (said,)
+    left = {place: column.take(~gone) for place, column in found.items()}
+    for (role, name), column in left.items():
+        if role == "learnt" and column.empty.all():
+            raise DataError(f"{path}: column '{name}' is empty in every row that is left; name it in data.drop. {said}")
+    return left, (said,)
 
 
 def _refuse_gaps(path: Path, rows: Rows, empty: Mapping[Place, np.ndarray]) -> None:

@@ -143,6 +143,7 @@ def test_the_first_rows_are_those_of_the_file(tmp_path):
         ("a;y\n1;c\n1,5;d\n", {}, "line 3, column 'a': '1,5' has a decimal comma; accepted is a point: 1.5"),
         ("a,b,y\n1,,c\n1,,d\n", {}, "column 'b' is empty in every row; name it in data.drop"),
         ("a,b,y\n1,,c\n,1,d\n", {"missing": "drop_rows"}, "every row has an empty cell; empty cells: a 1, b 1"),
+        ("a,b,y\n1,,c\n2,,d\n3,1,\n", {"missing": "fill"}, "column 'b' is empty in every row that is left; name it in"),
         ("a,t,y\n1,2026-01-01,c\n1,soon,d\n", {"time": "t"}, "line 3, column 't': 'soon' is not an ISO 8601 date"),
         ("a,t,y\n1,7,c\n1,2026-01-01,d\n", {"time": "t"}, "line 3, column 't': '2026-01-01' is not a number"),
         ('a,y\n1,"c\n', {}, "not a CSV file: line 2: unexpected end of data"),
