@@ -124,7 +124,8 @@ def _filled(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _regression(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
-    if len(y) < FEWEST_REGRESSION or y.std() == 0:
+    spreads = [y[half == h].std() if (half == h).any() else 0.0 for h in (0, 1)]
+    if len(y) < FEWEST_REGRESSION or min(spreads) == 0:
         return np.full(x.shape[1], np.nan)
     y = (y - y.mean()) / y.std()
     ranks = _steps(y).astype(np.float64)

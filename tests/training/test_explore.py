@@ -175,3 +175,9 @@ def test_columns_of_chance_are_never_taken_for_a_leak_also_with_few_rows_and_rar
         table = table_of(g.normal(size=(400, 200)), y)
         scores = leakage.scores(table, np.arange(400))
         assert np.nanmax(scores, initial=0) < 0.9
+
+
+def test_a_target_that_never_changes_in_one_half_gives_no_score():
+    y = np.append(np.zeros(50), np.arange(50.0))
+    found = leakage.of_columns(np.arange(200.0, dtype=np.float32).reshape(100, 2), y, np.repeat([0, 1], 50), 0)
+    assert np.isnan(found).all()
