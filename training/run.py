@@ -14,7 +14,7 @@ from registry import durable
 from registry.errors import UserError
 from registry.release import MODEL
 from training import config as configuration
-from training import distributed, follow, step
+from training import distributed, follow, loop, step
 from training.distributed import World
 from training.learn import Trained, fit, fit_baselines
 from training.outcome import Outcome
@@ -63,11 +63,14 @@ def carry_out(order: Order, say: Progress) -> Outcome:
 def assist(order: Order) -> int:
     """Compute this process's share of the training that process 0 leads in `train`; writes and says nothing.
 
-    Returns the exit status, 0.
+    Returns the exit status: 0, or 2 if all were asked to stop, which process 0 says.
     """
     with _joined(order) as world:
         world.wait()  # process 0 first: what it caches of the data is then there
-        fit(prepare(order), world)
+        try:
+            fit(prepare(order), world)
+        except loop.StoppedError:
+            return 2
     return 0
 
 
