@@ -1,6 +1,5 @@
 """What training demands of its data before it starts: no row in two parts, no column that is the answer."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from training.config import Config, Explore
 from training.data import Table
 from training.duplicates import Copies
 from training.finding import Finding, some
+from training.places import Place
 from training.split import Parts
 
 
@@ -26,16 +26,16 @@ class Demanded:
     facts: dict[str, Any]
 
 
-def demand(table: Table, parts: Parts, config: Config) -> Demanded:
+def demand(table: Table, parts: Parts, config: Config, place: Place = "row {} (from 0)".format) -> Demanded:
     """Return the parts, without the copies that are to be dropped, and what was found.
 
-    The search for leaks looks at rows of training and validation only.
+    place: row number -> where a user finds the row. The search for leaks looks at rows of training and validation only.
     Raises DataError naming the rows or columns and the key that overrides it, if rows stand in two parts
     or if a column alone gives the target away, and `config.explore` does not allow it.
     """
     copies = duplicates.find(table.key, parts)
     scores = leakage.scores(table, np.concatenate([parts.train, parts.validation]))
-    findings = [*copied(copies, config.explore), *leaking(table, scores, config.explore)]
+    findings = [*copied(copies, config.explore, place), *leaking(table, scores, config.explore)]
     if stops := [f"{f.found}. {f.why}. {f.cure}" for f in findings if f.level == "stop"]:
         raise DataError("data: " + "; also: ".join(stops))
     dropped = copies.spare if config.explore.duplicates == "drop" else np.zeros(len(table.y), dtype=bool)
@@ -49,11 +49,8 @@ def demand(table: Table, parts: Parts, config: Config) -> Demanded:
     })  # fmt: skip
 
 
-def copied(copies: Copies, explore: Explore, place: Callable[[int], str] = "row {} (from 0)".format) -> list[Finding]:
-    """Return the finding about rows in two parts, if there are any; what becomes of them is `explore.duplicates`.
-
-    place: row number -> where a user finds the row.
-    """
+def copied(copies: Copies, explore: Explore, place: Place) -> list[Finding]:
+    """Return the finding about rows in two parts, if there are any; what becomes of them is `explore.duplicates`."""
     rows = int(copies.spare.sum())
     if not rows:
         return []

@@ -13,13 +13,12 @@ from training import (
     drift,
     duplicates,
     explore,
-    images,
     label_hints,
     leakage,
     near_copies,
     order,
+    places,
     split,
-    tabular,
 )
 from training import config as configuration
 from training.column_facts import Column
@@ -29,21 +28,10 @@ from training.drift import Drift, Signals
 from training.duplicates import Copies
 from training.label_hints import Hints
 from training.near_copies import NearCopy
+from training.places import Outside, Place
 from training.split import Parts
 
-Place = Callable[[int], str]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Outside:
-    """What the file knows and the table does not. place: row number -> where a user finds the row.
-
-    ids: float64 (n,), ids as numbers, texts by their alphabetical order; None if there are none.
-    """
-
-    place: Place
-    ids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class Look:
     """What was seen. described: the rows behind `columns`. scores: of single columns, see `leakage.scores`.
 
     by_order: see `order.scores`. apart: drift between the parts. along: drift along the file or the time,
-    None where that order says nothing. place: see `Outside`.
+    None where that order says nothing. place: see `places`.
     """
 
     config: Config
@@ -91,7 +79,7 @@ def look(config_path: Path, overrides: Mapping[str, Any], say: Progress) -> Look
     parts = split.checked(table, config.split)
     say(f"data: {len(table.y)} rows")
     folder = config_path.parent
-    return examine(config, table, parts, Outside(_place(config, folder, table), _ids(config, folder, table)), say)
+    return examine(config, table, parts, places.outside(config, folder, table), say)
 
 
 def examine(config: Config, table: Table, parts: Parts, outside: Outside, say: Progress) -> Look:
@@ -137,35 +125,3 @@ def examine(config: Config, table: Table, parts: Parts, outside: Outside, say: P
 
 def _sequence(table: Table, rows: np.ndarray) -> np.ndarray:
     return np.arange(len(rows)) if table.time is None else np.argsort(table.time[rows], kind="stable")
-
-
-def _place(config: Config, folder: Path, table: Table) -> Place:
-    """Return how a user finds a row: the file of an image, the line of a CSV file, else its number."""
-    path = folder / config.data.path
-    if config.data.source == "images":
-        broken = {entry.split(": ", 1)[0] for entry in table.skipped}
-        names = [image.name for image in images.find(path) if image.name not in broken]
-        if len(names) == len(table.y):
-            return lambda row: names[row]
-    if config.data.source == "csv" and not table.skipped:
-        with open(path, "rb") as file:
-            lines = sum(1 for line in file if line.strip())
-        if lines == len(table.y) + 1:  # no cell holds a line break
-            return lambda row: f"line {row + 2}"
-        rows = tabular.open_rows(path, config.data.source)
-        return lambda row: rows.place(row)
-    return lambda row: f"row {row}"
-
-
-def _ids(config: Config, folder: Path, table: Table) -> np.ndarray | None:
-    """Return the column data.id, or None if there is none or rows of the file were left out."""
-    name = config.data.id
-    if not name or table.skipped or config.data.source not in ("csv", "parquet"):
-        return None
-    rows = tabular.open_rows(folder / config.data.path, config.data.source)
-    cells = [str(cell) for batch in rows.batches({name}) for cell in batch(name, True)][: len(table.y)]
-    if len(cells) != len(table.y):
-        return None
-    if all(cell.isdecimal() for cell in cells):
-        return np.array(cells, dtype=np.float64)
-    return np.unique(cells, return_inverse=True)[1].astype(np.float64)

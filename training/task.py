@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from training import config as configuration
-from training import data, distributed, explore, split
+from training import data, distributed, explore, places, split
 from training.config import Config
 from training.data import Table
 from training.distributed import World
@@ -75,7 +75,8 @@ def prepare(order: Order) -> Task:
 
 def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
     """Return `prepare` of rows that are loaded and dealt already."""
-    demanded = explore.demand(table, parts, config)
+    place = places.finder(config, order.config_path.parent, table)
+    demanded = explore.demand(table, parts, config, place)
     parts = demanded.parts
     labels = table.y[parts.train]
     if config.data.label_noise:

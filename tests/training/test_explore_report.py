@@ -10,14 +10,24 @@ import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
 import vigil
-from training import data, explore_facts, explore_findings, explore_page, explore_report, explore_write, small, split
+from training import (
+    data,
+    explore_facts,
+    explore_findings,
+    explore_page,
+    explore_report,
+    explore_write,
+    places,
+    small,
+    split,
+)
 from training.config import Config, Data, Explore, Split
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHELL = re.compile(r"""(?:src|href|xlink:href|action|data)\s*=\s*["']([^"']*)["']|url\(([^)]*)\)|@import""")
 
 
-OUTSIDE = explore_report.Outside(str)
+OUTSIDE = places.Outside(str)
 
 
 def write_csv(path, columns):
@@ -218,7 +228,7 @@ def test_marked_images_and_near_copies_are_found_and_drawn(tmp_path):
     marked = data.Table(x, y, (), table.classes, key, key, "0" * 64, given_test=given)
     config = Config("marked", explore=Explore())
     look = explore_report.examine(
-        config, marked, split.checked(marked, Split()), explore_report.Outside(lambda row: f"row {row}"), print
+        config, marked, split.checked(marked, Split()), places.Outside(lambda row: f"row {row}"), print
     )
     facts = explore_facts.facts(look, explore_findings.findings(look))
     assert told(facts, "Leakage", "value at (0, 0, 1) of the image")[0]["level"] == "stop"
