@@ -136,7 +136,8 @@ class Schedule:
 class Loop:
     """threads: of PyTorch on the CPU; another number may give other bits.
 
-    micro_rows: rows in memory at once, their gradients are added up to a batch; 0 takes the whole batch.
+    batch_rows: of a step, over all processes. micro_rows: rows that each process has in memory at once, at
+    least 2; their gradients are added up to a batch. 0 takes the whole batch.
     ema: decay of the average of the weights that is judged and kept; 0 keeps the weights themselves.
     precision auto: bf16 where the processor computes in it, else fp32. checkpoint_steps: 0 saves at the
     end of an epoch only. clip_norm: 0 turns clipping off.
