@@ -62,6 +62,7 @@ def summary(release: Release) -> str:
     files = sum(entry.size_bytes for entry in said.files.values())
     lines = [
         ("release", release.tag), ("purpose", said.purpose), ("task", _task(said)), ("input", _input(said)),
+        ("precision", said.precision + (f", made from {said.parent}" if said.parent else "")),
         *((name, _interval(found)) for name, found in said.metrics.items() if _is_headline(found)),
         ("parity", _parity(said)),
         ("floor", f"{said.quality.get('metric', '')} {said.quality.get('floor', 0.0):.4g}"),
@@ -106,8 +107,7 @@ def _parity(said: Manifest) -> str:
     if not said.parity:
         return "no certificate"
     found = said.parity
-    precision = found.get("precision", "")
-    return f"differs by {found['max_difference']:.2g} at most (limit {found['limit']:.2g}) {precision}".rstrip()
+    return f"differs by {found['max_difference']:.2g} at most (limit {found['limit']:.2g})"
 
 
 def _is_headline(found: object) -> bool:

@@ -209,7 +209,7 @@ def _listing(folder: Path) -> Listing:
     wrong = [file for file, entry in said.files.items() if sizes[file] != entry.size_bytes]
     metric = HEADLINE[said.task]
     return Listing(
-        tag, said.created, size, metric, said.metrics.get(metric, {}).get("value"), said.parity.get("precision", ""),
+        tag, said.created, size, metric, said.metrics.get(metric, {}).get("value"), said.precision,
         signed=(folder / release.SIGNATURE).exists(),
         problem=f"{tag}: {wrong[0]} has the wrong size" if wrong else None,
     )  # fmt: skip

@@ -53,9 +53,8 @@ def test_models_shows_every_release_with_its_alias_and_a_broken_one_as_broken(ru
 
 
 def test_the_table_of_models_is_aligned_and_names_metric_precision_and_what_is_not_ours(run, publish):
-    parity = {"max_difference": 1e-6, "limit": 1e-4, "precision": "int8"}
     homes = {"mae": {"value": 12.5, "lower": 11.0, "upper": 14.0}}
-    one = publish(parity=parity), publish("homes", spec=TABLE, classes=(), metrics=homes)
+    one = publish(precision="int8"), publish("homes", spec=TABLE, classes=(), metrics=homes)
     (store.models() / "iris" / "abcdefgh").mkdir(parents=True)
     header, homes, iris, tiny = run("models")[1].splitlines()
     assert homes[header.index("metric") :].startswith("mae 12.5000 ")
@@ -75,7 +74,7 @@ def test_show_says_what_a_release_is_and_where_its_card_lies(run, publish):
     said = dict(line.split(maxsplit=1) for line in run("show", made.tag)[1].splitlines())
     assert (said["release"], said["card"]) == (made.tag, str(made.path / "card.md"))
     assert said["accuracy"] == "1 (0.98 to 1)" and said["signature"] == "none"
-    assert said["parity"] == "differs by 1e-06 at most (limit 0.0001)"
+    assert (said["parity"], said["precision"]) == ("differs by 1e-06 at most (limit 0.0001)", "fp32")
     assert json.loads(run("show", made.tag, "--json")[1])["name"] == "tiny"
     wide = publish("wide", spec=InputSpec("float32", (9,), tuple("abcdefghi")), classes=())
     assert "float32 (9,): a, b, c, d, e, f, g, h and 1 more\n" in run("show", wide.tag)[1]
