@@ -188,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 done, 2 something the user can fix."""
+    """Run the command line; returns the exit status: 0 done, 2 something the user can fix, 130 interrupted."""
     options = parser().parse_args(arguments)
     logs.set_up()
     run: Verb = options.run
@@ -197,6 +197,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"vigil: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("vigil: interrupted", file=sys.stderr)
+        return 130
 
 
 _SHARED = (

@@ -189,3 +189,13 @@ def test_vigil_serve_serves_the_champion(publish, home, eventually, start_servic
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_an_interrupted_verb_ends_with_one_line(monkeypatch, capsys):
+    def init(_options):
+        """Wait for ever."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vigil, "init", init)
+    assert vigil.main(["init", "a", "--from", "b"]) == 130
+    assert capsys.readouterr().err == "vigil: interrupted\n"
