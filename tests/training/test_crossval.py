@@ -114,6 +114,14 @@ def test_folds_of_other_settings_are_refused_by_name(done):
         crossval.crossval(changed, 3, lambda line: None)
 
 
+def test_labels_that_carry_nothing_score_at_chance(tmp_path):
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "n.npz", x=generator.normal(size=(600, 10)), y=generator.integers(0, 2, 600))
+    text = 'name = "n"\n[data]\nsource = "npz"\npath = "n.npz"\n[loop]\nepochs = 15\n'
+    found, _ = run(order(tmp_path, text), 2)
+    assert found.pooled["lower"] < 0.5 < found.pooled["upper"]
+
+
 def test_several_processes_are_sent_back_to_one(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(StackError, match="vigil crossval: started 2 times by torchrun; accepted is one process"):
