@@ -159,9 +159,9 @@ def _image_network(sketch: Sketch) -> list[Setting]:
     return [
         Setting("augment.flip_share", 0.5, flip), shift, Setting("model.kind", "resnet", f"{said}: a residual network"),
         Setting("model.width", 32 if small else 64), Setting("model.depth", 1), Setting("model.dropout", 0.0),
-        Setting("optimizer.weight_decay", 0.1), Setting("optimizer.label_smoothing", 0.1),
+        Setting("optimizer.weight_decay", 0.2), Setting("optimizer.label_smoothing", 0.1),
         Setting("schedule.kind", "one_cycle", "up and down once over all epochs, so all of them are run"),
-        Setting("schedule.peak", 0.01), Setting("loop.epochs", 30 if small else 14),
+        Setting("schedule.peak", 0.005), Setting("loop.epochs", 30 if small else 14),
         Setting("loop.batch_rows", 64 if small else 128), Setting("loop.patience_epochs", 30 if small else 14),
         Setting("loop.ema", 0.99), Setting("loop.precision", "auto"), threads,
     ]  # fmt: skip
