@@ -63,6 +63,16 @@ class Reference:
         return table
 
 
+def demand_rows(settings: ReferenceSettings, rows: int) -> None:
+    """Raise DataError if that many held-out rows are too few to fill the bins."""
+    fewest = ROWS_PER_BIN * settings.bins
+    if rows < fewest:
+        raise DataError(
+            f"reference: {rows} held-out rows cannot fill {settings.bins} bins; at least {fewest} are needed: "
+            "give the test split more rows, or lower reference.bins"
+        )
+
+
 def build(
     settings: ReferenceSettings,
     spec: InputSpec,
@@ -74,13 +84,8 @@ def build(
 
     Raises DataError if there are too few rows to fill the bins.
     """
-    rows = len(inputs)
-    if rows < ROWS_PER_BIN * settings.bins:
-        raise DataError(
-            f"reference: {rows} held-out rows cannot fill {settings.bins} bins; at least "
-            f"{ROWS_PER_BIN * settings.bins} are needed: give the test split more rows, or lower reference.bins"
-        )
-    classes = outputs.shape[1] if outputs.shape[1] > 1 else 0
+    demand_rows(settings, len(inputs))
+    rows, classes = len(inputs), outputs.shape[1] if outputs.shape[1] > 1 else 0
     values, counted = signals.compute(spec, inputs, outputs, threshold), signals.indices(spec, range(classes))
     bins = tuple(
         _index_bins(name, column, len(counted[name])) if name in counted else _bins(name, column, settings.bins)

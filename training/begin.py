@@ -180,6 +180,7 @@ def _prove(settings: tuple[Setting, ...], folder: Path) -> _Proof:
         why = f"{len(table.skipped)} cannot be read and are counted on the card, for example {table.skipped[0]}"
         settings = _with(settings, Setting("data.corrupt", "skip", why))
     seed, parts = _deal(table, config)
+    table = data.filled(table, parts.train)
     if seed:
         settings = _with(settings, Setting("split.seed", seed, "the first that puts rows of every class into training"))
     if (bins := len(parts.test) // ROWS_PER_BIN) < config.reference.bins:

@@ -18,7 +18,7 @@ FEWEST_REPEATS = 3
 
 @dataclass(frozen=True)
 class Column:
-    """One column. top_share: of its most frequent value. filled: rows that hold the number put into empty cells.
+    """One column. top_share: of its most frequent value. filled: rows whose cell was empty.
 
     values: of a category, its texts by number of rows, else (). bars: rows in BARS equal steps from minimum
     to maximum, per class if there are at most MOST_CURVES.
@@ -54,20 +54,20 @@ def describe(table: Table, rows: np.ndarray) -> list[Column]:
     y = table.y[rows]
     labels = y if 0 < len(table.classes) <= MOST_CURVES else np.zeros(len(rows), dtype=np.int64)
     names = table.names[:MOST_COLUMNS]
-    return [_column(table, name, table.x[rows, place], labels) for place, name in enumerate(names)]
+    return [_column(table, rows, place, labels) for place in range(len(names))]
 
 
-def _column(table: Table, name: str, column: np.ndarray, labels: np.ndarray) -> Column:
+def _column(table: Table, rows: np.ndarray, place: int, labels: np.ndarray) -> Column:
+    name, column = table.names[place], table.x[rows, place]
     values, index, size = np.unique(column, return_inverse=True, return_counts=True)
     low, first, median, third, high = (float(q) for q in np.quantile(column, [0, 0.25, 0.5, 0.75, 1]))
     texts = table.categories.get(name, ())
-    fill = table.fills.get(name)
     if texts:
         named = sorted(((texts[int(v)], int(n)) for v, n in zip(values, size, strict=True)), key=lambda pair: -pair[1])
     bars = tuple(_bars(column[labels == label], low, high) for label in range(int(labels.max()) + 1))
     return Column(
         name, low, first, median, third, high, float(column.mean(dtype=np.float64)), float((column == 0).mean()),
-        len(values), float(size.max() / len(column)), 0 if fill is None else int((column == np.float32(fill)).sum()),
+        len(values), float(size.max() / len(column)), int(table.empty[name][rows].sum()) if name in table.empty else 0,
         tuple(named) if texts else (), bars,
     )  # fmt: skip
 

@@ -40,9 +40,9 @@ class Data:
     Columns of a csv or parquet file: target; id, drop: not learnt from; group: not learnt from, its rows stay
     in one split; time: not learnt from, numbers or ISO dates; categorical: text or codes; slices: judged apart on
     the card, learnt from unless dropped too. missing: empty cells (nothing, NA, NaN, NULL, ?), filled with the
-    median or the most frequent value. corrupt: images that cannot be read. side_pixels: the shorter side of an
-    image is scaled to it and the middle kept; 0 demands one size. label_noise: share of the training labels
-    replaced at random.
+    median or the most frequent value of the training rows. corrupt: images that cannot be read. side_pixels:
+    the shorter side of an image is scaled to it and the middle kept; 0 demands one size. label_noise: share of
+    the training labels replaced at random.
     """
 
     source: str = one_of("digits", "digits", "breast_cancer", "npz", "csv", "parquet", "images")

@@ -20,11 +20,13 @@ _CHUNK_ROWS = 4096
 class Table:
     """Rows as they will be sent to the service, before any pre-processing.
 
-    x:     uint8 or float32 (n, *shape), all finite; perhaps a memory map, so take rows, not the whole.
+    x:     uint8 or float32 (n, *shape); perhaps a memory map, so take rows, not the whole. Finite, but for NaN
+           in the cells that `empty` names until they are `filled`.
     y:     int64 (n,), index into `classes`; in a regression float64 (n,), and `classes` is ().
-    names: of the columns; () unless a row is a vector.  digest: SHA-256 of every field but `skipped` and itself.
+    names: of the columns; () unless a row is a vector.  digest: SHA-256 of every field as it was loaded, but `skipped`.
     key:   uint64 (n,), hash of the row alone.           unit: uint64 (n,), hash of the group, else `key`.
     categories, fills: see InputSpec.                    slices: per column of text or numbers, text (n,).
+    empty: per column that had empty cells, bool (n,).
     time:  float64 (n,) or None.                         given_test: bool (n,), rows of a given test set, or None.
     skipped: what could not be read, "place: reason".
     """
@@ -42,6 +44,7 @@ class Table:
     time: np.ndarray | None = None
     given_test: np.ndarray | None = None
     skipped: tuple[str, ...] = ()
+    empty: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -72,6 +75,26 @@ def load(data: Data, folder: Path, task: str = "classification") -> Table:
     if data.first_rows:
         raw = _first(raw, data.first_rows)
     return _table(raw, task)
+
+
+def filled(table: Table, rows: np.ndarray) -> Table:
+    """Return the table with every empty cell filled by what `rows`, those of training, say; others have no part in it.
+
+    A column of numbers gets their median, a categorical one their most frequent value. A table that is
+    filled is returned as it is. Raises DataError if all of `rows` are empty in a column.
+    """
+    if table.fills or not table.empty:
+        return table
+    x, fills = table.x.copy(), {}
+    for name, empty in table.empty.items():
+        place = table.names.index(name)
+        full = table.x[rows[~empty[rows]], place]
+        if not len(full):
+            raise DataError(f"data: column '{name}' is empty in all {len(rows)} training rows; name it in data.drop")
+        frequent = np.bincount(full.astype(np.int64)).argmax if name in table.categories else None
+        fills[name] = float(frequent() if frequent else np.median(full).astype(np.float32))
+        x[empty, place] = fills[name]
+    return replace(table, x=x, fills=fills)
 
 
 def moments(x: np.ndarray) -> Moments:
@@ -129,8 +152,9 @@ def _table(raw: Raw, task: str) -> Table:
     of_group = hashlib.blake2b(b"group", digest_size=8)
     unit = _hashes(of_group, (g.encode() for g in raw.group), len(raw.group)) if raw.group else key
     table = Table(
-        rows, y, names, classes, key, unit, "", raw.categories, raw.fills,
+        rows, y, names, classes, key, unit, "", raw.categories, {},
         {name: np.array(values) for name, values in raw.slices.items()}, raw.time, raw.given_test, raw.skipped,
+        {name: np.isnan(rows[:, names.index(name)]) for name in raw.gaps},
     )  # fmt: skip
     return replace(table, digest=_digest(table, raw.digest))
 
@@ -139,7 +163,7 @@ def _digest(table: Table, of_rows: str) -> str:
     """Return the SHA-256 of all that a training run sees; `of_rows`: that of the bytes of x, if it is known."""
     facts = [
         table.x.dtype.str, table.x.shape, of_rows or _sha256(table.x), table.names, table.classes,
-        sorted(table.categories.items()), sorted(table.fills.items()),
+        sorted(table.categories.items()), sorted(table.empty),
     ]  # fmt: skip
     state = hashlib.sha256(repr(facts).encode())
     state.update(table.y.astype("<i8" if table.classes else "<f8").tobytes())
@@ -201,14 +225,17 @@ def _finite_rows(raw: Raw, names: tuple[str, ...]) -> np.ndarray:
             x = x.astype(np.float32, copy=False)
         x = np.ascontiguousarray(x)
     if x.dtype != np.uint8:
-        _check_finite(raw.place, x, names)
+        _check_finite(raw, x, names)
     return x
 
 
-def _check_finite(place: str, x: np.ndarray, names: tuple[str, ...]) -> None:
+def _check_finite(raw: Raw, x: np.ndarray, names: tuple[str, ...]) -> None:
     wrong, first = 0, (0, 0)
+    gaps = [names.index(name) for name in raw.gaps]
     for number, part in enumerate(_chunks(x)):
         finite = np.isfinite(part).reshape(len(part), -1)
+        if gaps:
+            finite[:, gaps] |= np.isnan(part[:, gaps])
         if not wrong and not finite.all():
             row, cell = (int(i) for i in np.argwhere(~finite)[0])
             first = (number * _CHUNK_ROWS + row, cell)
@@ -217,7 +244,7 @@ def _check_finite(place: str, x: np.ndarray, names: tuple[str, ...]) -> None:
         row, cell = first
         column = f"column '{names[cell]}'" if names else f"value {cell}"
         raise DataError(
-            f"{place}: row {row} (of 0 to {len(x) - 1}), {column} is not a finite float32 "
+            f"{raw.place}: row {row} (of 0 to {len(x) - 1}), {column} is not a finite float32 "
             f"({wrong} such values in all); fill or drop them"
         )
 

@@ -90,8 +90,8 @@ def _columns(facts: dict[str, Any]) -> tuple[Block, ...]:
     heads = ("column", *(key.replace("_", " ") for key in _COLUMN_FACTS), "distinct", "filled")
     table = Table(heads, lines)
     said = (
-        "zeros: share of the rows that hold 0. top share: of the most frequent value. filled: rows that hold the "
-        "number which stands for an empty cell. A category is shown by the number of its value."
+        "zeros: share of the rows that hold 0. top share: of the most frequent value. filled: rows whose cell "
+        "was empty. A category is shown by the number of its value."
     )
     bars = tuple((c["name"], *(", ".join(map(str, bars)) for bars in c["bars"])) for c in columns)
     curves = max((len(c["bars"]) for c in columns), default=1)

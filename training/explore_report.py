@@ -84,6 +84,7 @@ def look(config_path: Path, overrides: Mapping[str, Any], say: Progress) -> Look
 
 def examine(config: Config, table: Table, parts: Parts, outside: Outside, say: Progress) -> Look:
     """Return what there is to see in a table and its parts."""
+    table = data.filled(table, parts.train)
     described = np.sort(np.argsort(table.key, kind="stable")[: column_facts.MOST_ROWS])
     is_image = not table.names
     columns = [] if is_image else column_facts.describe(table, described)

@@ -12,8 +12,8 @@ class Raw:
 
     labels: (n,), whole numbers or text for classes, numbers for regression. names: of the columns.
     classes: if they are named, labels are indexes into them. group, slices: text per row.
-    categories: per column of text its values; x holds the index. fills: per column that had empty
-    cells what was put there. time: float64 (n,), Unix seconds or any rising number.
+    categories: per column of text its values; x holds the index. gaps: columns with empty cells, which
+    are NaN in x. time: float64 (n,), Unix seconds or any rising number.
     given_test: bool (n,), rows of a test set that came as such. skipped: "place: reason" of what was left out.
     digest: SHA-256 of the bytes of x if the reader knows it already.
     """
@@ -25,7 +25,7 @@ class Raw:
     classes: tuple[str, ...] = ()
     group: tuple[str, ...] = ()
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    fills: Mapping[str, float] = field(default_factory=dict)
+    gaps: tuple[str, ...] = ()
     slices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     time: np.ndarray | None = None
     given_test: np.ndarray | None = None

@@ -51,11 +51,6 @@ class _Found:
         texts = (*(self.texts or ()), "(empty)")
         return tuple(texts[code] for code in self.values.tolist())
 
-    def fill(self) -> float:
-        """Return what an empty cell becomes: the median, or the most frequent of the texts."""
-        full = self.values[~self.empty]
-        return float(np.median(full).astype(np.float32)) if self.texts is None else float(np.bincount(full).argmax())
-
 
 def open_rows(path: Path, source: str) -> Rows:
     """Return the rows of a CSV or Parquet file. Raises DataError."""
@@ -65,21 +60,19 @@ def open_rows(path: Path, source: str) -> Rows:
 def read(path: Path, data: Data, task: str) -> Raw:
     """Return the rows and labels of a table in a file. Raises DataError.
 
-    data.missing "fill": the median of a column of numbers, the most frequent value of a categorical one,
-    over all rows; a row without target, group or time is left out then too.
+    data.missing "fill": empty cells are NaN until `data.filled`; a row without target, group or time is left out.
     """
     rows = open_rows(path, data.source)
     _check_columns(path, rows, data)
     found = _read(path, rows, _readers(rows.columns, data, task), data.first_rows)
     found, skipped = _without_gaps(path, rows, found, data.missing)
     learnt = {name: column for (role, name), column in found.items() if role == "learnt"}
-    fills = {name: column.fill() for name, column in learnt.items() if column.empty.any()}
     labels = found["target", data.target]
     return Raw(
-        str(path), _matrix(learnt, fills), labels.values, tuple(learnt), labels.texts or (),
+        str(path), _matrix(learnt), labels.values, tuple(learnt), labels.texts or (),
         group=found["group", data.group].words() if data.group else (),
         categories={name: column.texts for name, column in learnt.items() if column.texts is not None},
-        fills=fills,
+        gaps=tuple(name for name, column in learnt.items() if column.empty.any()),
         slices={name: _slices(path, name, column) for (role, name), column in found.items() if role == "slices"},
         time=found["time", data.time].values if data.time else None,
         skipped=skipped,
@@ -187,13 +180,12 @@ def _count(empty: Mapping[Place, np.ndarray]) -> str:
     return "empty cells: " + ", ".join(f"{name} {int(where.sum())}" for (_, name), where in empty.items())
 
 
-def _matrix(learnt: Mapping[str, _Found], fills: Mapping[str, float]) -> np.ndarray:
-    """Return float32 (n, columns), the empty cells filled."""
+def _matrix(learnt: Mapping[str, _Found]) -> np.ndarray:
+    """Return float32 (n, columns), NaN in the empty cells."""
     x = np.empty((len(next(iter(learnt.values())).values), len(learnt)), dtype=np.float32)
-    for number, (name, column) in enumerate(learnt.items()):
+    for number, column in enumerate(learnt.values()):
         x[:, number] = column.values
-        if name in fills:
-            x[column.empty, number] = fills[name]
+        x[column.empty, number] = np.nan
     return x
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from monitoring import reference
 from training import config as configuration
 from training import data, distributed, explore, places, split
 from training.config import Config
@@ -70,11 +71,14 @@ def prepare(order: Order) -> Task:
     """Return the settings, rows and splits that are asked for, the rows checked as `config.explore` demands."""
     config = configuration.load(order.config_path, order.overrides)
     table = data.load(config.data, order.config_path.parent, config.task)
-    return deal(config, order, table, split.checked(table, config.split))
+    parts = split.checked(table, config.split)
+    reference.demand_rows(config.reference, len(parts.test))  # now, not when the network is trained
+    return deal(config, order, table, parts)
 
 
 def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
     """Return `prepare` of rows that are loaded and dealt already."""
+    table = data.filled(table, parts.train)
     place = places.finder(config, order.config_path.parent, table)
     demanded = explore.demand(table, parts, config, place)
     parts = demanded.parts

@@ -59,6 +59,14 @@ def test_the_release_holds_its_five_files_and_every_fact_of_the_run(digits):
     assert manifest.code["command"].startswith(f"vigil train {EXAMPLES / 'digits.toml'} --run-folder ")
 
 
+def test_test_rows_too_few_for_the_drift_reference_are_refused_before_training(tmp_path):
+    folder = tmp_path / "run"
+    order = Order(EXAMPLES / "digits.toml", folder, overrides={"reference.bins": 16, "data.first_rows": 120})
+    with pytest.raises(DataError, match="held-out rows cannot fill 16 bins; at least 80 are needed"):
+        run.carry_out(order, print)
+    assert not (folder / "last.pt").exists()
+
+
 def test_the_held_out_rows_are_raw_and_the_file_answers_them_as_recorded(digits):
     _, release, _ = digits
     with np.load(io.BytesIO(release.read("heldout.npz")), allow_pickle=False) as heldout:

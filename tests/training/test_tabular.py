@@ -45,6 +45,10 @@ def test_fill_takes_the_median_and_the_most_frequent_value_and_says_so(tmp_path)
     table = load(tmp_path, PEOPLE, target="left", missing="fill", slices=("city",), **ROLES)
     assert table.names == ("age", "city")
     assert table.categories == {"city": ("Bern", "Rome")}
+    assert {name: empty.tolist() for name, empty in table.empty.items()} == {
+        "age": [False, True, False, False], "city": [False, False, False, True],
+    }  # fmt: skip
+    table = data.filled(table, np.arange(4))
     assert table.fills == {"age": 40.0, "city": 0.0}
     assert table.x.tolist() == [[30, 0], [40, 1], [50, 0], [40, 0]]
     assert (table.classes, table.y.tolist()) == (("no", "yes"), [0, 1, 0, 0])
@@ -56,17 +60,35 @@ def test_fill_takes_the_median_and_the_most_frequent_value_and_says_so(tmp_path)
     assert table.spec.fills == {"age": 40.0, "city": 0.0}
 
 
+def test_what_fills_a_cell_is_told_by_the_training_rows_alone(tmp_path):
+    text = "a,b,y\n1,u,p\n,,q\n3,u,q\n1000,v,p\n2000,v,q\n"
+    table = load(tmp_path, text, missing="fill", categorical=("b",))
+    told = data.filled(table, np.array([0, 1, 2]))
+    assert told.fills == {"a": 2.0, "b": 0.0}
+    assert told.x[1].tolist() == [2, 0]
+    assert np.array_equal(told.key, table.key) and told.digest == table.digest
+    assert data.filled(told, np.array([3, 4])) is told
+    with pytest.raises(DataError, match="column 'a' is empty in all 1 training rows; name it in data.drop"):
+        data.filled(table, np.array([1]))
+
+
+def test_a_row_with_a_gap_keeps_its_key_when_rows_are_added(tmp_path):
+    few = load(tmp_path, "a,y\n1,p\n,q\n3,q\n", missing="fill")
+    more = load(tmp_path, "a,y\n1,p\n,q\n3,q\n900,p\n800,q\n", missing="fill")
+    assert np.array_equal(few.key, more.key[:3])
+
+
 def test_drop_rows_leaves_out_the_rows_with_gaps_and_counts_them(tmp_path):
     text = "a,b,y\n1,u,p\n,u,q\n2,v,p\n3,,q\n4,u,q\n5,w,\n"
     table = load(tmp_path, text, missing="drop_rows", categorical=("b",))
     assert table.x.tolist() == [[1, 0], [2, 1], [4, 0]]
     assert table.categories == {"b": ("u", "v")}  # w went with its row
-    assert table.fills == {}
+    assert dict(table.empty) == {}
     assert table.skipped == ("rows.csv: 3 of 6 rows left out, with an empty cell; empty cells: a 1, b 1, y 1",)
 
 
 def test_fill_never_invents_a_target_and_counts_the_rows_left_out(tmp_path):
-    table = load(tmp_path, "a,y\n1,p\n2,\n,q\n3,q\n", missing="fill")
+    table = data.filled(load(tmp_path, "a,y\n1,p\n2,\n,q\n3,q\n", missing="fill"), np.arange(3))
     assert table.x.tolist() == [[1], [2], [3]]
     assert table.y.tolist() == [0, 1, 1]
     assert table.skipped == ("rows.csv: 1 of 4 rows left out, with an empty cell; empty cells: y 1",)
@@ -75,7 +97,7 @@ def test_fill_never_invents_a_target_and_counts_the_rows_left_out(tmp_path):
 @pytest.mark.parametrize("cell", ["", "  ", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"])
 def test_each_way_to_write_an_empty_cell_is_one(tmp_path, cell):
     table = load(tmp_path, f"a,b,y\n1,u,p\n{cell},{cell},q\n3,u,q\n", missing="fill", categorical=("b",))
-    assert table.fills == {"a": 2.0, "b": 0.0}
+    assert data.filled(table, np.arange(3)).fills == {"a": 2.0, "b": 0.0}
 
 
 def test_codes_are_categories_in_the_order_of_numbers(tmp_path):
@@ -198,6 +220,7 @@ def test_parquet_takes_nulls_booleans_decimals_dictionaries_and_dates(tmp_path):
         "y": pa.array([7, 8, 7]),
     }
     table = load_parquet(tmp_path, columns, categorical=("city",), drop=("when",), missing="fill")
+    table = data.filled(table, np.arange(3))
     assert table.x.tolist() == [[1, 1, 1.5, 0], [2, 0, 2.5, 0], [3, 0.5, 3.5, 1]]
     assert table.classes == ("7", "8")
     when = pa.array([datetime.datetime(2026, 1, 31, 1), None, datetime.datetime(2026, 1, 31)], pa.timestamp("ns"))
