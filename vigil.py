@@ -33,6 +33,8 @@ def init(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
+    # Before PyTorch is loaded: a thread that spins while it waits takes the core that the other one needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from training import distributed, outcome, run
 
     order = _order(options)
