@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 
 def init(options: argparse.Namespace) -> int:
     """Look at your data and write a commented TOML file that trains at once."""
-    from training import begin
+    from training.begin import begin
 
     begun = begin.write(options.name, Path(options.source), options.target)
     print(begin.as_json(begun) if options.json else begin.as_text(begun))
@@ -35,11 +35,12 @@ def train(options: argparse.Namespace) -> int:
     """Train the model a TOML file describes, export it, verify it and publish the release."""
     # Before PyTorch is loaded: a thread that spins while it waits takes the core that the other one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from training import distributed, outcome, run
+    from training import outcome, run
+    from training.fit import distributed
 
     order = _order(options)
     if options.find_rate:
-        from training import find_rate
+        from training.fit import find_rate
 
         found, picture = find_rate.find(order, _progress)
         print(find_rate.as_json(found) if options.json else find_rate.as_text(found, picture))
@@ -53,11 +54,12 @@ def train(options: argparse.Namespace) -> int:
 
 def explore(options: argparse.Namespace) -> int:
     """Look at the data a TOML file describes: leaks, copies, drift, doubtful labels; one HTML page and JSON."""
-    from training import config, explore_write
+    from training import config
+    from training.explore import write as explored
 
     overrides = config.overrides(options.data, options.set)
-    done = explore_write.write(Path(options.config), options.out, overrides, _progress)
-    print(json.dumps(done.facts, allow_nan=False) if options.json else explore_write.as_text(done))
+    done = explored.write(Path(options.config), options.out, overrides, _progress)
+    print(json.dumps(done.facts, allow_nan=False) if options.json else explored.as_text(done))
     return 0
 
 

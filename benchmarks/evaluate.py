@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from training import verdict
 from training.config import Config
+from training.judge import verdict
 
 SIZES = ((10_000, 10), (10_000, 100), (10_000, 1000), (100_000, 10))
 

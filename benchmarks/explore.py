@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from training import data, drift, explore, explore_report, label_hints, leakage, places, split
 from training.config import Config, Data, Split
-from training.data import Table
-from training.duplicates import part_of
+from training.explore import demands, drift, label_hints, leakage, report
+from training.explore.duplicates import part_of
+from training.rows import data, places, split
+from training.rows.data import Table
 
 
 def sound(seed: int, rows: int = 700, columns: int = 12) -> Table:
@@ -32,7 +33,7 @@ def false_alarms(count: int = 1000) -> dict[str, Any]:
         along = drift.along(measured, np.arange(len(measured.rows)))
         alarms["drift_parts"] += apart is not None and bool(apart.sure.any())
         alarms["drift_order"] += along is not None and bool(along.sure.any())
-        alarms["leak"] += bool(len(explore.above(leakage.scores(table, np.arange(len(table.y))), 0.99)))
+        alarms["leak"] += bool(len(demands.above(leakage.scores(table, np.arange(len(table.y))), 0.99)))
     return {"data_sets": count, **{name: found / count for name, found in alarms.items()}}
 
 
@@ -64,9 +65,9 @@ def seconds() -> dict[str, Any]:
     found = {}
     for name, table in (("60000x32x32x3", images), ("100000x30", numbers)):
         config, parts, start = Config("rows"), split.deal(table.unit, Split()), time.process_time()
-        explore.demand(table, parts, config)
+        demands.demand(table, parts, config)
         demanded = time.process_time()
-        explore_report.examine(config, table, parts, places.Outside(str), lambda line: None)
+        report.examine(config, table, parts, places.Outside(str), lambda line: None)
         found[name] = {"demand_s": round(demanded - start, 2), "look_s": round(time.process_time() - demanded, 1)}
     return found
 

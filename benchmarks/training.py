@@ -20,9 +20,10 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
-from training import config, loop, models, step
+from training import config
 from training.config import Augment, Config
-from training.data import moments
+from training.fit import loop, models, step
+from training.rows.data import moments
 
 RECIPES = {"mnist": ((28, 28), 12_800), "images": ((32, 32, 3), 2_560)}  # shape, rows of an epoch
 CLASSES = 10

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
-from training import export, variants
+from training.export import export, variants
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"fp32": "release", "fp16": "release-fp16", "int8": "release-int8"}

@@ -235,7 +235,8 @@ def _live(demo: Demo, tag: str, since: float) -> float:
 
 def _rows() -> tuple[Rows, Rows]:
     """Return the validation rows of the known writers, shuffled, and all rows of the new ones in file order."""
-    from training import config, data, split
+    from training import config
+    from training.rows import data, split
 
     settings = config.load(stack.ROOT / "examples" / "digits.toml")
     table = data.load(settings.data, stack.ROOT / "examples")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from training import distributed, loop, models
 from training.config import Augment, Config, Loop, Model
-from training.data import moments
+from training.fit import distributed, loop, models
+from training.rows.data import moments
 
 CONFIG = Config(
     "demo", loop=Loop(epochs=3, batch_rows=15, ema=0.9), model=Model("cnn", width=4, depth=1, dropout=0.3),

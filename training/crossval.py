@@ -13,24 +13,16 @@ import torch
 
 from registry import durable
 from registry.errors import CheckpointError, ConfigError
-from training import (
-    checkpoint,
-    data,
-    distributed,
-    document,
-    evaluate,
-    intervals,
-    models,
-    regression,
-    results,
-    split,
-)
 from training import config as configuration
 from training.config import Config
-from training.data import Table
-from training.distributed import World
+from training.fit import checkpoint, distributed, models
+from training.fit.distributed import World
+from training.judge import evaluate, intervals, regression
 from training.learn import fit, fit_baselines
-from training.split import Parts
+from training.pages import document, results
+from training.rows import data, split
+from training.rows.data import Table
+from training.rows.split import Parts
 from training.task import Order, Progress, deal, resume_settings
 
 ANSWERS = "answers.npz"

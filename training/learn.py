@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from training import baselines, calibration, data, encoding, loop, models, threshold
-from training.distributed import World
+from training.fit import baselines, loop, models
+from training.fit.distributed import World
+from training.judge import calibration, threshold
+from training.rows import data, encoding
 from training.task import Task, resume_settings
 
 Follow = Callable[[dict[str, float]], None]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training import document, results
+from training.pages import document, results
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from training import export
 from training.config import Data
-from training.data import Table
-from training.split import Parts
+from training.export import export
+from training.rows.data import Table
+from training.rows.split import Parts
 
 
 def git_commit() -> str:

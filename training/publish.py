@@ -11,10 +11,14 @@ import numpy as np
 from monitoring import reference
 from registry import store
 from registry.release import HELDOUT, OUTPUTS, REFERENCE, Draft, Release
-from training import card, certificate, export, models, provenance, variants, verdict
+from training import provenance
+from training.export import certificate, export, variants
+from training.export.variants import Variant
+from training.fit import models
+from training.judge import verdict
 from training.learn import Trained
+from training.pages import card
 from training.task import Task
-from training.variants import Variant
 
 MOST_HELDOUT = 2000
 

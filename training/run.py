@@ -14,8 +14,8 @@ from registry import durable
 from registry.errors import UserError
 from registry.release import MODEL
 from training import config as configuration
-from training import distributed, follow, loop, step
-from training.distributed import World
+from training.fit import distributed, follow, loop, step
+from training.fit.distributed import World
 from training.learn import Trained, fit, fit_baselines
 from training.outcome import Outcome
 from training.publish import make_variants, publish, write_model

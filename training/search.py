@@ -15,14 +15,16 @@ import torch
 
 from registry import durable
 from registry.errors import CheckpointError, DataError, StackError
-from training import checkpoint, data, distributed, document, results, split
 from training import config as configuration
 from training.config import MODEL_KINDS, Config
-from training.data import Table
-from training.distributed import World
+from training.fit import checkpoint, distributed
+from training.fit.distributed import World
 from training.learn import fit
+from training.pages import document, results
+from training.rows import data, split
+from training.rows.data import Table
+from training.rows.split import Parts
 from training.space import Space, is_range
-from training.split import Parts
 from training.task import Order, Progress, deal
 
 STUDY = "search.sqlite"

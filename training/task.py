@@ -11,11 +11,13 @@ import numpy as np
 
 from monitoring import reference
 from training import config as configuration
-from training import data, distributed, explore, places, split
 from training.config import Config
-from training.data import Table
-from training.distributed import World
-from training.split import Parts
+from training.explore import demands
+from training.fit import distributed
+from training.fit.distributed import World
+from training.rows import data, places, split
+from training.rows.data import Table
+from training.rows.split import Parts
 
 Progress = Callable[[str], None]  # called with one line per stage
 RESUME_SECTIONS = ("task", "data", "split", "explore", "augment", "model", "optimizer", "schedule", "loop")
@@ -80,7 +82,7 @@ def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
     """Return `prepare` of rows that are loaded and dealt already."""
     table = data.filled(table, parts.train)
     place = places.finder(config, order.config_path.parent, table)
-    demanded = explore.demand(table, parts, config, place)
+    demanded = demands.demand(table, parts, config, place)
     parts = demanded.parts
     labels = table.y[parts.train]
     if config.data.label_noise:

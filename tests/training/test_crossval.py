@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from registry.errors import CheckpointError, ConfigError, StackError
-from training import crossval, data, split
+from training import crossval
 from training.config import Config, Data, Split
+from training.rows import data, split
 from training.task import Order
 
 CONFIG = """

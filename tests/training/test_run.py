@@ -10,7 +10,9 @@ import pytest
 from monitoring import reference
 from registry import durable, store
 from registry.errors import DataError, ExportError
-from training import export, loop, outcome, run
+from training import outcome, run
+from training.export import export
+from training.fit import loop
 from training.task import Order
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

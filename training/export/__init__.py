@@ -1,0 +1,1 @@
+"""One ONNX file that is proved to answer as PyTorch does, and its smaller variants."""

@@ -1,0 +1,1 @@
+"""Files of any kind -> checked rows, dealt into parts."""
