@@ -38,13 +38,15 @@ def main(names: list[str]) -> None:
     now = datetime.now(UTC)
     about = {
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        "command": " ".join(["python -m benchmarks.run", *names]),
         "machine": {"processor": platform.machine(), "cores": _cores(), "python": platform.python_version()},
         "versions": {package: version(package) for package in PACKAGES},
     }
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(about | found, indent=1) + "\n"
-    (RESULTS / f"cpu-{now:%Y-%m-%d}.json").write_text(text)
+    file = RESULTS / f"cpu-{now:%Y-%m-%d}.json"
+    earlier = json.loads(file.read_text()) if file.exists() else {}  # what else was measured on this day stays
+    commands = {name: f"python -m benchmarks.run {name}" for name in found}
+    text = json.dumps(earlier | about | found | {"commands": earlier.get("commands", {}) | commands}, indent=1) + "\n"
+    file.write_text(text)
     print(text)
 
 
