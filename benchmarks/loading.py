@@ -15,7 +15,7 @@ ROWS, NUMBERS = 1_000_000, 18
 LOAD = """
 import json, resource, sys, time
 from pathlib import Path
-from training import data
+from training.rows import data
 from training.config import Data
 begun = time.perf_counter()
 table = data.load(Data(**json.loads(sys.argv[1])), Path("."))

@@ -90,8 +90,8 @@ def large(good):
 REBUILD = """
 import sys
 from pathlib import Path
-from tests.training.test_export import ASKED, FACTS, ROWS, build
-from training import export, precision
+from tests.training.export.test_export import ASKED, FACTS, ROWS, build
+from training.export import export, precision
 assert export.__file__.startswith(sys.argv[1]), export.__file__
 model = build()
 export.export(model, ASKED, Path("model.onnx"), FACTS)

@@ -16,7 +16,8 @@ from tiny_release import make_draft
 from registry import store
 from registry.release import InputSpec
 from serving.engine import Engine
-from training import certificate, export, models
+from training.export import certificate, export
+from training.fit import models
 from training.rows.data import Moments
 
 torch.set_num_threads(1)

@@ -276,7 +276,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(root, tmp_path, monkeyp
     assert "the cache cannot be written: Not a directory; let XDG_CACHE_HOME name" in refusal(root)
 
 
-LOAD = "import sys; from pathlib import Path; from training import data; from training.config import Data\n"
+LOAD = "import sys; from pathlib import Path; from training.rows import data; from training.config import Data\n"
 LOAD += "root = Path(sys.argv[1]); print(data.load(Data('images', root.name, side_pixels=64), root.parent).digest)"
 
 
