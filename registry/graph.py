@@ -145,8 +145,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     while at < len(message):
         key, at = _varint(message, at)
         field, wire = key >> 3, key & 7
-        if field == 0:
-            raise ValueError("a field without a number")
+        if field == 0 or key >= 2**32:  # others keep the lower 32 bits of a key, and would read another field
+            raise ValueError("a field without a valid number")
         if wire == 0:
             value, at = _varint(message, at)
             yield field, value

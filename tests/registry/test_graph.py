@@ -129,6 +129,13 @@ def test_an_operator_of_another_domain_is_refused_wherever_it_hides(change):
         graph.weights(model.SerializeToString(), {}, "tiny")
 
 
+def test_a_field_that_others_would_read_under_another_number_is_refused():
+    opset = helper.make_opsetid("com.evil", 1).SerializeToString()
+    key = b"\xc2\x80\x80\x80\x10"  # 2**32 + (8 << 3 | 2): a reader of 32 bits sees an opset_import
+    with pytest.raises(ReleaseError, match="tiny: not an ONNX file: a field without a valid number"):
+        graph.weights(GOOD + key + bytes([len(opset)]) + opset, {}, "tiny")
+
+
 def test_a_plain_file_refers_to_nothing():
     assert graph.references(GOOD, "tiny") == graph.References(frozenset({""}), (), frozenset())
     assert graph.weights(GOOD, {}, "tiny") == {}
