@@ -86,7 +86,8 @@ class Engine:
         present = onnxruntime.get_available_providers()
         usable = [name for name in self._providers if name in present]
         try:
-            session = onnxruntime.InferenceSession(self._model, options, providers=usable or None)
+            # Without enable_fallback=0 a provider that fails is replaced by another, told by a line on stdout.
+            session = onnxruntime.InferenceSession(self._model, options, providers=usable or None, enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises many types for a graph it cannot load
             raise EngineError(f"{self._release.tag}: ONNX Runtime cannot load it: {error}", "load") from error
         if session.get_providers()[0] != self.requested:

@@ -40,6 +40,10 @@ def test_cuda_that_was_asked_for_and_not_given_is_refused(publish, providers):
     assert caught.value.reason == "provider"
 
 
+def test_onnx_runtime_may_not_take_another_provider_on_its_own(publish):
+    assert not Engine(publish(), ("cpu",), threads=1)._session._enable_fallback
+
+
 def altered(tmp_path, change, spec=IMAGE, classes=DIGITS):
     """Publish a release whose held-out answers were changed before its digests were fixed."""
     files = make_files(tmp_path / "files", spec, classes)
