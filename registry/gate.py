@@ -58,6 +58,12 @@ def score(better: int, worse: int, rows: int, margin: float) -> float:
     return math.copysign(math.inf, excess) if excess else 0.0
 
 
+def most_lost(better: int, worse: int, rows: int, confidence: float) -> float:
+    """Return the upper bound of the accuracy lost, one-sided: the least margin at which `score` is sure enough."""
+    z = NormalDist().inv_cdf(confidence)
+    return least_margin(lambda m: m >= 1 or (m > -1 and score(better, worse, rows, m) >= z))
+
+
 def slack(old: np.ndarray, new: np.ndarray, margin: float, confidence: float) -> float:
     """Return the lower bound of mean((1 + margin) old - new), by Student's t on the paired rows.
 
@@ -70,9 +76,9 @@ def slack(old: np.ndarray, new: np.ndarray, margin: float, confidence: float) ->
 
 
 def least_margin(passes: Callable[[float], bool]) -> float:
-    """Return the smallest margin in [-1, MOST_LOSS] that passes, to 1e-4; MOST_LOSS if none does."""
+    """Return the smallest margin in [-1, MOST_LOSS] that passes, to 1e-6; MOST_LOSS if none does."""
     low, high = -1.0, MOST_LOSS
-    while high - low > 1e-4:
+    while high - low > 1e-6:
         middle = (low + high) / 2
         low, high = (low, middle) if passes(middle) else (middle, high)
     return high
@@ -95,10 +101,9 @@ def _less_accurate(champion: Release, candidate: Release, common: Common) -> lis
     was = champion.manifest.decide(common.old) == common.y
     now = candidate.manifest.decide(common.new) == common.y
     better, worse, rows = int((now & ~was).sum()), int((was & ~now).sum()), len(common.y)
-    z = NormalDist().inv_cdf(confidence)
-    if score(better, worse, rows, margin) >= z:
+    if score(better, worse, rows, margin) >= NormalDist().inv_cdf(confidence):
         return []
-    lower = -least_margin(lambda m: m >= 1 or (m > -1 and score(better, worse, rows, m) >= z))
+    lower = -most_lost(better, worse, rows, confidence)
     return [
         f"on {rows} common held-out rows its accuracy differs by {(better - worse) / rows:+.3f} from "
         f"{champion.version} ({better} rows better, {worse} worse; {confidence:.0%} lower bound {lower:+.3f}, "

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from training.export import certificate, export, precision
 from training.export.certificate import Limit
 from training.export.export import Asked
 from training.fit import models
-from training.judge import evaluate, intervals
+from training.judge import evaluate
 
 # Above it a file is broken, not coarse. What coarseness costs is judged by accuracy.
 LIMITS = {"fp16": Limit(0.02, "fp16"), "int8": Limit(0.5, "int8")}
@@ -86,19 +85,16 @@ def make(config: Config, source: Source, rows: Rows, folder: Path) -> Made:
 def lost(config: Config, rows: Rows, full: np.ndarray, coarse: np.ndarray) -> dict[str, float]:
     """Return what the answers `coarse` lose against `full` on the same rows, and the most they may lose.
 
-    `value` and `upper`, one-sided at `gate.confidence`: of accuracy by Tango's score interval over the
-    rows on which the two disagree (`registry.gate.score`), of R2 by the paired normal interval.
+    `value` and `upper`, one-sided at `gate.confidence`, as `promote` judges: of accuracy by Tango's score interval
+    (`registry.gate.most_lost`), of R2 by Student's t on the paired rows (`registry.gate.slack`).
     """
     confidence = config.gate.confidence
     if config.task == "regression":
         worse, better = ((answers[:, 0].astype(np.float64) - rows.y) ** 2 / rows.y.var() for answers in (coarse, full))
-        found = intervals.difference(worse, better, confidence)
-        return {"value": found["value"], "upper": found["upper"]}
+        return {"value": float((worse - better).mean()), "upper": -gate.slack(better, worse, 0.0, confidence)}
     was, now = (evaluate.decide(answers, rows.threshold) == rows.y for answers in (full, coarse))
     gained, dropped, count = int((now & ~was).sum()), int((was & ~now).sum()), len(rows.y)
-    z = NormalDist().inv_cdf(confidence)
-    upper = gate.least_margin(lambda m: m >= 1 or (m > -1 and gate.score(gained, dropped, count, m) >= z))
-    return {"value": (dropped - gained) / count, "upper": upper}
+    return {"value": (dropped - gained) / count, "upper": gate.most_lost(gained, dropped, count, confidence)}
 
 
 def speed(full: Path, coarse: Path, rows: np.ndarray) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from registry import gate
+
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 _CHUNK_CELLS = 1_000_000  # weights held at once: 8 MB
@@ -57,12 +59,20 @@ def share(right: int, rows: int) -> Interval:
     return _interval(value, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def difference(metric_a: np.ndarray, metric_b: np.ndarray, confidence: float) -> Interval:
-    """Return mean(a - b) over the same rows with its normal interval, both sides at `confidence`."""
-    gap = metric_a - metric_b
-    half = NormalDist().inv_cdf(confidence) * float(gap.std(ddof=1)) / len(gap) ** 0.5
-    value = float(gap.mean())
-    return _interval(value, value - half, value + half)
+def gain(theirs: np.ndarray, ours: np.ndarray, confidence: float) -> Interval:
+    """Return the mean of theirs - ours, losses (n,) on the same rows, each end one-sided at `confidence`.
+
+    By Student's t on the paired rows, as `registry.gate.slack` judges.
+    """
+    value = float((theirs - ours).mean())
+    return _interval(value, gate.slack(theirs, ours, 0.0, confidence), -gate.slack(ours, theirs, 0.0, confidence))
+
+
+def gain_of_accuracy(theirs: np.ndarray, ours: np.ndarray, confidence: float) -> Interval:
+    """Return the same of what is wrong, bool (n,), by Tango's score interval: see `registry.gate.score`."""
+    better, worse, rows = int((theirs & ~ours).sum()), int((ours & ~theirs).sum()), len(ours)
+    lower, upper = -gate.most_lost(better, worse, rows, confidence), gate.most_lost(worse, better, rows, confidence)
+    return _interval((better - worse) / rows, lower, upper)
 
 
 def sums(group: np.ndarray, count: int) -> Metric:

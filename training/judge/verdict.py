@@ -61,14 +61,14 @@ def gate(config: Config, answered: Answered) -> dict[str, Any]:
     linear beyond noise in nothing. Where the problem is linear the two cannot be told apart, and that must not
     block a release. A classifier is judged by accuracy, the likelier class taken, and by log-loss: where nearly
     all rows are of one class, the accuracy of the majority cannot be beaten and the log-loss can. A regression is
-    judged by its absolute error. Noise: paired normal interval at `gate.confidence`.
+    judged by its absolute error. Noise: on the paired rows at `gate.confidence`, by the rules that `promote` has too.
     """
     confidence = config.gate.confidence
     ours = _losses(answered.y, answered.model, answered.classes)
     against = {}
     for name, other in answered.baselines.items():
         theirs = _losses(answered.y, other, answered.classes)
-        against[name] = {key: intervals.difference(theirs[key], ours[key], confidence) for key in ours}
+        against[name] = {key: _gain(theirs[key], ours[key], confidence) for key in ours}
     simplest = against[SIMPLEST["classification" if answered.classes else "regression"]].values()
     beats = any(gap["lower"] > 0 for gap in simplest) and all(gap["upper"] >= 0 for gap in simplest)
     beats &= all(gap["upper"] >= 0 for gap in against["linear"].values())
@@ -111,8 +111,12 @@ def _judged(answered: Answered, tolerance: float | None) -> slices.Judged:
 
 
 def _losses(y: np.ndarray, answers: np.ndarray, classes: tuple[str, ...]) -> dict[str, np.ndarray]:
-    # Per row, float64 (n,), lower is better; named by the metric in which the gain is told.
+    # Per row, float64 (n,) or whether it is wrong; lower is better; named by the metric in which the gain is told.
     if not classes:
         return {"absolute_error": np.abs(regression.errors(y, answers))}
-    wrong = (answers.argmax(axis=1) != y).astype(np.float64)
-    return {"accuracy": wrong, "log_loss": calibration.row_log_loss(y, answers)}
+    return {"accuracy": answers.argmax(axis=1) != y, "log_loss": calibration.row_log_loss(y, answers)}
+
+
+def _gain(theirs: np.ndarray, ours: np.ndarray, confidence: float) -> intervals.Interval:
+    judged = intervals.gain_of_accuracy if ours.dtype == np.bool_ else intervals.gain
+    return judged(theirs, ours, confidence)

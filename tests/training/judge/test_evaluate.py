@@ -149,11 +149,30 @@ def test_reliability_bins_hold_every_row():
     assert share == pytest.approx(found()["accuracy"]["value"])
 
 
-def test_the_paired_difference_agrees_with_the_t_interval_of_scipy():
-    a, b = generator.normal(0.3, 1, 2000), generator.normal(0, 1, 2000)
-    result = intervals.difference(a, b, 0.95)
-    expected = stats.ttest_rel(a, b).confidence_interval(0.90)
-    assert (result["lower"], result["upper"]) == pytest.approx((expected.low, expected.high), abs=1e-3)
+@pytest.mark.parametrize("rows", [20, 2000])
+def test_the_gain_of_a_loss_has_the_t_interval_of_scipy(rows):
+    a, b = generator.normal(0.3, 1, rows), generator.normal(0, 1, rows)
+    result, expected = intervals.gain(a, b, 0.95), stats.ttest_rel(a, b).confidence_interval(0.90)
+    assert (result["lower"], result["upper"]) == pytest.approx((expected.low, expected.high), rel=5e-3)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_the_gain_of_accuracy_is_called_sure_where_mcnemars_test_calls_it_so(confidence):
+    called = []
+    for better in range(12):
+        theirs, ours = np.zeros((2, 60), dtype=bool)
+        theirs[:better], ours[better : better + 4] = True, True
+        found = intervals.gain_of_accuracy(theirs, ours, confidence)
+        called.append((found["lower"] > 0, found["upper"] < 0))
+        z = (better - 4) / (better + 4) ** 0.5
+        assert called[-1] == (stats.norm.sf(z) < 1 - confidence, stats.norm.cdf(z) < 1 - confidence)
+        assert found["value"] == pytest.approx((better - 4) / 60)
+    assert {(True, False), (False, False), (False, True)} == set(called)
+
+
+def test_answers_that_never_disagree_are_not_called_surely_equal():
+    found = intervals.gain_of_accuracy(np.zeros(50, dtype=bool), np.zeros(50, dtype=bool), 0.95)
+    assert found["upper"] == -found["lower"] == pytest.approx(1.6449**2 / (50 + 1.6449**2), abs=1e-4)
 
 
 def test_the_temperature_is_undone_exactly_to_tell_what_it_changed():
