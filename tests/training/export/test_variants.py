@@ -183,8 +183,8 @@ def test_what_a_regression_loses_is_the_difference_in_r2(prices):
     found = variants.lost(asked_for(task="regression"), rows, source.full.answers, coarse)
     assert found["value"] == pytest.approx(r2_score(rows.y, source.full.answers) - r2_score(rows.y, coarse), abs=1e-6)
     squares = [(answers[:, 0] - rows.y) ** 2 / rows.y.var() for answers in (coarse, source.full.answers)]
-    half = scipy.stats.norm.ppf(0.95) * scipy.stats.sem(squares[0] - squares[1])
-    assert found["upper"] == pytest.approx(found["value"] + half)
+    upper = scipy.stats.ttest_rel(*squares).confidence_interval(0.90).high
+    assert found["upper"] == pytest.approx(upper, rel=1e-4)
 
 
 @pytest.mark.parametrize(("dropped", "gained"), [(0, 0), (3, 0), (5, 5), (0, 4)])
