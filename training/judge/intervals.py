@@ -25,7 +25,10 @@ def bootstrap(wanted: Mapping[str, Metric], rows: int, seed: int = 0) -> dict[st
 
 
 def bootstrap_each(wanted: Mapping[str, Metric], rows: int, seed: int = 0) -> dict[str, list[Interval]]:
-    """Return value and percentile interval of each number of each metric, from RESAMPLES resamples of the rows."""
+    """Return value and percentile interval of each number of each metric, from RESAMPLES resamples of the rows.
+
+    A number that a resample does not have, NaN, is left out of its interval.
+    """
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // rows)
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
@@ -36,7 +39,7 @@ def bootstrap_each(wanted: Mapping[str, Metric], rows: int, seed: int = 0) -> di
     tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     found = {}
     for name, metric in wanted.items():
-        ends = np.quantile(np.concatenate(drawn[name]), tails, axis=0)
+        ends = np.nanquantile(np.concatenate(drawn[name]), tails, axis=0)
         triples = zip(metric(np.ones((1, rows))).ravel(), *ends, strict=True)
         # Resamples inflate what is never negative, such as a calibration error: the value belongs inside.
         found[name] = [_interval(value, min(value, low), max(value, high)) for value, low, high in triples]
@@ -88,9 +91,9 @@ def sums(group: np.ndarray, count: int) -> Metric:
     return add
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole, 0 where there is nothing below."""
-    quotient: np.ndarray = np.divide(part, whole, out=np.zeros_like(part, dtype=np.float64), where=whole > 0)
+def ratio(part: np.ndarray, whole: np.ndarray, empty: float = 0.0) -> np.ndarray:
+    """Return part / whole, `empty` where there is nothing below."""
+    quotient: np.ndarray = np.divide(part, whole, out=np.full(part.shape, empty), where=whole > 0)
     return quotient
 
 

@@ -76,7 +76,7 @@ def _measure(values: np.ndarray, judged: Judged, seed: int) -> list[dict[str, An
 
     index, names = groups(values)
     of_slice = sums(index, len(names))
-    mean: Metric = lambda w: ratio(of_slice(w * judged.cost), of_slice(w))  # noqa: E731
+    mean: Metric = lambda w: ratio(of_slice(w * judged.cost), of_slice(w), np.nan)  # noqa: E731
     costs = bootstrap_each({"cost": mean}, len(index), seed)["cost"]
     rows = np.bincount(index, minlength=len(names))
     hits = np.bincount(index, weights=judged.right, minlength=len(names)).astype(np.int64)

@@ -36,6 +36,13 @@ def test_only_a_slice_that_is_surely_worse_or_better_differs():
     assert not any(entry["differs"] for entry in found({"site": SITE}, even)["site"])
 
 
+def test_a_slice_that_resamples_often_miss_is_not_called_free_of_cost():
+    column = np.where(np.arange(ROWS) < 3, "rare", "usual")
+    rare = next(entry for entry in found({"kind": column})["kind"] if entry["value"] == "rare")
+    assert rare["log_loss"]["lower"] > 0.99 * JUDGED.cost[:3].min()
+    assert rare["log_loss"]["upper"] < 1.01 * JUDGED.cost[:3].max()
+
+
 def test_chance_alone_rarely_makes_any_of_many_slices_differ():
     alarms = 0
     for seed in range(40):
