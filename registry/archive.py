@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import tarfile
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -28,8 +29,8 @@ BLOCK = tarfile.BLOCKSIZE
 def pack(tag: str, path: Path) -> int:
     """Write the release `tag` to `path`, which must end in .bentomodel, and return the size in bytes.
 
-    The same release gives the same bytes. Raises ReleaseError if it is not as published, or if
-    `path` is there already.
+    Packed again it gives the same bytes; from another store, all but BentoML's model.yaml are the same.
+    Raises ReleaseError if it is not as published, or if `path` is there already.
     """
     if path.suffix != SUFFIX:
         raise ReleaseError(f"{path}: must end in {SUFFIX}, by which BentoML knows what is inside")
@@ -46,7 +47,8 @@ def pack(tag: str, path: Path) -> int:
     except OSError as error:
         raise ReleaseError(f"{path}: cannot be written: {error.strerror}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # also where its folder is none
+            temporary.unlink()
     return path.stat().st_size
 
 
@@ -56,19 +58,19 @@ def unpack(path: Path, most_bytes: int = MOST_BYTES) -> Release:
     Nothing is visible unless every byte is as published and, where that is demanded, signed. Raises
     ReleaseError for anything else: links, devices, folders, more than `most_bytes` of content, ...
     """
-    with store.workshop() as place:
-        files = place / "files"
-        files.mkdir()
-        try:
+    try:
+        with store.workshop() as place:
+            files = place / "files"
+            files.mkdir()
             with open(path, "rb") as packed:
                 _extract(_Unpacked(packed, path), files, most_bytes)
-        except OSError as error:
-            raise ReleaseError(f"{path}: cannot be unpacked: {error.strerror}") from error
-        tag = release.tag_of(files)
-        opened = release.load(files, tag)
-        opened.verify()
-        signing.demand(opened)
-        return store.admit(files, tag, place)
+            tag = release.tag_of(files)
+            opened = release.load(files, tag)
+            opened.verify()
+            signing.demand(opened)
+            return store.admit(files, tag, place)
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be unpacked: {error.strerror or error}") from error
 
 
 class _Unpacked:

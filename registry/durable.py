@@ -25,6 +25,14 @@ def write_atomically(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder `path`, and those above it, so that a power cut does not take them; nothing if it is there."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` durable: a rename is on disk only after this."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -54,7 +62,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
     Raises BlockingIOError if it is held and `wait` is False.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with open(path, "ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         try:

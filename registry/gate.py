@@ -86,6 +86,8 @@ def least_margin(passes: Callable[[float], bool]) -> float:
 
 def _against(champion: Release, candidate: Release) -> list[str]:
     old, new = champion.manifest, candidate.manifest
+    if not new.gate:
+        return ["its manifest states no rules of promotion"]
     if old.task != new.task:
         return [f"it is a {new.task} and the champion {champion.version} a {old.task}: no rows compare them"]
     if old.classes != new.classes:

@@ -33,10 +33,13 @@ SIGNATURE = "model.sig"
 BENTOML_FILE = "model.yaml"
 NOT_IN_MANIFEST = frozenset({MANIFEST, BENTOML_FILE, SIGNATURE})
 OUTPUTS = {"classification": "probabilities", "regression": "prediction"}
+HEADLINE = {"classification": "accuracy", "regression": "mae"}
+_TABLES = ("metrics", "baselines", "parity", "gate", "quality", "data", "config", "code")
+_NUMBERS = {"parity": ("max_difference", "limit"), "gate": ("margin", "confidence"), "quality": ("floor",)}
 MOST_MANIFEST_BYTES = 64_000_000
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VERSION = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
-FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # a plain name: no folder, no way out of one
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,97}")  # a plain name, and "./" before it fits the header of a tar
 
 
 @dataclass(frozen=True)
@@ -270,4 +273,21 @@ def _manifest(said: dict[str, Any]) -> Manifest:
         **spec | {"shape": tuple(spec["shape"]), "columns": tuple(spec["columns"]), "categories": categories}
     )
     files = {name: FileEntry(**entry) for name, entry in said["files"].items()}
-    return Manifest(**said | {"input": row, "classes": tuple(said["classes"]), "files": files})
+    manifest = Manifest(**said | {"input": row, "classes": tuple(said["classes"]), "files": files})
+    _demand_kinds(manifest)
+    return manifest
+
+
+def _demand_kinds(said: Manifest) -> None:
+    # An archive comes from anywhere: what is listed, shown and judged without a further look must be of its kind.
+    wrong = [key for key in _TABLES if not isinstance(getattr(said, key), dict)]
+    wrong += [key for key in ("purpose", "precision") if not isinstance(getattr(said, key), str)]
+    wrong += [] if said.task in OUTPUTS else ["task"]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not what a release says there")
+    numbers = {"metrics.value": said.metrics.get(HEADLINE[said.task], {"value": 0.0})["value"]}
+    for table, keys in _NUMBERS.items():
+        numbers |= {f"{table}.{key}": getattr(said, table)[key] for key in keys if getattr(said, table)}
+    for place, value in numbers.items():
+        if type(value) not in (int, float):
+            raise ValueError(f"{place} is not a number")

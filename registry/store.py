@@ -14,9 +14,7 @@ from pathlib import Path
 
 from registry import durable, release, signing
 from registry.errors import ReleaseError
-from registry.release import Draft, Release
-
-HEADLINE = {"classification": "accuracy", "regression": "mae"}
+from registry.release import HEADLINE, Draft, Release
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # read when bentoml is first imported
 
@@ -136,7 +134,7 @@ def admit(files: Path, tag: str, place: Path) -> Release:
     release.load(made, tag).verify()
     durable.sync_tree(made)
     final = models() / name / version
-    final.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(final.parent)
     os.rename(made, final)
     durable.sync_folder(final.parent)
     mark_latest(name)
@@ -160,13 +158,16 @@ def sign(tag: str, key: Path) -> Release:
     Raises ReleaseError if a byte is not as published, ConfigError for a key that cannot sign.
     """
     name, version = parts(tag)
-    with workshop() as place:
-        opened = _load(models() / name / version, tag)
-        opened.verify()
-        made = place / release.SIGNATURE
-        durable.write_atomically(made, signing.bundle(opened, key))
-        os.replace(made, opened.path / release.SIGNATURE)
-        durable.sync_folder(opened.path)
+    try:
+        with workshop() as place:
+            opened = _load(models() / name / version, tag)
+            opened.verify()
+            made = place / release.SIGNATURE
+            durable.write_atomically(made, signing.bundle(opened, key))
+            os.replace(made, opened.path / release.SIGNATURE)
+            durable.sync_folder(opened.path)
+    except OSError as error:
+        raise ReleaseError(f"{tag}: was not signed: {error}") from error
     return opened
 
 

@@ -8,6 +8,7 @@ import sys
 import tarfile
 
 import pytest
+from tiny_release import make_draft, make_files
 
 from registry import aliases, archive, release, signing, store
 from registry.errors import ReleaseError
@@ -205,6 +206,22 @@ def test_a_manifest_with_a_tag_that_leads_elsewhere_is_refused(packed, elsewhere
     refused(packed[1], r"manifest\.json: ('\.\./up'|7) is not a model name|created is not a time")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"metrics": 5}, {"metrics": {"accuracy": 5}}, {"metrics": {"accuracy": {"value": "high"}}}, {"task": "poetry"},
+        {"parity": {"limit": 1e-4}}, {"gate": {"margin": "0.02", "confidence": 0.95}}, {"quality": {"floor": None}},
+        {"precision": None},
+    ],
+)  # fmt: skip
+def test_a_manifest_that_could_not_be_listed_or_judged_is_refused(packed, elsewhere, said):
+    entries = {m.name: (m, c) for m, c in members(packed[1])}
+    content = json.dumps(json.loads(entries["./manifest.json"][1]) | said).encode()
+    write(packed[1], (entries | {"./manifest.json": odd("./manifest.json", content=content)}).values())
+    elsewhere()
+    refused(packed[1], r"manifest\.json cannot be read: ")
+
+
 def test_an_unsigned_archive_is_refused_where_a_signature_is_demanded(packed, elsewhere, pair, monkeypatch):
     monkeypatch.setenv(signing.VARIABLE, str(pair[1]))
     elsewhere()
@@ -230,11 +247,26 @@ def test_packing_replaces_no_file_and_names_what_it_cannot_write(packed, tmp_pat
         (packed[1], "is there already"),
         (tmp_path / "out.tar.gz", r"must end in \.bentomodel"),
         (tmp_path / "no" / "out.bentomodel", "cannot be written: No such file"),
+        (packed[1] / "out.bentomodel", "cannot be written: Not a directory"),
     ):
         with pytest.raises(ReleaseError, match=words):
             archive.pack(packed[0].tag, path)
     with pytest.raises(ReleaseError, match="cannot be unpacked: No such file"):
         archive.unpack(tmp_path / "no.bentomodel")
+
+
+def test_a_disk_that_is_full_when_a_release_arrives_is_said_in_words(packed, elsewhere, small_files):
+    elsewhere()
+    with small_files():
+        refused(packed[1], "cannot be unpacked: File too large")
+
+
+def test_a_file_with_the_longest_name_travels(tmp_path, elsewhere):
+    files = make_files(tmp_path / "files")
+    (files / ("n" * 98)).write_text("long")
+    archive.pack(store.publish(make_draft(), files).tag, tmp_path / "out.bentomodel")
+    elsewhere()
+    assert archive.unpack(tmp_path / "out.bentomodel").read("n" * 98) == b"long"
 
 
 def test_an_altered_release_is_not_packed(publish, tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from tiny_release import make_draft, make_files
 
@@ -39,6 +41,20 @@ def test_a_disk_that_takes_no_more_is_said_in_words_and_leaves_nothing_behind(pu
         store.publish(make_draft(), files)
     assert store.releases() == [] and list((store.home() / "staging").iterdir()) == []
     publish()
+
+
+def test_the_folders_of_a_new_store_are_synced_into_those_above_them(tmp_path, monkeypatch):
+    synced, sync = set(), os.fsync
+
+    def recorded(descriptor):
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    files = make_files(tmp_path / "files")
+    monkeypatch.setattr(os, "fsync", recorded)
+    made = store.publish(make_draft(), files)
+    for folder in (made.path.parent, store.models(), store.bentoml_home()):
+        assert str(folder) in synced
 
 
 @pytest.mark.parametrize("name", ["", "Tiny", "a/b", "../x", "x" * 64, "a:b"])
