@@ -138,7 +138,10 @@ def rollback(model: str, why: str) -> Change:
     with changing(model):
         old = read(model)
         if old.previous is None:
-            raise AliasError(f"{model}: nothing to roll back to; {len(old.line)} version was ever promoted")
+            last = f"{old.champion.version} follows no other champion" if old.champion else "it has no champion"
+            raise AliasError(
+                f'{model}: nothing to roll back to; {last}; promote a release: vigil promote TAG --why "..."'
+            )
         release = store.open_release(f"{model}:{old.previous.version}")
         if release.digest != old.previous.digest:
             raise AliasError(f"{release.tag}: is not the release that was promoted (its digest differs)")

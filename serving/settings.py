@@ -46,7 +46,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     known = {f"VIGIL_{f.name.upper()}": f for f in fields(Settings)}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith("VIGIL_") or variable == signing.VARIABLE:  # that one is the registry's to read
+        if not variable.startswith("VIGIL_") or variable in (signing.VARIABLE, signing.PASSWORD):  # the registry's
             continue
         if variable not in known:
             close = difflib.get_close_matches(variable, known, n=1)

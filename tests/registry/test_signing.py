@@ -231,7 +231,7 @@ def test_the_service_does_not_serve_an_unsigned_champion(publish, pair, monkeypa
 
 
 def test_the_service_takes_the_variable_and_loads_no_cryptography_without_it():
-    assert from_environment({signing.VARIABLE: "key.pub.pem"}) == Settings()
+    assert from_environment({signing.VARIABLE: "key.pub.pem", signing.PASSWORD: "of a shell that signed"}) == Settings()
     show = "import service, sys; print([p for p in ('cryptography', 'model_signing', 'sigstore') if p in sys.modules])"
     done = subprocess.run([sys.executable, "-c", show], capture_output=True, text=True, cwd=ROOT, check=True)
     assert ast.literal_eval(done.stdout.splitlines()[-1]) == []
