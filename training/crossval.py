@@ -23,7 +23,7 @@ from training.pages import document, results
 from training.rows import data, split
 from training.rows.data import Table
 from training.rows.split import Parts
-from training.task import Order, Progress, deal, resume_settings
+from training.task import Order, Progress, alone, deal, resume_settings
 
 ANSWERS = "answers.npz"
 FEWEST, MOST = 2, 50
@@ -71,7 +71,7 @@ def crossval(order: Order, count: int, say: Progress) -> Crossval:
     folder = order.run_folder or Path("runs") / f"{order.config_path.stem}-crossval"
     words = f"{replace(order, run_folder=folder).words('crossval')} --folds {count} --resume"
     config = configuration.load(order.config_path, order.overrides)
-    with durable.locked(folder / "run.lock"), torch.random.fork_rng(devices=[]):
+    with alone(folder), torch.random.fork_rng(devices=[]):
         table = data.load(config.data, order.config_path.parent, config.task)
         found = []
         for number in range(count):
@@ -150,7 +150,7 @@ def as_json(found: Crossval) -> str:
 
 def _fold(config: Config, order: Order, table: Table, parts: Parts) -> Answers:
     task = deal(config, order, table, parts)
-    settings = resume_settings(task, World()) | {"split": asdict(config.split), "rows": task.parts.counts()}
+    settings = resume_settings(task, World()) | {"evaluate": asdict(config.evaluate), "rows": task.parts.counts()}
     path = order.folder / ANSWERS
     if order.resume and path.exists():
         return _load(path, settings)
@@ -158,9 +158,8 @@ def _fold(config: Config, order: Order, table: Table, parts: Parts) -> Answers:
     order.folder.mkdir(parents=True, exist_ok=True)
     simple = fit_baselines(task)
     trained = fit(task, World())
-    test = task.parts.test
-    answers = {"model": models.predict(trained.model, table.x[test])[0], **simple}
-    found = Answers(table.y[test], answers, trained.threshold)
+    x, y = task.table.x[task.parts.test], task.table.y[task.parts.test]
+    found = Answers(y, {"model": models.predict(trained.model, x)[0], **simple}, trained.threshold)
     _save(path, found, settings)
     return found
 

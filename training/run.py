@@ -2,16 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from registry import durable
-from registry.errors import UserError
 from registry.release import MODEL
 from training import config as configuration
 from training.fit import distributed, follow, loop, step
@@ -19,11 +16,7 @@ from training.fit.distributed import World
 from training.learn import Trained, fit, fit_baselines
 from training.outcome import Outcome
 from training.publish import make_variants, publish, write_model
-from training.task import Order, Progress, Task, prepare
-
-
-class BusyError(UserError):
-    """Another run works in the folder."""
+from training.task import Order, Progress, Task, alone, prepare
 
 
 def train(
@@ -39,7 +32,7 @@ def carry_out(order: Order, say: Progress) -> Outcome:
     Raises a UserError if settings, data, checkpoint or export are refused; nothing is then published.
     """
     started = time.monotonic()
-    with _alone(order.folder), torch.random.fork_rng(devices=[]):
+    with alone(order.folder), torch.random.fork_rng(devices=[]):
         task, simple, trained = _learn(order, say)
         files = order.folder / "release"
         shutil.rmtree(files, ignore_errors=True)
@@ -87,18 +80,6 @@ def _learn(order: Order, say: Progress) -> tuple[Task, dict[str, np.ndarray], Tr
             trained = fit(task, world, tell)
         say(f"training: {len(trained.fit.history)} epochs, kept epoch {trained.fit.best_epoch}")
     return task, simple, trained
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with ExitStack() as held:
-        try:
-            held.enter_context(durable.locked(folder / "run.lock", wait=False))
-        except BlockingIOError:
-            raise BusyError(
-                f"{folder}: another run is at work in this folder; wait for its end, or give another with --run-folder"
-            ) from None
-        yield
 
 
 def _joined(order: Order) -> AbstractContextManager[World]:

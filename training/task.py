@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from monitoring import reference
+from registry import durable
+from registry.errors import UserError
 from training import config as configuration
 from training.config import Config
 from training.explore import demands
@@ -21,6 +24,10 @@ from training.rows.split import Parts
 
 Progress = Callable[[str], None]  # called with one line per stage
 RESUME_SECTIONS = ("task", "data", "split", "explore", "augment", "model", "optimizer", "schedule", "loop")
+
+
+class BusyError(UserError):
+    """Another run works in the folder."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,19 @@ class Task:
     parts: Parts
     labels: np.ndarray
     checks: dict[str, Any]
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run folder until the block ends; raises BusyError if another process holds it."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(durable.locked(folder / "run.lock", wait=False))
+        except BlockingIOError:
+            raise BusyError(
+                f"{folder}: another run is at work in this folder; wait for its end, or give another with --run-folder"
+            ) from None
+        yield
 
 
 def prepare(order: Order) -> Task:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from registry import durable
 from registry.errors import CheckpointError, ConfigError, StackError
 from training import crossval
 from training.config import Config, Data, Split
 from training.rows import data, split
-from training.task import Order
+from training.task import BusyError, Order
 
 CONFIG = """
 name = "folds"
@@ -115,6 +116,19 @@ def test_folds_of_other_settings_are_refused_by_name(done):
         crossval.crossval(changed, 3, lambda line: None)
 
 
+def test_folds_answered_with_a_threshold_of_another_rule_are_refused(done):
+    found, _ = done
+    changed = Order(found.run_folder.parent / "folds.toml", found.run_folder, True, {"evaluate.threshold": "f1"})
+    with pytest.raises(CheckpointError, match="evaluate.threshold was 'half', is now 'f1'"):
+        crossval.crossval(changed, 3, lambda line: None)
+
+
+def test_two_cross_validations_do_not_share_a_folder(tmp_path):
+    asked = order(tmp_path)
+    with durable.locked(asked.run_folder / "run.lock"), pytest.raises(BusyError, match="another run is at work"):
+        run(asked)
+
+
 def test_labels_that_carry_nothing_score_at_chance(tmp_path):
     generator = np.random.default_rng(0)
     np.savez(tmp_path / "n.npz", x=generator.normal(size=(600, 10)), y=generator.integers(0, 2, 600))
@@ -144,6 +158,16 @@ def test_a_regression_is_judged_by_one_tolerance_in_all_folds(tmp_path):
     assert found.pooled_metric == "within_tolerance"
     assert found.pooled["value"] == pytest.approx(0.8, abs=0.01)
     assert np.mean(found.scores["r2"]["linear"]) > 0.95
+
+
+def test_empty_cells_are_filled_in_the_rows_that_are_held_out_too(tmp_path):
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(400, 2))
+    lines = [f"{'' if n % 7 == 0 else a},{b},{a + b}" for n, (a, b) in enumerate(x)]
+    (tmp_path / "g.csv").write_text("\n".join(["a,b,y", *lines]))
+    text = 'name = "g"\ntask = "regression"\n[data]\nsource = "csv"\npath = "g.csv"\ntarget = "y"\nmissing = "fill"\n'
+    found, _ = run(order(tmp_path, text + "[loop]\nepochs = 8\n[schedule]\npeak = 0.03\n"), 2)
+    assert min(found.scores["r2"]["model"]) > 0.5
 
 
 COMMAND = "import sys, vigil; sys.exit(vigil.main(sys.argv[1:]))"

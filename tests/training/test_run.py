@@ -13,7 +13,7 @@ from registry.errors import DataError, ExportError
 from training import outcome, run
 from training.export import export
 from training.fit import loop
-from training.task import Order
+from training.task import BusyError, Order
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -166,7 +166,7 @@ def test_a_parity_limit_that_cannot_be_kept_stops_the_release(home, tmp_path):
 
 
 def test_two_runs_do_not_share_a_folder(home, tmp_path):
-    busy = pytest.raises(run.BusyError, match="another run is at work in this folder.*--run-folder")
+    busy = pytest.raises(BusyError, match="another run is at work in this folder.*--run-folder")
     with durable.locked(tmp_path / "run" / "run.lock"), busy:
         run.train(small(tmp_path, ""), tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.lock"]
