@@ -21,11 +21,8 @@ from training.fit import checkpoint, distributed
 from training.fit.distributed import World
 from training.learn import fit
 from training.pages import document, results
-from training.rows import data, split
-from training.rows.data import Table
-from training.rows.split import Parts
 from training.space import Space, is_range
-from training.task import Order, Progress, deal
+from training.task import Order, Progress, Task, alone, prepare
 
 STUDY = "search.sqlite"
 MOST_LINES = 10
@@ -60,7 +57,8 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     trials: 0 takes the number of the config. The tree-structured Parzen estimator proposes (Bergstra et al. 2011,
     as optuna has it); from a quarter of the epochs on, a trial behind the median of the others is ended. Test rows
     are not looked at. With `order.resume` the trials of the run folder count, and a stopped one goes on where it was.
-    Raises StackError without optuna; CheckpointError if the run folder is of another search.
+    Raises a UserError as `run.carry_out` does; StackError without optuna; CheckpointError if the run folder is of
+    another search.
     """
     started, optuna = time.monotonic(), _optuna()
     distributed.demand_one("search")
@@ -70,15 +68,14 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     folder = order.run_folder or Path("runs") / f"{order.config_path.stem}-search"
     asked = replace(order, run_folder=folder)
     asked = replace(asked, again=f"{asked.words('search')} --trials {count} --resume")
-    with durable.locked(folder / "run.lock"), torch.random.fork_rng(devices=[]):
-        table = data.load(config.data, order.config_path.parent, config.task)
-        parts = split.checked(table, config.split)
+    with alone(folder), torch.random.fork_rng(devices=[]):
+        task = prepare(asked)
         if not order.resume:
             (folder / STUDY).unlink(missing_ok=True)
-        settings = _json(config.as_dict() | {"search": None, "space": space, "data_digest": table.digest})
+        settings = _json(config.as_dict() | {"search": None, "space": space, "data_digest": task.table.digest})
         with _study(optuna, folder / STUDY, settings, config.search.seed) as study:
             while len(_finished(optuna, study)) < count:
-                found = _try(optuna, study, asked, (table, parts, space))
+                found = _try(optuna, study, task, space)
                 say(f"trial {len(_finished(optuna, study))} of {count}: {_told(found)}")
             ranked = sorted(map(_trial, _finished(optuna, study)), key=lambda one: (one.loss is None, one.loss))
     if ranked[0].loss is None:
@@ -147,11 +144,10 @@ def as_json(found: Search) -> str:
     return json.dumps(said, allow_nan=False)
 
 
-def _try(optuna: Any, study: Any, order: Order, rows: tuple[Table, Parts, Mapping[str, Space]]) -> Any:
-    table, parts, space = rows
-    trial = study.ask()
+def _try(optuna: Any, study: Any, task: Task, space: Mapping[str, Space]) -> Any:
+    trial, order = study.ask(), task.order
     tried = {key: _suggest(trial, key, values) for key, values in space.items()}
-    folder, goes_on = order.folder / "trial", "goes_on" in trial.user_attrs
+    folder, goes_on = order.folder / "trial", trial.user_attrs.get("goes_on", False)
     if not goes_on:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
@@ -162,10 +158,10 @@ def _try(optuna: Any, study: Any, order: Order, rows: tuple[Table, Parts, Mappin
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    trial.set_user_attr("settings", tried)
+    trial.set_user_attr("settings", tried)  # from here on the folder is this trial's
+    config = configuration.load(order.config_path, asked.overrides)
     try:
-        task = deal(configuration.load(order.config_path, asked.overrides), asked, table, parts)
-        history = fit(task, World(), follow).fit.history
+        history = fit(replace(task, config=config, order=asked), World(), follow).fit.history
     except (optuna.TrialPruned, DataError):  # the loss was not finite
         return study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     trial.set_user_attr("epochs", len(history))
@@ -200,7 +196,7 @@ def _study(optuna: Any, path: Path, settings: dict[str, Any], seed: int) -> Iter
         study.set_user_attr("settings", settings)
         for stopped in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
             study.tell(stopped.number, state=optuna.trial.TrialState.FAIL)
-            study.enqueue_trial(stopped.params, user_attrs={"goes_on": True})
+            study.enqueue_trial(stopped.params, user_attrs={"goes_on": "settings" in stopped.user_attrs})
         yield study
     finally:
         storage.remove_session()

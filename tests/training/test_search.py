@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.errors import CheckpointError, ConfigError, StackError
+from registry import durable
+from registry.errors import CheckpointError, ConfigError, DataError, StackError
 from training import config, search
 from training.config import Config, Model, Schedule
-from training.task import Order
+from training.task import BusyError, Order
 
 CONFIG = """
 name = "tried"
@@ -149,6 +151,31 @@ def test_a_trial_that_was_killed_goes_on_where_it_was(tmp_path, eventually, capl
     assert event.step > 0
     whole, _ = searched(Order(asked.config_path, tmp_path / "whole"), 1)
     assert [(t.settings, t.loss) for t in resumed.trials] == [(t.settings, t.loss) for t in whole.trials]
+
+
+def test_a_trial_killed_before_it_began_leaves_the_folder_of_the_one_before_alone(tmp_path):
+    asked = order(tmp_path)
+    searched(asked, 1)
+    storage = f"sqlite:///{asked.run_folder / search.STUDY}"
+    begun = optuna.load_study(study_name="search", storage=storage).ask()  # as far as a killed process came
+    begun.suggest_float("schedule.peak", 1e-4, 1e-1, log=True)
+    found, _ = searched(Order(asked.config_path, asked.run_folder, resume=True), 2)
+    assert [trial.number for trial in sorted(found.trials, key=lambda one: one.number)] == [0, 2]
+    assert found.trials[0].settings != found.trials[1].settings
+
+
+def test_a_column_that_is_the_answer_stops_a_search_as_it_stops_training(tmp_path):
+    asked = order(tmp_path)
+    x = np.random.default_rng(0).normal(size=(400, 2))
+    np.savez(tmp_path / "rows.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    with pytest.raises(DataError, match="one column alone gives the target away: 'x0'"):
+        searched(asked)
+
+
+def test_two_searches_do_not_share_a_folder(tmp_path):
+    asked = order(tmp_path)
+    with durable.locked(asked.run_folder / "run.lock"), pytest.raises(BusyError, match="another run is at work"):
+        searched(asked)
 
 
 def test_several_processes_are_sent_back_to_one(tmp_path, monkeypatch):
