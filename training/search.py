@@ -16,6 +16,7 @@ import torch
 from registry import durable
 from registry.errors import CheckpointError, DataError, StackError
 from training import config as configuration
+from training import toml
 from training.config import MODEL_KINDS, Config
 from training.fit import checkpoint, distributed
 from training.fit.distributed import World
@@ -107,18 +108,9 @@ def write_best(order: Order, best: Trial, count: int) -> Path:
     values.pop("search", None)
     said = f"# {order.words('search')}: trial {best.number} of {count}, validation loss {best.loss:.6g}\n"
     path = order.config_path.with_name(f"{order.config_path.stem}.best.toml")
-    durable.write_atomically(path, (said + as_toml(values)).encode())
+    durable.write_atomically(path, (said + toml.text(values)).encode())
     configuration.load(path)
     return path
-
-
-def as_toml(values: Mapping[str, Any]) -> str:
-    """Return settings as TOML: plain values first, then a table per section."""
-    lines = [f"{key} = {_toml(value)}" for key, value in values.items() if not isinstance(value, dict)]
-    for section, inner in values.items():
-        if isinstance(inner, dict):
-            lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in inner.items())]
-    return "\n".join(lines) + "\n"
 
 
 def as_text(found: Search) -> str:
@@ -219,16 +211,6 @@ def _told(found: Any) -> str:
     trial = _trial(found)
     tried = ", ".join(f"{key} {value}" for key, value in trial.settings.items())
     return f"{'ended early' if trial.loss is None else f'validation loss {trial.loss:.4f}'} ({tried})"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)
 
 
 def _json(settings: Any) -> Any:

@@ -1,6 +1,5 @@
 """What is to be learnt: settings, rows, and which of them are for what."""
 
-import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,10 +13,12 @@ from monitoring import reference
 from registry import durable
 from registry.errors import UserError
 from training import config as configuration
+from training import toml
 from training.config import Config
 from training.explore import demands
 from training.fit import distributed
 from training.fit.distributed import World
+from training.judge import threshold
 from training.rows import data, places, split
 from training.rows.data import Table
 from training.rows.split import Parts
@@ -60,7 +61,9 @@ class Order:
         words = [*distributed.words(), verb, str(self.config_path)]
         words += ["--run-folder", str(self.run_folder)] if self.run_folder else []
         for key, value in (self.overrides or {}).items():
-            words += ["--data", str(value)] if key == "data.path" else ["--set", f"{key}={json.dumps(value)}"]
+            # --data starts where one stands, data.path at the folder of the file.
+            given = key == "data.path" and Path(value).is_absolute()
+            words += ["--data", value] if given else ["--set", f"{key}={toml.value(value)}"]
         return shlex.join(words)
 
 
@@ -90,7 +93,10 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def prepare(order: Order) -> Task:
-    """Return the settings, rows and splits that are asked for, the rows checked as `config.explore` demands."""
+    """Return the settings, rows and splits that are asked for, the rows checked as `config.explore` demands.
+
+    Raises a UserError, also if there are too few test rows for the drift reference or no threshold can be chosen.
+    """
     config = configuration.load(order.config_path, order.overrides)
     table = data.load(config.data, order.config_path.parent, config.task)
     parts = split.checked(table, config.split)
@@ -104,6 +110,7 @@ def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
     place = places.finder(config, order.config_path.parent, table)
     demanded = demands.demand(table, parts, config, place)
     parts = demanded.parts
+    threshold.demand(config.evaluate.threshold, table.y[parts.validation], len(table.classes))
     labels = table.y[parts.train]
     if config.data.label_noise:
         labels = split.noisy_labels(labels, table.key[parts.train], config.data.label_noise, len(table.classes))

@@ -3,15 +3,12 @@ import os
 import signal
 import subprocess
 import sys
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from registry import durable
 from registry.errors import CheckpointError, ConfigError, DataError, StackError
@@ -211,15 +208,3 @@ def test_a_space_that_cannot_be_searched_is_refused_before_anything_runs(tmp_pat
     asked = order(tmp_path, f'name = "tried"\n[search.space]\n{text}\n')
     with pytest.raises(ConfigError, match=message):
         config.load(asked.config_path)
-
-
-plain = st.one_of(
-    st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False),
-    st.text(st.characters(codec="utf-8", exclude_categories=("Cs",))),
-)  # fmt: skip
-names = st.from_regex(r"[a-z_]{1,8}", fullmatch=True)
-
-
-@given(st.dictionaries(names, st.one_of(plain, st.lists(plain, max_size=3), st.dictionaries(names, plain, max_size=4))))
-def test_settings_that_are_written_are_read_back_as_they_were(values):
-    assert tomllib.loads(search.as_toml(values)) == values

@@ -14,6 +14,7 @@ from monitoring.reference import ROWS_PER_BIN
 from registry.errors import ConfigError, DataError
 from registry.release import NAME
 from training import config as configuration
+from training import toml
 from training.begin import plan
 from training.begin.plan import Setting, Sketch
 from training.config import Config
@@ -25,7 +26,6 @@ from training.rows.split import Parts
 _KINDS = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".txt": "csv", ".data": "csv", ".parquet": "parquet",
           ".pq": "parquet", ".npz": "npz"}  # fmt: skip
 _MOST_SEEDS = 20
-_WIDTH = 110
 _DOC = "Every other key, its default and its range: training/config.py."
 
 
@@ -73,7 +73,7 @@ def write(name: str, source: Path, target: str = "", folder: Path = Path()) -> B
 
 def as_text(begun: Begun) -> str:
     """Return what was chosen, one setting a line, and what to do next."""
-    lines = [f"  {s.key} = {_toml(s.value)}  ({s.why})" for s in begun.settings if s.why and s.value is not None]
+    lines = [f"  {s.key} = {toml.value(s.value)}  ({s.why})" for s in begun.settings if s.why and s.value is not None]
     counts = ", ".join(f"{count} {part}" for part, count in begun.counts.items())
     return "\n".join([
         f"wrote {begun.path}: {begun.about}", *lines, f"  rows: {counts}",
@@ -269,16 +269,6 @@ def _lines(settings: Sequence[Setting]) -> list[str]:
         if above != section:
             lines += ["", f"[{above}]"]
             section = above
-        lines += [f"# {line}" for line in textwrap.wrap(setting.why, _WIDTH, break_long_words=False)]
-        lines.append(f'# {key} = "..."' if setting.value is None else f"{key} = {_toml(setting.value)}")
+        lines += [f"# {line}" for line in textwrap.wrap(setting.why, toml.WIDTH, break_long_words=False)]
+        lines.append(f'# {key} = "..."' if setting.value is None else f"{key} = {toml.value(setting.value)}")
     return lines
-
-
-def _toml(value: plan.Value) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if not isinstance(value, tuple):
-        return repr(value)
-    cells = [_toml(one) for one in value]
-    flat = f"[{', '.join(cells)}]"
-    return flat if len(flat) <= _WIDTH else "[\n  " + ",\n  ".join(cells) + ",\n]"
