@@ -42,7 +42,7 @@ class Data:
     the card, learnt from unless dropped too. missing: empty cells (nothing, NA, NaN, NULL, ?), filled with the
     median or the most frequent value of the training rows. corrupt: images that cannot be read. side_pixels:
     the shorter side of an image is scaled to it and the middle kept; 0 demands one size. label_noise: share of
-    the training labels replaced at random.
+    the training labels replaced by a class drawn at random.
     """
 
     source: str = one_of("digits", "digits", "breast_cancer", "npz", "csv", "parquet", "images")
@@ -285,12 +285,14 @@ def overrides(data: str, assignments: Sequence[str]) -> dict[str, Any]:
 
 
 def put(values: dict[str, Any], key: str, value: Any) -> None:
-    """Set `value` in nested settings, by its dotted key."""
+    """Set `value` in nested settings, by its dotted key. Raises ConfigError if a part of the key is no table."""
     section, _, rest = key.partition(".")
     if not rest:
         values[section] = value
-    elif isinstance(values.setdefault(section, {}), dict):
-        put(values[section], rest, value)
+        return
+    if not isinstance(values.setdefault(section, {}), dict):
+        raise ConfigError(f"'{key}': '{section}' is {values[section]!r}, no table; accepted is '{section}' alone")
+    put(values[section], rest, value)
 
 
 def _build(cls: type, values: dict[str, Any], where: str, prefix: str) -> Any:
@@ -362,9 +364,18 @@ def _check_across(config: Config, where: str) -> None:
             f"{where}: 'schedule.floor' is {config.schedule.floor:g}, above 'schedule.peak' "
             f"{config.schedule.peak:g}; accepted is floor <= peak"
         )
+    for section, key, task in _OF_ONE_TASK:
+        if config.task != task and getattr(getattr(config, section), key) != getattr(
+            getattr(Config("x"), section), key
+        ):
+            raise ConfigError(f"{where}: '{section}.{key}' means nothing to a {config.task}; leave it out")
     _check_data(config.data, where)
 
 
+_OF_ONE_TASK = (
+    ("data", "label_noise", "classification"), ("evaluate", "threshold", "classification"),
+    ("quality", "tolerance", "regression"),
+)  # fmt: skip
 _TABLES = ("csv", "parquet")
 _SOURCES_WITH = {
     "path": ("npz", "images", *_TABLES), "side_pixels": ("images",), "corrupt": ("images",),

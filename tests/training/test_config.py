@@ -55,6 +55,12 @@ def test_a_whole_number_may_stand_for_a_float(tmp_path):
             "'model.kind' is 'transformer'; accepted are mlp, cnn, resnet or module:function",
         ),
         ("[schedule]\nfloor = 1.0\n", "'schedule.floor' is 1, above 'schedule.peak' 0.003"),
+        (
+            "task = 'regression'\n[data]\nlabel_noise = 0.1\n",
+            "'data.label_noise' means nothing to a regression; leave it out",
+        ),
+        ("task = 'regression'\n[evaluate]\nthreshold = 'f1'\n", "'evaluate.threshold' means nothing to a regression"),
+        ("[quality]\ntolerance = 2.0\n", "'quality.tolerance' means nothing to a classification"),
         ("loop = 3\n", "'loop' must be a table, got 3; write [loop]"),
         ("[loop\n", "not valid TOML"),
     ],
@@ -112,3 +118,16 @@ def test_words_of_the_command_line_replace_values_of_the_file(tmp_path, monkeypa
 def test_a_word_that_sets_nothing_is_refused():
     with pytest.raises(ConfigError, match="--set loop.epochs: accepted is KEY=VALUE, for example loop.epochs=40"):
         config.overrides("", ["loop.epochs"])
+
+
+@pytest.mark.parametrize(("word", "message"), [
+    ("name.x=1", "'name.x': 'name' is 'a', no table; accepted is 'name' alone"),
+    ("loop.epochs.most=1", "'epochs.most': 'epochs' is 3, no table"),
+    ("loop.epoch=1", "unknown key 'loop.epoch'; did you mean 'loop.epochs'?"),
+])  # fmt: skip
+def test_a_word_for_a_key_that_cannot_be_is_refused(tmp_path, word, message):
+    path = tmp_path / "run.toml"
+    path.write_text('name = "a"\n[loop]\nepochs = 3\n')
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, config.overrides("", [word]))
+    assert message in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 
 from monitoring import reference
 from registry import durable, store
-from registry.errors import DataError, ExportError
+from registry.errors import ConfigError, DataError, ExportError
 from training import outcome, run
 from training.export import export
 from training.fit import loop
@@ -170,6 +170,12 @@ def test_two_runs_do_not_share_a_folder(home, tmp_path):
     with durable.locked(tmp_path / "run" / "run.lock"), busy:
         run.train(small(tmp_path, ""), tmp_path / "run")
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.lock"]
+
+
+def test_a_threshold_for_ten_classes_stops_before_anything_is_trained(home, tmp_path):
+    with pytest.raises(ConfigError, match="evaluate.threshold: f1 needs two classes.*there are 10 classes"):
+        run.train(small(tmp_path, '[evaluate]\nthreshold = "f1"\n'), tmp_path / "run")
+    assert not (tmp_path / "run" / loop.CHECKPOINT).exists()
 
 
 def test_wrong_data_stops_before_anything_is_trained(home, tmp_path):

@@ -16,16 +16,11 @@ def choose(rule: str, y: np.ndarray, probabilities: np.ndarray) -> float | None:
 
     y: int64 (n,) of the validation rows.  probabilities: (n, classes).  rule: see config.Evaluate; f1 is the
     highest F1 of the second class, youden the highest sum of recall and specificity (Youden 1950).
-    It lies midway between two probabilities that occur, so that no row sits on it.
-    Raises ConfigError if there are not two classes, or if the rows hold one of them only.
+    It lies midway between two probabilities that occur, so that no row sits on it. Raises ConfigError as `demand`.
     """
+    demand(rule, y, probabilities.shape[1])
     if rule == "half":
         return None
-    if probabilities.shape[1] != 2 or len(np.unique(y)) != 2:
-        raise ConfigError(
-            f"evaluate.threshold: {rule} needs two classes, also among the validation rows; there are "
-            f"{probabilities.shape[1]} classes, {len(np.unique(y))} of them in validation rows; accepted here is half"
-        )
     cuts, hits, claims = _steps(y, probabilities[:, 1].astype(np.float64))
     positives = y.sum()
     if rule == "f1":
@@ -35,6 +30,15 @@ def choose(rule: str, y: np.ndarray, probabilities: np.ndarray) -> float | None:
     best = int(np.argmax(worth))
     following = cuts[best + 1] if best + 1 < len(cuts) else 0.0
     return float((cuts[best] + following) / 2)
+
+
+def demand(rule: str, y: np.ndarray, classes: int) -> None:
+    """Raise ConfigError if a rule is to choose and there are not two classes, or the validation rows y hold but one."""
+    if rule != "half" and (classes != 2 or len(np.unique(y)) != 2):
+        raise ConfigError(
+            f"evaluate.threshold: {rule} needs two classes, also among the validation rows; there are {classes} "
+            f"classes, {len(np.unique(y))} of them in validation rows; accepted here is half"
+        )
 
 
 def report(rule: str, y: np.ndarray, probabilities: np.ndarray, chosen: float) -> dict[str, Any]:
