@@ -132,6 +132,8 @@ class _Trainer:
 
     def run_all(self, asked: Callable[[], int]) -> None:
         state, quiet = self.state, not (sys.stderr.isatty() and self.run.world.leads)
+        if state.history:  # a run that was killed between its checkpoint and its word about the epoch
+            self._tell()
         bar = tqdm(total=self.total, initial=state.step, unit="step", disable=quiet, leave=False)
         with bar, closing(self.feed.ahead(state.step, self.total)) as batches:
             while state.step < self.total and self._patient():

@@ -54,6 +54,10 @@ def test_training_learns_and_keeps_the_epoch_with_the_lowest_loss(tmp_path):
 class KilledError(Exception): ...
 
 
+def killed():
+    raise KilledError
+
+
 def kill_at(monkeypatch, step):
     """Make the run die without a word before `step`, as a kill -9 would."""
     original = loop.schedule.rate
@@ -119,6 +123,15 @@ def test_a_signal_finishes_the_step_saves_and_names_the_command_to_go_on(tmp_pat
     resumed, found = fit(tmp_path, resume=True)
     assert same_bits(whole, resumed)
     assert found == expected
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_history_writes_the_history_on_resume(tmp_path, monkeypatch):
+    fit(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(loop._Trainer, "_tell", lambda self: killed() if self.state.step == self.total else None)
+        fit(tmp_path)
+    fit(tmp_path, resume=True)
+    assert (tmp_path / "epochs.jsonl").read_bytes() == (tmp_path / "whole" / "epochs.jsonl").read_bytes()
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
