@@ -8,11 +8,8 @@ import numpy as np
 
 
 def pixels(x: np.ndarray) -> np.ndarray:
-    """Return images (n, height, width) or with channels first or last as (n, height, width, channels)."""
-    if x.ndim == 3:
-        return x[..., None]
-    last: np.ndarray = np.moveaxis(x, 1, -1) if x.shape[1] < min(x.shape[2:]) else x
-    return last
+    """Return images (n, height, width[, channels]) as (n, height, width, channels)."""
+    return x[..., None] if x.ndim == 3 else x
 
 
 def averaged(x: np.ndarray, side: int) -> np.ndarray:

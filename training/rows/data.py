@@ -14,6 +14,7 @@ from training.rows import sources
 from training.rows.raw import Raw
 
 _CHUNK_ROWS = 4096
+_MOST_CHANNELS = 4  # of an image
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,11 @@ def _check_shape(raw: Raw) -> None:
         raise DataError(
             f"{raw.place}: x is {x.dtype} of shape {x.shape}; accepted are numbers of shape (rows, columns), "
             "(rows, height, width) or (rows, height, width, channels)"
+        )
+    if x.ndim == 4 and x.shape[1] <= _MOST_CHANNELS < min(x.shape[2:]):
+        raise DataError(
+            f"{raw.place}: x of shape {x.shape} seems to have its channels first; accepted is (rows, height, width, "
+            "channels): np.moveaxis(x, 1, 3)"
         )
     if raw.labels.shape != (len(x),):
         raise DataError(

@@ -26,12 +26,6 @@ def test_averages_are_the_means_of_squares_and_small_images_stay_as_they_are():
     assert small.averaged(np.zeros((1, 100, 3, 3), dtype=np.uint8), 4).shape[0] == 1
 
 
-def test_channels_may_come_first_or_last():
-    last = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3), dtype=np.uint8)
-    assert np.array_equal(small.pixels(last), last)
-    assert np.array_equal(small.pixels(np.moveaxis(last, -1, 1)), last)
-
-
 def test_an_image_is_stretched_from_black_to_white():
     image = np.array([[[0.0], [8.0], [16.0], [99.0]]])
     assert small.shown(image, 0, 16).tolist() == [[0, 128, 255, 255]]

@@ -123,6 +123,14 @@ def test_a_wrong_npz_says_what_was_found_and_what_is_accepted(tmp_path, arrays, 
     assert "rows.npz" in str(caught.value)
 
 
+def test_images_with_their_channels_first_are_refused_and_small_ones_with_many_channels_are_not(tmp_path):
+    x, y = np.zeros((4, 3, 8, 9), dtype=np.uint8), np.array([0, 1, 0, 1])
+    with pytest.raises(DataError, match="seems to have its channels first; accepted is .* np.moveaxis"):
+        npz(tmp_path, x=x, y=y)
+    assert npz(tmp_path, x=np.moveaxis(x, 1, 3), y=y).spec.shape == (8, 9, 3)
+    assert npz(tmp_path, x=np.zeros((4, 3, 3, 7), dtype=np.uint8), y=y).spec.shape == (3, 3, 7)
+
+
 @pytest.mark.parametrize("source", ["npz", "csv"])
 def test_an_absent_file_or_one_of_another_kind_is_refused(tmp_path, source):
     with pytest.raises(DataError, match="no such file"):
