@@ -117,6 +117,8 @@ def _task(path: Path, target: Seen) -> Setting:
     classes = target.values <= _MOST_CLASSES and target.values * _FEWEST_PER_CLASS <= target.rows
     if target.numbers and not (target.whole and classes):
         return Setting("task", "regression", f"{said} numbers: a number is predicted")
+    if (number := survey.with_comma(target)) and not survey.few(target):
+        raise DataError(f"{path}: {target.name} holds numbers with a decimal comma, such as {number}; write a point")
     if not target.numbers and (many or target.values * 2 > target.rows):
         raise DataError(f"{path}: {said} texts in {target.rows} rows; name another column with --target")
     return Setting("task", "classification", f"{said} {'whole numbers' if target.numbers else 'texts'}: classes")
@@ -143,6 +145,8 @@ def _role(column: Seen) -> tuple[str, str]:
         return "drop", f"always {next(iter(column.counts))}"
     if column.empty >= _MOST_EMPTY * column.rows:
         return "drop", f"empty in {column.empty} of {column.rows} rows"
+    if (number := survey.with_comma(column)) and not survey.few(column):
+        return "drop", f"numbers with a decimal comma, such as {number}: write them with a point to learn from them"
     if survey.is_time(column):
         return "time", "dates" if column.dates else "a rising number of that name"
     if survey.identifies(column):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.rows.columns import EMPTY, CellError, Numbers, Rows, is_date
+from training.rows.columns import EMPTY, CellError, Numbers, Rows, has_decimal_comma, is_date, is_number
 
 MOST_VALUES = 20_000  # different ones that are remembered of a column
 
@@ -97,6 +97,13 @@ def groups(column: Seen) -> bool:
     return (
         named and 30 <= column.values <= column.rows / 1.5 and not column.empty and (column.whole or not column.numbers)
     )
+
+
+def with_comma(column: Seen) -> str:
+    """Return a number with a decimal comma, if the column holds such numbers and nothing else, else ""."""
+    commas = [value for value in column.counts if has_decimal_comma(value)]
+    whole = commas and all(has_decimal_comma(value) or is_number(value) for value in column.counts)
+    return commas[0] if whole else ""
 
 
 def is_time(column: Seen) -> bool:

@@ -145,6 +145,11 @@ def is_number(cell: str) -> bool:
         return False
 
 
+def has_decimal_comma(cell: str) -> bool:
+    """Return whether a cell holds a number as half the world writes it, which `Numbers` refuses."""
+    return bool(_DECIMAL_COMMA.fullmatch(cell.strip()))
+
+
 def is_date(cell: str) -> bool:
     """Return whether a cell holds a date or time, as `Times` reads it."""
     try:
@@ -179,7 +184,7 @@ def _float(cell: str, row: int) -> float:
             return float(cell)
     except ValueError:
         pass
-    if _DECIMAL_COMMA.fullmatch(cell.strip()):
+    if has_decimal_comma(cell):
         raise CellError(row, f"{cell!r} has a decimal comma", f"accepted is a point: {cell.replace(',', '.')}")
     raise CellError(row, f"{cell!r} is not a number")
 

@@ -79,6 +79,15 @@ def test_a_byte_order_mark_semicolons_dates_and_a_nameless_index_are_recognised(
     assert (found.id, found.time, found.target) == ("unnamed_1", "when", "Survived")
 
 
+def test_numbers_with_a_decimal_comma_are_no_ids_and_the_file_says_what_to_do(tmp_path):
+    path = csv(tmp_path, frame(load_diabetes).round({"target": 1}), sep=";", decimal=",")
+    with pytest.raises(DataError, match=r"target holds numbers with a decimal comma, such as 151,0; write a point"):
+        begin.write("mine", path, folder=tmp_path)
+    found = begun(tmp_path, csv(tmp_path, passengers(), sep=";", decimal=",")).data
+    assert (found.id, found.drop) == ("PassengerId", ("Name", "Age", "Ticket", "Ship"))
+    assert "Age: numbers with a decimal comma, such as " in (tmp_path / "mine.toml").read_text().replace("\n# ", " ")
+
+
 def test_rows_of_one_patient_are_kept_together(tmp_path):
     table = frame(load_diabetes).assign(patient_id=random().integers(0, 150, 442))
     assert begun(tmp_path, csv(tmp_path, table)).data.group == "patient_id"
