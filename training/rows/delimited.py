@@ -57,7 +57,8 @@ class Delimited:
     def _refuse_width(self, batch: list[list[str]], done: int) -> None:
         row, found = next((n, len(cells)) for n, cells in enumerate(batch) if len(cells) != len(self.columns))
         raise DataError(
-            f"{self.path}: {self.place(done + row)} has {found} cells; the header has {len(self.columns)} ({self.kind})"
+            f"{self.path}: {self.place(done + row)} has {found} cells; the header has {len(self.columns)} "
+            f"({self.kind}): mend the line, or quote a cell that holds a separator"
         )
 
 

@@ -56,7 +56,7 @@ def read(root: Path, data: Data) -> Raw:
 def find(root: Path) -> list[File]:
     """Return the images below `root`, sorted by name; hidden files and folders do not count.
 
-    Raises DataError if there is none, or if one lies in no class folder.
+    Raises DataError if there is none, if one lies in no class folder, or if folders lie beside train and test.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; data.path is relative to the folder of the TOML file")
@@ -66,6 +66,11 @@ def find(root: Path) -> list[File]:
     layout = "<class>/<image>.png" if not parted else "train/<class>/<image>.png"
     if not found:
         raise DataError(f"{root}: holds no images; accepted are {root}/{layout} and {', '.join(SUFFIXES[1:])}")
+    if {"train", "test"} <= tops and not parted:
+        raise DataError(
+            f"{root}: {', '.join(sorted(tops - PARTS))} beside train and test; accepted there are "
+            f"{', '.join(sorted(PARTS - {'train', 'test'}))}: move it away, or let data.path name a folder of classes"
+        )
     files = []
     for name, state in found.items():
         part, _, inner = name.partition("/") if parted else ("", "", name)

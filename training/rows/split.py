@@ -54,7 +54,7 @@ def check(table: Table, parts: Parts) -> None:
         if len(rows) < FEWEST_ROWS[name]:
             raise DataError(
                 f"data: {len(rows)} {name} rows of {len(table.y)}; at least {FEWEST_ROWS[name]} are needed: "
-                f"give more rows, larger groups apart, or raise split.{name}"
+                f"give more rows, cut large groups into smaller ones, or raise split.{name}"
             )
     if not table.classes:
         return

@@ -235,6 +235,10 @@ def test_skipped_images_are_counted_with_their_reasons(root):
         (["notes.txt"], "holds no images; accepted are"),
         (["1.png"], "1.png: lies in no class folder; accepted is"),
         (["train/1.png"], "train/1.png: lies in no class folder; accepted is"),
+        (
+            ["train/cat/1.png", "test/cat/2.png", "dev/cat/3.png"],
+            "dev beside train and test; accepted there are val, valid, validation",
+        ),
         (["cat/1.png", "dog/1.png"], "none of 2 images can be read; the first, cat/1.png: not an image"),
     ],
 )
