@@ -236,8 +236,14 @@ def _order(options: argparse.Namespace) -> "Order":
 
 def _address(verb: argparse.ArgumentParser, port: int) -> argparse.ArgumentParser:
     verb.add_argument("--host", default="127.0.0.1")
-    verb.add_argument("--port", type=int, default=port)
+    verb.add_argument("--port", type=_port, default=port)
     return verb
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65_536:
+        raise argparse.ArgumentTypeError(f"accepted are 1 to 65535, found '{text}'")
+    return int(text)
 
 
 def _progress(line: str) -> None:

@@ -70,8 +70,10 @@ class Findings:
 def write_report(job: Job) -> Findings:
     """Write the HTML report to `job.out` and return what it found.
 
-    Raises DataError if there are no rows in the window, or the report outgrows its limits.
+    Raises DataError if there are no rows in the window, no folder for the file, or the report outgrows its limits.
     """
+    if not job.out.parent.is_dir():
+        raise DataError(f"{job.out}: there is no folder {job.out.parent}; make it or choose another --out")
     said = json.dumps({key: str(value) for key, value in asdict(job).items()})
     command = [sys.executable, "-m", "monitoring.report", said]
     environment = os.environ | {"DO_NOT_TRACK": "1", "PYTHONPATH": str(ROOT)}

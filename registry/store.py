@@ -98,7 +98,12 @@ def parts(tag: str) -> tuple[str, str]:
 
 
 def releases(name: str | None = None) -> list[Listing]:
-    """Return every version of `name`, or of all models, newest last; broken ones carry a problem."""
+    """Return every version of `name`, or of all models, newest last; broken ones carry a problem.
+
+    Raises ReleaseError for a name that would lead out of the store.
+    """
+    if name is not None and not release.FILE.fullmatch(name):
+        raise ReleaseError(f"'{name}' is not a model name; `vigil models` lists them")
     found = []
     for folder in sorted(models().glob(f"{name or '*'}/*")):
         if folder.is_dir():

@@ -130,7 +130,7 @@ def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
     packed.add_argument("file", type=Path, nargs="?", help="ends in .bentomodel; NAME-VERSION.bentomodel if left out")
     unpacked = verb(unpack)
     unpacked.add_argument("file", type=Path, help="what vigil pack or bentoml models export wrote")
-    unpacked.add_argument("--most-gb", type=float, default=8.0, help="refuse more content than this")
+    unpacked.add_argument("--most-gb", type=_gigabytes, default=8.0, help="refuse more content than this")
     collected = verb(gc)
     collected.add_argument(
         "--keep", type=int, default=5, help="how many of the newest, and of the last champions, stay"
@@ -150,6 +150,16 @@ def say(options: argparse.Namespace, said: object, text: str) -> int:
     """Print a result, as one JSON object with --json; return the exit status 0."""
     print(json.dumps(said) if options.json else text, flush=True)
     return 0
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"accepted is a number above 0, found '{text}'")
+    return number
 
 
 def _print_change(options: argparse.Namespace, change: "Change") -> int:

@@ -131,6 +131,8 @@ def test_a_release_is_signed_packed_and_unpacked_elsewhere(run, publish, tmp_pat
         (("sign", "tiny:20260101-000000-00000000", "--key", "k.pem"), "not in the store"),
         (("pack", "tiny:20260101-000000-00000000"), "not in the store"),
         (("unpack", "nowhere.bentomodel"), "nowhere.bentomodel: cannot be unpacked"),
+        (("models", "../.."), "'../..' is not a model name"),
+        (("models", "t*"), "'t*' is not a model name"),
         (("gc", "--keep", "0"), "at least 1 of each model stays"),
         (("train", "nowhere.toml"), "nowhere.toml"),
         (("labels", "nowhere.csv"), "nowhere.csv: no such file"),
@@ -142,6 +144,19 @@ def test_what_the_user_can_cure_is_one_line_and_status_2(run, words, message):
     status, out, err = run(*words)
     assert (status, out) == (2, "")
     assert err.startswith("vigil: ") and err.count("\n") == 1 and message in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("serve", "--port", "65536"), ("watch", "--port", "0"), ("unpack", "x.bentomodel", "--most-gb", "nan"),
+        ("unpack", "x.bentomodel", "--most-gb", "-1"),
+    ],
+)  # fmt: skip
+def test_a_number_that_makes_no_sense_is_refused_with_its_option(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        vigil.main(list(words))
+    assert f"argument {words[-2]}: accepted " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["serve", "watch"])

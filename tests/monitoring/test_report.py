@@ -95,6 +95,12 @@ def test_a_window_without_rows_says_how_to_get_some(tmp_path, publish):
         report.write_report(Job(tmp_path / "log.sqlite", publish().tag, 60.0, tmp_path / "out.html"))
 
 
+def test_a_folder_that_is_not_there_is_named_before_anything_is_computed(tmp_path):
+    out = tmp_path / "no" / "report.html"
+    with pytest.raises(DataError, match=r"report\.html: there is no folder .*no; make it or choose another --out"):
+        report.write_report(Job(tmp_path / "log.sqlite", "tiny:20260101-000000-00000000", 3600.0, out))
+
+
 def test_a_report_that_takes_too_long_is_ended(tmp_path, publish, monkeypatch):
     monkeypatch.setattr(report, "TIME_S", 0.05)
     with pytest.raises(DataError, match=r"not done after 0.05 s; choose a shorter --window-s"):
