@@ -22,7 +22,8 @@ def metrics(
 ) -> dict[str, Any]:
     """Return the metrics of a manifest for labels (n,) and probabilities (n, classes).
 
-    Each number is {"value", "lower", "upper"}: 95 %, Wilson for accuracy and classes, else percentile bootstrap.
+    Each number is {"value", "lower", "upper"}: 95 %, Wilson for accuracy and classes, DeLong for
+    the area, else percentile bootstrap.
     confusion: rows are true classes, columns predicted ones. Beyond MOST_CLASSES classes `confused` stands in
     its place: [true, predicted, rows] of each pair of classes that were confused, the most frequent first.
     """
@@ -39,21 +40,21 @@ def headline(
 ) -> dict[str, Interval]:
     """Return each of HEADLINES with its interval; threshold: see `functions`."""
     wanted = functions(y, probabilities, threshold)
-    drawn = {name: metric for name, metric in wanted.items() if name not in ("accuracy", "roc_auc")}
+    drawn = {name: metric for name, metric in wanted.items() if name != "accuracy"}
     right = int((decide(probabilities, threshold) == y).sum())
     return {
-        "accuracy": share(right, len(y)), **bootstrap(drawn, len(y), seed),
-        "roc_auc": ranking.area(y, probabilities, seed),
+        "accuracy": share(right, len(y)), **bootstrap(drawn, len(y), seed), "roc_auc": ranking.area(y, probabilities),
     }  # fmt: skip
 
 
 def values(y: np.ndarray, probabilities: np.ndarray, threshold: float | None = None) -> dict[str, float]:
     """Return each of HEADLINES without its interval."""
-    return at_once(functions(y, probabilities, threshold), len(y))
+    area = ranking.area(y, probabilities)["value"]
+    return at_once(functions(y, probabilities, threshold), len(y)) | {"roc_auc": area}
 
 
 def functions(y: np.ndarray, probabilities: np.ndarray, threshold: float | None = None) -> dict[str, Metric]:
-    """Return each of HEADLINES as a function of row weights.
+    """Return each of HEADLINES but the area as a function of row weights.
 
     threshold: decides accuracy and balanced accuracy; the other metrics judge the probabilities.
     """
@@ -62,8 +63,8 @@ def functions(y: np.ndarray, probabilities: np.ndarray, threshold: float | None 
     return {
         "accuracy": lambda w: w @ right / w.sum(axis=1),
         "balanced_accuracy": balanced_accuracy(y, predicted, probabilities.shape[1]),
-        **calibration.scores(y, probabilities), "roc_auc": ranking.roc_auc(y, probabilities),
-    }  # fmt: skip
+        **calibration.scores(y, probabilities),
+    }
 
 
 def balanced_accuracy(y: np.ndarray, predicted: np.ndarray, classes: int) -> Metric:

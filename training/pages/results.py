@@ -20,7 +20,8 @@ def sections(draft: Draft, answered: Answered) -> list[Section]:
     """Return the sections that this kind of model has."""
     said = (
         f"On {draft.metrics['rows']} test rows, with 95 % intervals (Wilson for shares of right answers and for "
-        "classes, else from 1,000 bootstrap resamples). Every number was measured on the exported file."
+        "classes, DeLong for the area under the ROC curve, else from 1,000 bootstrap resamples). Every number was "
+        "measured on the exported file."
     )
     results = _turned(table(draft.metrics, draft.baselines))
     made = [Section("Results", (Text(said), results, Text(_beaten(draft))))]

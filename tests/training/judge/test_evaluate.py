@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import optimize, special, stats
 from sklearn import metrics as oracle
 
-from training.judge import calibration, evaluate, intervals, ranking
+from training.judge import calibration, evaluate, intervals
 
 CLASSES = ("a", "b", "c", "d")
 generator = np.random.default_rng(0)
@@ -50,13 +50,6 @@ def test_the_table_of_classes_and_the_confusion_matrix_agree_with_scikit_learn()
         values = {key: entry["value"] for key, entry in result["per_class"][name].items() if key != "rows"}
         assert values == pytest.approx(expected)
         assert result["per_class"][name]["rows"] == rows[c]
-
-
-def test_ties_count_half_in_the_area_under_the_curve():
-    scores = np.round(PROBABILITIES, 1)
-    truth = np.eye(4)[Y]
-    value = ranking.roc_auc(Y, scores)(np.ones((1, 400)))[0]
-    assert value == pytest.approx(np.mean([oracle.roc_auc_score(truth[:, c], scores[:, c]) for c in range(4)]))
 
 
 @given(weights=st.lists(st.integers(0, 3), min_size=400, max_size=400))
