@@ -22,7 +22,7 @@ from training.fit import checkpoint, distributed
 from training.fit.distributed import World
 from training.learn import fit
 from training.pages import document, results
-from training.space import Space, is_range
+from training.space import Space, ends, is_range
 from training.task import Order, Progress, Task, alone, prepare
 
 STUDY = "search.sqlite"
@@ -56,8 +56,9 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     """Train with settings from `config.search.space` until there are as many trials, and write the best ones down.
 
     trials: 0 takes the number of the config. The tree-structured Parzen estimator proposes (Bergstra et al. 2011,
-    as optuna has it); from a quarter of the epochs on, a trial behind the median of the others is ended. Test rows
-    are not looked at. With `order.resume` the trials of the run folder count, and a stopped one goes on where it was.
+    as optuna has it); once there are five, a trial that is behind the median of the others after a quarter of its
+    epochs is ended. Test rows are not looked at. With `order.resume` the trials of the run folder count, and a
+    stopped one goes on where it was.
     Raises a UserError as `run.carry_out` does; StackError without optuna; CheckpointError if the run folder is of
     another search.
     """
@@ -66,6 +67,7 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     config = configuration.load(order.config_path, order.overrides)
     count = trials or config.search.trials
     space = dict(config.search.space) or usual(config)
+    _demand_rates(order, space)
     folder = order.run_folder or Path("runs") / f"{order.config_path.stem}-search"
     asked = replace(order, run_folder=folder)
     asked = replace(asked, again=f"{asked.words('search')} --trials {count} --resume")
@@ -134,6 +136,13 @@ def as_json(found: Search) -> str:
     """Return every trial as one JSON object on one line."""
     said = asdict(found) | {"run_folder": str(found.run_folder), "written": str(found.written)}
     return json.dumps(said, allow_nan=False)
+
+
+def _demand_rates(order: Order, space: Mapping[str, Space]) -> None:
+    """Raise ConfigError now if some trial would be refused: if a floor that is tried is above a peak that is."""
+    chosen = {"schedule.peak": 0, "schedule.floor": 1}
+    worst = {key: ends(space[key])[end] for key, end in chosen.items() if key in space}
+    configuration.load(order.config_path, {**(order.overrides or {}), **worst})
 
 
 def _try(optuna: Any, study: Any, task: Task, space: Mapping[str, Space]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from registry.errors import ConfigError
 
 SCALES = ("log", "linear")
+NOT_COMPARABLE = "optimizer.label_smoothing"  # the validation loss is measured with it
 Space = tuple[Any, ...]  # of one setting: low, high and a scale, or the values to choose from
 
 
@@ -16,7 +17,8 @@ def read(
     """Return the space by dotted key of a setting.
 
     place: for messages. sections: whose settings may be searched. check: returns a value that fits a setting
-    (field, value, dotted key), or raises. Raises ConfigError if a setting is unknown, or its list says nothing.
+    (field, value, dotted key), or raises. Raises ConfigError if a setting is unknown or not comparable, or if its
+    list says nothing.
     """
     found = {}
     for key, values in _leaves(value):
@@ -26,6 +28,11 @@ def read(
             raise ConfigError(
                 f"{place} names '{key}'; accepted are settings of {', '.join(sections)}, for example "
                 'schedule.peak = [1e-4, 1e-2, "log"]'
+            )
+        if key == NOT_COMPARABLE:
+            raise ConfigError(
+                f"{place} names '{key}'; the validation loss is measured with it, so trials that differ in it cannot "
+                "be compared: choose it in [optimizer]"
             )
         if not isinstance(values, list) or len(values) < 2:
             raise ConfigError(
@@ -39,6 +46,12 @@ def read(
 def is_range(values: Space) -> bool:
     """Return whether these are low, high and a scale."""
     return len(values) == 3 and values[2] in SCALES and not isinstance(values[0], str)
+
+
+def ends(values: Space) -> tuple[Any, Any]:
+    """Return the lowest and the highest of the values."""
+    tried = values[:2] if is_range(values) else values
+    return min(tried), max(tried)
 
 
 def _numbers(values: list[Any]) -> list[Any]:

@@ -32,7 +32,7 @@ trials = 3
 [search.space]
 schedule.peak = [1e-4, 1e-1, "log"]
 "model.width" = [4, 8, 16]
-"optimizer.label_smoothing" = [0.0, 0.1, "linear"]
+"model.dropout" = [0.0, 0.1, "linear"]
 """
 
 
@@ -73,7 +73,7 @@ def test_the_trials_stand_in_order_of_their_validation_loss_and_inside_the_space
     for trial in found.trials:
         assert 1e-4 <= trial.settings["schedule.peak"] <= 1e-1
         assert trial.settings["model.width"] in (4, 8, 16)
-        assert 0 <= trial.settings["optimizer.label_smoothing"] <= 0.1
+        assert 0 <= trial.settings["model.dropout"] <= 0.1
         assert trial.epochs == 3
 
 
@@ -169,6 +169,13 @@ def test_a_column_that_is_the_answer_stops_a_search_as_it_stops_training(tmp_pat
         searched(asked)
 
 
+def test_a_peak_that_would_fall_below_the_floor_is_refused_before_the_first_trial(tmp_path):
+    text = CONFIG + 'schedule.floor = [1e-5, 1e-3, "log"]\n'
+    with pytest.raises(ConfigError, match="'schedule.floor' is 0.001, above 'schedule.peak' 0.0001"):
+        searched(order(tmp_path, text))
+    assert not (tmp_path / "run").exists()
+
+
 def test_two_searches_do_not_share_a_folder(tmp_path):
     asked = order(tmp_path)
     with durable.locked(asked.run_folder / "run.lock"), pytest.raises(BusyError, match="another run is at work"):
@@ -198,6 +205,7 @@ def test_the_usual_space_fits_the_config_it_starts_from():
 @pytest.mark.parametrize(("text", "message"), [
     ('data.first_rows = [1, 9, "log"]', "names 'data.first_rows'; accepted are settings of augment, model"),
     ('schedule.peek = [1e-4, 1e-2, "log"]', "names 'schedule.peek'"),
+    ("optimizer.label_smoothing = [0.0, 0.1]", "trials that differ in it cannot be compared: choose it in .optimizer."),
     ("schedule.peak = 0.1", "accepted are .low, high, .log.."),
     ('schedule.peak = [1e-2, 1e-4, "log"]', "schedule.peak goes from 0.01 to 0.0001"),
     ('model.dropout = [0.0, 0.5, "log"]', "above 0 for log"),

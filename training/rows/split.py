@@ -49,7 +49,10 @@ def checked(table: Table, split: Split) -> Parts:
 
 
 def check(table: Table, parts: Parts) -> None:
-    """Raise DataError if a part is too small to judge anything by, or if a class has no training row."""
+    """Raise DataError if a part is too small to judge anything by, or if what is to be learnt is missing from one.
+
+    That is a class without a training row, test rows of one class only, or a number that never changes in a part.
+    """
     for name, rows in vars(parts).items():
         if len(rows) < FEWEST_ROWS[name]:
             raise DataError(
@@ -57,6 +60,7 @@ def check(table: Table, parts: Parts) -> None:
                 f"give more rows, cut large groups into smaller ones, or raise split.{name}"
             )
     if not table.classes:
+        _check_targets(table, parts)
         return
     absent = sorted(set(range(len(table.classes))) - set(table.y[parts.train].tolist()))
     if absent:
@@ -64,6 +68,15 @@ def check(table: Table, parts: Parts) -> None:
         raise DataError(f"data: no training row of class {names}; at least one per class is needed: give more rows")
     if len(np.unique(table.y[parts.test])) < 2:
         raise DataError("data: the test rows hold one class only; at least two are needed: change split.seed")
+
+
+def _check_targets(table: Table, parts: Parts) -> None:
+    for name, rows in vars(parts).items():
+        if np.ptp(table.y[rows]) == 0:
+            raise DataError(
+                f"data: the target is {table.y[rows][0]:g} in all {len(rows)} {name} rows; one that changes is needed: "
+                "give more rows, or change split.seed"
+            )
 
 
 def folds(unit: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -102,6 +102,16 @@ def test_a_class_without_a_training_row_is_refused(tmp_path):
         split.checked(table_of(tmp_path, x, y), Split())
 
 
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+def test_a_number_that_never_changes_in_a_part_is_refused(tmp_path, part):
+    x, y = np.arange(400.0)[:, None], np.arange(400.0)
+    y[getattr(split.deal(data.row_keys(x.astype(np.float32)), Split()), part)] = 7.5
+    np.savez(tmp_path / "rows.npz", x=x, y=y)
+    table = data.load(Data("npz", "rows.npz"), tmp_path, "regression")
+    with pytest.raises(DataError, match=rf"the target is 7.5 in all \d+ {part} rows; one that changes is needed"):
+        split.checked(table, Split())
+
+
 def test_label_noise_replaces_about_the_share_that_was_asked_for():
     y, key = np.arange(20_000) % 10, np.arange(20_000, dtype=np.uint64)
     noisy = split.noisy_labels(y, key, 0.5, 10)
