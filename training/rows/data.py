@@ -24,12 +24,12 @@ class Table:
     x:     uint8 or float32 (n, *shape); perhaps a memory map, so take rows, not the whole. Finite, but for NaN
            in the cells that `empty` names until they are `filled`.
     y:     int64 (n,), index into `classes`; in a regression float64 (n,), and `classes` is ().
-    names: of the columns; () unless a row is a vector.  digest: SHA-256 of every field as it was loaded, but `skipped`.
+    names: of the columns; () unless a row is a vector.  digest: SHA-256 of the fields as loaded, but the last two.
     key:   uint64 (n,), hash of the row alone.           unit: uint64 (n,), hash of the group, else `key`.
     categories, fills: see InputSpec.                    slices: per column of text or numbers, text (n,).
     empty: per column that had empty cells, bool (n,).
     time:  float64 (n,) or None.                         given_test: bool (n,), rows of a given test set, or None.
-    skipped: what could not be read, "place: reason".
+    skipped: what could not be read, "place: reason".    kept: see Raw.
     """
 
     x: np.ndarray
@@ -44,8 +44,9 @@ class Table:
     slices: Mapping[str, np.ndarray] = field(default_factory=dict)
     time: np.ndarray | None = None
     given_test: np.ndarray | None = None
-    skipped: tuple[str, ...] = ()
     empty: Mapping[str, np.ndarray] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    kept: np.ndarray | None = None
 
     @property
     def task(self) -> str:
@@ -154,8 +155,8 @@ def _table(raw: Raw, task: str) -> Table:
     unit = _hashes(of_group, (g.encode() for g in raw.group), len(raw.group)) if raw.group else key
     table = Table(
         rows, y, names, classes, key, unit, "", raw.categories, {},
-        {name: np.array(values) for name, values in raw.slices.items()}, raw.time, raw.given_test, raw.skipped,
-        {name: np.isnan(rows[:, names.index(name)]) for name in raw.gaps},
+        {name: np.array(values) for name, values in raw.slices.items()}, raw.time, raw.given_test,
+        {name: np.isnan(rows[:, names.index(name)]) for name in raw.gaps}, raw.skipped, raw.kept,
     )  # fmt: skip
     return replace(table, digest=_digest(table, raw.digest))
 

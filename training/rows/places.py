@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 
 import numpy as np
@@ -42,18 +42,24 @@ def finder(config: Config, folder: Path, table: Table) -> Place:
 
 
 def _place(data: Data, path: Path, table: Table) -> Place:
-    rows = len(table.y)
     if data.source == "images":
         broken = {entry.split(": ", 1)[0] for entry in table.skipped}
         names = [image.name for image in images.find(path) if image.name not in broken]
-        if len(names) == rows or data.first_rows:
+        if len(names) == len(table.y) or data.first_rows:
             return lambda row: names[row]
-    if data.source == "csv" and not table.skipped:
-        if _one_line_each(path, rows):
-            return lambda row: f"line {row + 2}"
+    kept = _kept(table)
+    in_file = np.flatnonzero(kept)
+    if data.source == "csv":
+        if _one_line_each(path, len(kept)):
+            return lambda row: f"line {in_file[row] + 2}"
         opened = tabular.open_rows(path, data.source)
-        return lambda row: opened.place(row)
-    return lambda row: f"row {row} (from 0)"
+        return lambda row: opened.place(int(in_file[row]))
+    return lambda row: f"row {in_file[row]} (from 0)"
+
+
+def _kept(table: Table) -> np.ndarray:
+    """Return which of the rows that were read are in the table, bool."""
+    return np.ones(len(table.y), dtype=bool) if table.kept is None else table.kept
 
 
 def _one_line_each(path: Path, rows: int) -> bool:
@@ -63,13 +69,12 @@ def _one_line_each(path: Path, rows: int) -> bool:
 
 
 def _ids(data: Data, folder: Path, table: Table) -> np.ndarray | None:
-    """Return the column data.id, or None if there is none or rows of the file were left out."""
-    if not data.id or table.skipped or data.source not in ("csv", "parquet"):
+    """Return the column data.id, or None if there is none."""
+    if not data.id or data.source not in ("csv", "parquet"):
         return None
-    rows = tabular.open_rows(folder / data.path, data.source)
-    cells = [str(cell) for batch in rows.batches({data.id}) for cell in batch(data.id, True)][: len(table.y)]
-    if len(cells) != len(table.y):
-        return None
+    rows, kept = tabular.open_rows(folder / data.path, data.source), _kept(table)
+    read = (str(cell) for batch in rows.batches({data.id}) for cell in batch(data.id, True))
+    cells = list(compress(read, kept))
     if all(cell.isdecimal() for cell in cells):
         return np.array(cells, dtype=np.float64)
     return np.unique(cells, return_inverse=True)[1].astype(np.float64)

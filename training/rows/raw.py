@@ -15,6 +15,7 @@ class Raw:
     categories: per column of text its values; x holds the index. gaps: columns with empty cells, which
     are NaN in x. time: float64 (n,), Unix seconds or any rising number.
     given_test: bool (n,), rows of a test set that came as such. skipped: "place: reason" of what was left out.
+    kept: bool (rows of the file,), which of them are here; None: all.
     digest: SHA-256 of the bytes of x if the reader knows it already.
     """
 
@@ -30,4 +31,5 @@ class Raw:
     time: np.ndarray | None = None
     given_test: np.ndarray | None = None
     skipped: tuple[str, ...] = ()
+    kept: np.ndarray | None = None
     digest: str = ""

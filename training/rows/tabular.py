@@ -65,7 +65,7 @@ def read(path: Path, data: Data, task: str) -> Raw:
     rows = open_rows(path, data.source)
     _check_columns(path, rows, data)
     found = _read(path, rows, _readers(rows.columns, data, task), data.first_rows)
-    found, skipped = _without_gaps(path, rows, found, data.missing)
+    found, skipped, kept = _without_gaps(path, rows, found, data.missing)
     learnt = {name: column for (role, name), column in found.items() if role == "learnt"}
     labels = found["target", data.target]
     return Raw(
@@ -75,7 +75,7 @@ def read(path: Path, data: Data, task: str) -> Raw:
         gaps=tuple(name for name, column in learnt.items() if column.empty.any()),
         slices={name: _slices(path, name, column) for (role, name), column in found.items() if role == "slices"},
         time=found["time", data.time].values if data.time else None,
-        skipped=skipped,
+        skipped=skipped, kept=kept,
     )  # fmt: skip
 
 
@@ -147,8 +147,8 @@ def _finished(path: Path, place: Place, reader: Column) -> _Found:
 
 def _without_gaps(
     path: Path, rows: Rows, found: dict[Place, _Found], missing: str
-) -> tuple[dict[Place, _Found], tuple[str, ...]]:
-    """Return the columns without the rows that must go, and what was left out; raises DataError if none may."""
+) -> tuple[dict[Place, _Found], tuple[str, ...], np.ndarray | None]:
+    """Return the columns without the rows that must go, what was left out, and Raw.kept; DataError if none may."""
     empty = {place: column.empty for place, column in found.items() if place[0] != "slices"}
     empty = {place: where for place, where in empty.items() if where.any()}
     if empty and missing == "stop":
@@ -156,7 +156,7 @@ def _without_gaps(
     if missing == "fill":
         empty = {(role, name): where for (role, name), where in empty.items() if role != "learnt"}
     if not empty:
-        return found, ()
+        return found, (), None
     gone = np.any(list(empty.values()), axis=0)
     if gone.all():
         raise DataError(f"{path}: every row has an empty cell; {_count(empty)}; fill them or drop columns")
@@ -165,7 +165,7 @@ def _without_gaps(
     for (role, name), column in left.items():
         if role == "learnt" and column.empty.all():
             raise DataError(f"{path}: column '{name}' is empty in every row that is left; name it in data.drop. {said}")
-    return left, (said,)
+    return left, (said,), ~gone
 
 
 def _refuse_gaps(path: Path, rows: Rows, empty: Mapping[Place, np.ndarray]) -> None:

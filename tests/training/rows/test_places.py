@@ -34,9 +34,12 @@ def test_the_line_is_right_also_where_the_first_rows_alone_are_read(tmp_path):
     assert outside.place(2) == "line 4" and len(outside.ids) == 3
 
 
-def test_a_row_of_a_file_with_rows_left_out_is_told_by_its_number(tmp_path):
-    outside, table = place_of(tmp_path, "a,id,y\n1,p,no\n,q,yes\n3,r,yes\n", missing="drop_rows")
-    assert len(table.y) == 2 and outside.place(1) == "row 1 (from 0)" and outside.ids is None
+def test_a_row_after_rows_that_were_left_out_is_told_by_its_own_line(tmp_path):
+    for blank, line in (("", "line 5"), ("\n", "line 6")):
+        text = f"a,id,y\n1,40,no\n{blank},50,yes\n3,60,no\n4,70,yes\n5,80,yes\n"
+        outside, table = place_of(tmp_path, text, missing="drop_rows", first_rows=4)
+        assert len(table.y) == 3 and outside.place(2) == line
+        assert outside.ids.tolist() == [40, 60, 70]
 
 
 def test_ids_are_numbers_or_the_order_of_the_alphabet(tmp_path):
