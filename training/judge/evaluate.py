@@ -40,11 +40,10 @@ def headline(
 ) -> dict[str, Interval]:
     """Return each of HEADLINES with its interval; threshold: see `functions`."""
     wanted = functions(y, probabilities, threshold)
-    drawn = {name: metric for name, metric in wanted.items() if name != "accuracy"}
+    drawn = bootstrap({name: metric for name, metric in wanted.items() if name != "accuracy"}, len(y), seed)
+    drawn["balanced_accuracy"] = _no_surer(drawn["balanced_accuracy"], np.bincount(y))
     right = int((decide(probabilities, threshold) == y).sum())
-    return {
-        "accuracy": share(right, len(y)), **bootstrap(drawn, len(y), seed), "roc_auc": ranking.area(y, probabilities),
-    }  # fmt: skip
+    return {"accuracy": share(right, len(y)), **drawn, "roc_auc": ranking.area(y, probabilities)}
 
 
 def values(y: np.ndarray, probabilities: np.ndarray, threshold: float | None = None) -> dict[str, float]:
@@ -89,6 +88,15 @@ def per_class(y: np.ndarray, predicted: np.ndarray, classes: tuple[str, ...]) ->
             "f1": {end: 2 * j / (1 + j) for end, j in share(hit, of + said - hit).items()},
         }  # fmt: skip
     return table
+
+
+def _no_surer(found: Interval, rows: np.ndarray) -> Interval:
+    # A resample makes no mistake that no row made. So never narrower than Wilson's interval, for as many rows as a
+    # mean of recalls over these `rows` of each class has the spread of, were all classes recalled alike.
+    present = rows[rows > 0]
+    even = len(present) ** 2 / float((1 / present).sum())
+    least = share(found["value"] * even, even)
+    return found | {"lower": min(found["lower"], least["lower"]), "upper": max(found["upper"], least["upper"])}
 
 
 def confusion_matrix(y: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -51,7 +51,7 @@ def at_once(wanted: Mapping[str, Metric], rows: int) -> dict[str, float]:
     return {name: float(metric(np.ones((1, rows)))[0]) for name, metric in wanted.items()}
 
 
-def share(right: int, rows: int) -> Interval:
+def share(right: float, rows: float) -> Interval:
     """Return the share of right answers with its Wilson (1927) score interval; of no rows 0, which may be up to 1."""
     if not rows:
         return _interval(0, 0, 1)

@@ -52,6 +52,21 @@ def test_the_table_of_classes_and_the_confusion_matrix_agree_with_scikit_learn()
         assert result["per_class"][name]["rows"] == rows[c]
 
 
+def test_balanced_accuracy_without_a_mistake_is_as_sure_as_its_rows_allow():
+    even, rare = np.arange(120) % 2, (np.arange(120) >= 110).astype(np.int64)
+    for y, rows in ((even, 120), (rare, 4 / (1 / 110 + 1 / 10))):
+        assert evaluate.headline(y, np.eye(2)[y])["balanced_accuracy"] == pytest.approx(intervals.share(rows, rows))
+
+
+def test_the_interval_of_balanced_accuracy_holds_the_truth_where_a_class_is_rare():
+    draw, y, held = np.random.default_rng(3), (np.arange(120) >= 110).astype(np.int64), 0
+    for seed in range(100):
+        said = np.where(draw.random(120) < np.where(y == 1, 0.9, 0.999), y, 1 - y)
+        found = evaluate.headline(y, 0.8 * np.eye(2)[said] + 0.1, seed=seed)["balanced_accuracy"]
+        held += found["lower"] <= (0.9 + 0.999) / 2 <= found["upper"]
+    assert held >= 88  # resampled rows alone: 65
+
+
 @given(weights=st.lists(st.integers(0, 3), min_size=400, max_size=400))
 @settings(max_examples=25)
 def test_a_weighted_metric_is_the_metric_of_the_repeated_rows(weights):
