@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from registry.errors import ConfigError
 from registry.release import InputSpec
-from training.config import Model
+from training.config import MODEL_KINDS, Model
 from training.fit.resnet import resnet
 from training.rows.data import Moments
 from training.rows.encoding import Encoder
@@ -163,8 +163,8 @@ def _imported(kind: str, folder: Path) -> Callable[[tuple[int, ...], int], nn.Mo
         made: Callable[[tuple[int, ...], int], nn.Module] = getattr(importlib.import_module(name), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
-            f"model.kind: {kind!r} cannot be imported: {error}; accepted are mlp, cnn or module:function, "
-            f"with the module installed or in {folder}"
+            f"model.kind: {kind!r} cannot be imported: {error}; accepted are {', '.join(MODEL_KINDS)} or "
+            f"module:function, with the module installed or in {folder}"
         ) from error
     finally:
         sys.path.remove(str(folder))
