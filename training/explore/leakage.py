@@ -19,7 +19,7 @@ STEPS = 1024
 COARSER = 4  # each resolution has this many times fewer steps than the one before; the best one counts
 FEWEST_ROWS = 8  # of a class in each half: fewer can be told apart by chance
 FEWEST_REGRESSION = 30
-_CHUNK_COLUMNS = 64
+_MOST_CELLS = 2**22  # counted at a time, of columns, halves, steps and classes
 
 
 def scores(table: Table, rows: np.ndarray) -> np.ndarray:
@@ -43,7 +43,7 @@ def of_columns(x: np.ndarray, y: np.ndarray, half: np.ndarray, classes: int) -> 
         return np.full(x.shape[1], np.nan)
     chosen = np.isin(y, kept)
     y, half = np.searchsorted(kept, y[chosen]), half[chosen]
-    return np.concatenate([_votes(steps, y, half, len(kept)) for steps in _stepped(x[chosen])])
+    return np.concatenate([_votes(steps, y, half, len(kept)) for steps in _stepped(x[chosen], len(kept))])
 
 
 def sample(table: Table, rows: np.ndarray) -> np.ndarray:
@@ -77,10 +77,11 @@ def halves(table: Table, rows: np.ndarray) -> np.ndarray:
     return half
 
 
-def _stepped(x: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield x as steps in [0, STEPS), int64 (n, columns), a few columns at a time."""
-    for start in range(0, x.shape[1], _CHUNK_COLUMNS):
-        part = x[:, start : start + _CHUNK_COLUMNS]
+def _stepped(x: np.ndarray, classes: int) -> Iterator[np.ndarray]:
+    """Yield x as steps in [0, STEPS), int64 (n, columns), as many columns at a time as memory is meant for."""
+    count = max(1, min(64, _MOST_CELLS // (2 * STEPS * classes)))
+    for start in range(0, x.shape[1], count):
+        part = x[:, start : start + count]
         if x.dtype == np.uint8:
             yield part.astype(np.int64) * (STEPS // 256)
         else:
@@ -131,7 +132,7 @@ def _regression(x: np.ndarray, y: np.ndarray, half: np.ndarray) -> np.ndarray:
     ranks = _steps(y).astype(np.float64)
     straight = _squared_correlation(x.astype(np.float64), y)
     found = []
-    for steps in _stepped(x):
+    for steps in _stepped(x, 1):
         ordered = _squared_correlation(steps.astype(np.float64), ranks)
         found.append(np.maximum(ordered, _means(steps, y, half)))
     best: np.ndarray = np.maximum(np.concatenate(found), straight)

@@ -1,6 +1,7 @@
 """What training demands of its data, on real rows with planted faults and on rows without any."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,20 @@ def test_columns_of_chance_are_never_taken_for_a_leak_also_with_few_rows_and_rar
         table = table_of(g.normal(size=(400, 200)), y)
         scores = leakage.scores(table, np.arange(400))
         assert np.nanmax(scores, initial=0) < 0.9
+
+
+def test_a_thousand_classes_take_little_memory_and_score_as_column_by_column():
+    drawn = np.random.default_rng(0)
+    x, y = drawn.normal(size=(20_000, 20)).astype(np.float32), drawn.integers(0, 1000, 20_000)
+    half = drawn.integers(0, 2, 20_000)
+    tracemalloc.start()
+    found = leakage.of_columns(x, y, half, 1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * 2**20
+    assert np.array_equal(
+        found, np.concatenate([leakage.of_columns(x[:, c : c + 1], y, half, 1000) for c in range(20)])
+    )
 
 
 def test_a_target_that_never_changes_in_one_half_gives_no_score():
