@@ -43,9 +43,10 @@ def fit(task: Task, world: World, follow: Follow = lambda entry: None) -> Traine
     fitted = loop.fit(config, model, train_rows, validation, run)
     if isinstance(model, models.Regressor):
         return Trained(model, fitted)
-    _, logits = models.predict(model, validation.x)
-    model.temperature.fill_(calibration.temperature(logits, validation.y))
-    probabilities, _ = models.predict(model, validation.x)
+    with loop.reproducible(config.loop.threads):  # the temperature is part of the exported file, to the bit
+        _, logits = models.predict(model, validation.x)
+        model.temperature.fill_(calibration.temperature(logits, validation.y))
+        probabilities, _ = models.predict(model, validation.x)
     cut = threshold.choose(config.evaluate.threshold, validation.y, probabilities)
     return Trained(model, fitted, float(model.temperature), cut)
 
