@@ -2,6 +2,7 @@
 
 import io
 import random
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def load(path: Path, settings: dict[str, Any]) -> State:
     than `settings`; the message lists the keys that differ.
     """
     try:
+        with zipfile.ZipFile(path) as packed:
+            if damaged := packed.testzip():  # which PyTorch does not look at
+                raise zipfile.BadZipFile(f"{damaged} is not what was written")
         content = torch.load(path, map_location="cpu", weights_only=True)
         torch_rng, python_rng, cuda_rng = (content.pop(f"{kind}_rng") for kind in ("torch", "python", "cuda"))
         state = State(**content)

@@ -1,5 +1,6 @@
 import pickle
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,23 @@ def test_a_truncated_file_is_refused(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match="cannot be read.*train without --resume"):
         checkpoint.load(path, {"seed": 0})
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
+    path, drawn, refused = tmp_path / "last.pt", random.Random(0), 0
+    checkpoint.save(path, whole := replace(state(), model={"weight": torch.randn(100, 50)}))
+    content = path.read_bytes()
+    for _ in range(100):
+        flipped = bytearray(content)
+        flipped[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
+        path.write_bytes(flipped)
+        try:
+            loaded = checkpoint.load(path, {"seed": 0})
+        except CheckpointError:
+            refused += 1
+        else:
+            assert torch.equal(loaded.model["weight"], whole.model["weight"])
+    assert refused > 80
 
 
 def test_a_file_that_would_run_code_is_refused_and_runs_nothing(tmp_path):
