@@ -38,7 +38,7 @@ test: setup
 proof: setup
 	@mkdir -p benchmarks/results
 	@{ date -u +%FT%TZ; uname -srm; echo "$$(nproc) cores"; echo "pytest -m proof"; } > $(PROOF)
-	$(BIN)/python -m pytest -m proof -q --durations=0 2>&1 | tee -a $(PROOF)
+	$(BIN)/python -m pytest -m proof -q -s --durations=0 2>&1 | tee -a $(PROOF)
 	$(BIN)/python -m benchmarks.run
 
 lint: setup
