@@ -10,6 +10,7 @@ SHELL := /bin/bash
 .PHONY: help setup programs demo test proof lint dashboards clean
 
 help:
+	@echo "make setup        .venv with pinned versions, and the Debian packages (the others call it)"
 	@echo "make demo         set up, then run the whole house on real data (KEEP=1 leaves it running)"
 	@echo "make test         set up, then run the tests"
 	@echo "make proof        the slow proofs: long loops and benchmarks, results in benchmarks/results"

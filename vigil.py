@@ -85,6 +85,9 @@ def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
     if options.model:
         os.environ["VIGIL_MODEL"] = options.model
+    for name in ("BENTOML_HOME", "VIGIL_LOG", "VIGIL_REQUIRE_SIGNATURE"):  # the service runs in another folder
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).absolute())
     _demand_free_port(options.host, options.port)
     bentoml = [sys.executable, "-m", "bentoml", "serve", "service:Vigil", "--working-dir", str(HERE)]
     os.execv(sys.executable, [*bentoml, "--host", options.host, "--port", str(options.port)])

@@ -48,7 +48,9 @@ def size(count: int) -> str:
 
 
 def history(state: Aliases) -> str:
-    """Return one line per change, oldest first."""
+    """Return one line per change, oldest first; a sentence if there is none."""
+    if not state.history:
+        return f"{state.model}: never promoted; `vigil models` lists what could be"
     return "\n".join(
         f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(change.time_s))}  {change.action:8}  {change.to_version}  "
         f"{change.who}: {change.why}" + ("  (forced)" if change.forced else "")

@@ -111,7 +111,9 @@ class Host:
             await self._try(f"{wanted.model}:{pin.version}", pin)
 
     def _wanted(self) -> Aliases:
-        model = self._settings.model or aliases.only_model()
+        # Once live, it stays with its model: another one that gets a champion in the store is none of its business.
+        live = self._live.release.name if self._live else ""
+        model = self._settings.model or live or aliases.only_model()
         wanted = aliases.read(model)
         if wanted.champion is None:
             raise AliasError(f'{model}: has no champion; promote a release: vigil promote TAG --why "..."')

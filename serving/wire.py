@@ -162,7 +162,9 @@ def _coded(given: list[Any], spec: InputSpec) -> list[Any]:
 
 
 def _code(value: Any, codes: dict[str, float], row: int, column: str) -> float:
-    text = str(value) if type(value) is int else value  # a code such as 404 may be sent as a number; true may not
+    text = value
+    if type(value) in (bool, int):  # a code such as 404 may be sent as a number, the text "true" as true
+        text = json.dumps(value)
     if not isinstance(text, str) or text not in codes:
         found = _shown(value) if isinstance(value, str) else _kind(value)
         _refuse("rows", row, f"must be one of {_some(codes)}, found {found}", "unknown_category", f"['{column}']")
@@ -178,11 +180,11 @@ def _array(given: list[Any], body: bytes, spec: InputSpec) -> np.ndarray:
     suspect = values.dtype.kind not in "iuf" or b"true" in body or b"false" in body
     if suspect or values.shape[1:] != spec.shape:
         for i, row in enumerate(given):
-            _check(row, spec.shape, i, "")
+            _check(row, spec.shape, i, "", spec.columns)
     return _cast(values, spec)
 
 
-def _check(value: Any, shape: tuple[int, ...], row: int, place: str) -> None:
+def _check(value: Any, shape: tuple[int, ...], row: int, place: str, columns: tuple[str, ...] = ()) -> None:
     if not shape:
         if isinstance(value, bool) or not isinstance(value, int | float):
             _refuse("rows", row, f"must be a number, found {_kind(value)}", "dtype", place)
@@ -194,7 +196,7 @@ def _check(value: Any, shape: tuple[int, ...], row: int, place: str) -> None:
     if len(value) != shape[0]:
         _refuse("rows", row, f"must hold {shape[0]} values, found {len(value)}", "shape", place)
     for i, inner in enumerate(value):
-        _check(inner, shape[1:], row, f"{place}[{i}]")
+        _check(inner, shape[1:], row, f"['{columns[i]}']" if columns else f"{place}[{i}]")
 
 
 def _cast(values: np.ndarray, spec: InputSpec) -> np.ndarray:

@@ -273,6 +273,19 @@ def test_without_a_champion_it_says_so_and_is_ready_once_there_is_one(
     assert service.metric("vigil_model_target_info", version=whole.version) == 1
 
 
+def test_a_service_stays_with_its_model_when_another_one_gets_a_champion(
+    home, start_service, eventually, monkeypatch, publish
+):
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    aliases.promote(publish("tiny", seed=0).tag, "first")
+    service = start_service(home)
+    eventually("ready", lambda: service.call("/readyz")[0] == 200)
+    aliases.promote(publish("other", seed=3).tag, "a second model in the store")
+    second = publish("tiny", seed=1, created="2026-11-24T12:00:00Z")
+    aliases.promote(second.tag, "newer", force=True)
+    eventually("followed", lambda: service.call("/v1/model")[1]["version"] == second.version)
+
+
 def test_cuda_that_is_not_there_makes_the_service_not_ready(home, start_service, eventually, monkeypatch, publish):
     monkeypatch.setenv("BENTOML_HOME", str(home))
     aliases.promote(publish().tag, "first")

@@ -13,10 +13,12 @@ from registry.release import MODEL
 from training import config as configuration
 from training.fit import distributed, follow, loop, step
 from training.fit.distributed import World
-from training.learn import Trained, fit, fit_baselines
+from training.learn import Follow, Trained, fit, fit_baselines
 from training.outcome import Outcome
 from training.publish import make_variants, publish, write_model
 from training.task import Order, Progress, Task, alone, prepare
+
+SAY_EVERY_S = 15.0
 
 
 def train(
@@ -77,9 +79,23 @@ def _learn(order: Order, say: Progress) -> tuple[Task, dict[str, np.ndarray], Tr
         simple = fit_baselines(task)
         say(f"baselines: {', '.join(simple)}")
         with follow.followers(task.config, order.folder, order.resume) as tell:
-            trained = fit(task, world, tell)
+            trained = fit(task, world, _telling(tell, task.config.loop.epochs, say))
         say(f"training: {len(trained.fit.history)} epochs, kept epoch {trained.fit.best_epoch}")
     return task, simple, trained
+
+
+def _telling(tell: Follow, epochs: int, say: Progress) -> Follow:
+    """Return `tell` that also says how far training is, at most once in SAY_EVERY_S."""
+    said = time.monotonic()
+
+    def told(entry: dict[str, float]) -> None:
+        nonlocal said
+        tell(entry)
+        if time.monotonic() - said > SAY_EVERY_S:
+            said = time.monotonic()
+            say(f"epoch {int(entry['epoch']) + 1} of {epochs}: validation loss {entry['validation_loss']:.4g}")
+
+    return told
 
 
 def _joined(order: Order) -> AbstractContextManager[World]:

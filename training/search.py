@@ -32,8 +32,11 @@ DIGITS = 4  # of a number that is tried: what is written is what was tried
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. settings: what was tried, by dotted key. loss: its lowest validation loss, None if it was ended
-    early: it was behind the median of the others at the same epoch, or its loss was not finite."""
+    """One training. number: from 1, in the order of the search. settings: what was tried, by dotted key.
+
+    loss: its lowest validation loss; None if it was ended early, behind the median of the others at the same
+    epoch, or not finite.
+    """
 
     number: int
     settings: dict[str, Any]
@@ -213,7 +216,7 @@ def _finished(optuna: Any, study: Any) -> list[Any]:
 def _trial(found: Any) -> Trial:
     complete = found.state.name == "COMPLETE" and math.isfinite(found.value)
     epochs = found.user_attrs.get("epochs", len(found.intermediate_values))
-    return Trial(found.number, found.user_attrs["settings"], float(found.value) if complete else None, epochs)
+    return Trial(found.number + 1, found.user_attrs["settings"], float(found.value) if complete else None, epochs)
 
 
 def _told(found: Any) -> str:

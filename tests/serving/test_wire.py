@@ -68,7 +68,7 @@ def test_what_is_wrong_is_named_by_field_and_row(sent, message, reason):
     [
         ({"age": 1, "height": 2}, "rows[0]: column 'weight' is missing", "missing"),
         ({"age": 1, "height": 2, "wieght": 3}, "unknown column 'wieght'; this model has age, height", "unknown_column"),
-        ({"age": 1, "height": 2, "weight": "3"}, "rows[0][2]: must be a number, found a string", "dtype"),
+        ({"age": 1, "height": 2, "weight": "3"}, "rows[0]['weight']: must be a number, found a string", "dtype"),
         ([1, 2], "rows[0]: must hold 3 values, found 2", "shape"),
         ([1, 2, 1e300], "rows[0]['weight']: must be a finite float32, found inf", "non_finite"),
         ([1, float("nan"), 3], "rows[0]['height']: must be a finite float32, found nan", "non_finite"),
@@ -136,7 +136,7 @@ def test_text_becomes_the_index_of_its_value_and_an_empty_cell_its_fill(row, exp
         ([1, ["Oslo"], "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found a list", "unknown_category"),
         ([1, None, "gas"], "rows[0]['city']: must be one of Bern, Oslo, Rome, found null", "unknown_category"),
         ({"area": 1, "heating": "gas"}, "rows[0]: column 'city' is missing", "missing"),
-        (["Oslo", "Oslo", "gas"], "rows[0][0]: must be a number, found a string", "dtype"),
+        (["Oslo", "Oslo", "gas"], "rows[0]['area']: must be a number, found a string", "dtype"),
         ([1, "Oslo"], "rows[0]: must hold 3 values, found 2", "shape"),
         ([float("nan"), "Oslo", "gas"], "rows[0]['area']: must be a finite float32, found nan", "non_finite"),
         ("Oslo", "rows[0]: must be a list of 3, found a string", "shape"),
@@ -156,8 +156,13 @@ def test_a_code_may_be_sent_as_a_whole_number_which_is_never_taken_for_an_index(
             wire.decode_predict(body([[wrong]]), spec)
 
 
+def test_a_column_of_true_and_false_takes_them_as_json_has_them():
+    spec = InputSpec("float32", (1,), ("garage",), {"garage": ("false", "true")})
+    assert wire.decode_predict(body([[True], ["true"], [False]]), spec).rows.tolist() == [[1], [1], [0]]
+
+
 def test_null_in_a_column_without_a_fill_is_refused():
-    with pytest.raises(RequestError, match=r"rows\[0\]\[1\]: must be a number, found null"):
+    with pytest.raises(RequestError, match=r"rows\[0\]\['\w+'\]: must be a number, found null"):
         wire.decode_predict(body([[1, None, 3]]), TABLE)
 
 

@@ -61,6 +61,17 @@ def test_the_release_holds_its_five_files_and_every_fact_of_the_run(digits):
     assert manifest.code["command"].startswith(f"vigil train {EXAMPLES / 'digits.toml'} --run-folder ")
 
 
+def test_a_long_training_says_how_far_it_is(monkeypatch):
+    lines, told = [], []
+    tell = run._telling(told.append, 40, lines.append)
+    entry = {"epoch": 4.0, "validation_loss": 0.25}
+    tell(entry)
+    assert (lines, told) == ([], [entry])
+    monkeypatch.setattr(run, "SAY_EVERY_S", 0.0)
+    tell(entry)
+    assert lines == ["epoch 5 of 40: validation loss 0.25"]
+
+
 def test_test_rows_too_few_for_the_drift_reference_are_refused_before_training(tmp_path):
     folder = tmp_path / "run"
     order = Order(EXAMPLES / "digits.toml", folder, overrides={"reference.bins": 16, "data.first_rows": 120})

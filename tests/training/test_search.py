@@ -68,7 +68,7 @@ def test_the_trials_stand_in_order_of_their_validation_loss_and_inside_the_space
     found, lines = done
     losses = [trial.loss for trial in found.trials]
     assert losses == sorted(losses)
-    assert sorted(trial.number for trial in found.trials) == [0, 1, 2]
+    assert sorted(trial.number for trial in found.trials) == [1, 2, 3]
     assert len(lines) == 3
     for trial in found.trials:
         assert 1e-4 <= trial.settings["schedule.peak"] <= 1e-1
@@ -110,7 +110,7 @@ def test_a_finished_search_that_is_resumed_only_adds_what_is_missing(tmp_path):
     first, _ = searched(asked, 1)
     more, lines = searched(Order(asked.config_path, asked.run_folder, resume=True), 2)
     assert len(lines) == 1
-    assert {t.number: t.loss for t in more.trials}[0] == first.trials[0].loss
+    assert {t.number: t.loss for t in more.trials}[1] == first.trials[0].loss
     assert len({str(t.settings) for t in more.trials}) == 2
 
 
@@ -157,7 +157,7 @@ def test_a_trial_killed_before_it_began_leaves_the_folder_of_the_one_before_alon
     begun = optuna.load_study(study_name="search", storage=storage).ask()  # as far as a killed process came
     begun.suggest_float("schedule.peak", 1e-4, 1e-1, log=True)
     found, _ = searched(Order(asked.config_path, asked.run_folder, resume=True), 2)
-    assert [trial.number for trial in sorted(found.trials, key=lambda one: one.number)] == [0, 2]
+    assert [trial.number for trial in sorted(found.trials, key=lambda one: one.number)] == [1, 3]
     assert found.trials[0].settings != found.trials[1].settings
 
 

@@ -98,7 +98,10 @@ def _classification(config: Config, answered: Answered) -> tuple[dict[str, Any],
     metrics["calibration"] = calibration.compared(y, answered.model, answered.temperature)
     if cut is not None:
         metrics["threshold"] = threshold.report(config.evaluate.threshold, y, answered.model, cut)
-    return metrics, {name: evaluate.headline(y, p, cut) for name, p in answered.baselines.items()}
+    simplest = SIMPLEST["classification"]  # it answers one class whatever is cut where
+    return metrics, {
+        name: evaluate.headline(y, p, None if name == simplest else cut) for name, p in answered.baselines.items()
+    }
 
 
 def _judged(answered: Answered, tolerance: float | None) -> slices.Judged:

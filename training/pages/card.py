@@ -101,6 +101,8 @@ def _of_numbers(draft: Draft) -> list[str]:
 
 def _glance(facts: Facts) -> Table:
     draft, share = facts.draft, results.share_name(facts.draft.task)
+    tolerance = draft.quality.get("tolerance")
+    margin = f"{draft.gate['margin']:g}" if draft.classes else f"{draft.gate['margin']:.1%} of its mean absolute error"
     promoted = "holds against the baselines" if draft.gate["beats_baselines"] else "does not hold against the baselines"
     rows = [
         ("model", draft.name), ("created", draft.created), ("task", draft.task),
@@ -108,8 +110,9 @@ def _glance(facts: Facts) -> Table:
         *((f"the same, {name} baseline", interval(found[share])) for name, found in draft.baselines.items()),
         *([] if draft.threshold is None else [(f"says {draft.classes[1]}", f"from {draft.threshold:.4f} on")]),
         ("verdict", promoted),
-        ("promotion", f"refused if worse than the champion by more than {draft.gate['margin']:g} at "
+        ("promotion", f"refused if worse than the champion by more than {margin} at "
                       f"{draft.gate['confidence']:.0%} confidence"),
+        *([] if tolerance is None else [("a right answer", f"one within {number(tolerance)} of the truth")]),
         ("someone is paged below", f"{number(draft.quality['floor'])} ({draft.quality['source']})"),
         ("ONNX against PyTorch", f"within {draft.parity['max_difference']:.2g}"),
     ]  # fmt: skip
@@ -129,9 +132,9 @@ def _data(draft: Draft) -> tuple[Block, ...]:
     for column, values in spec.categories.items():
         rows.append((f"values of {column}", _some(values)))
     if spec.fills:
-        rows.append(
-            ("put into empty cells", ", ".join(f"{name}: {number(value)}" for name, value in spec.fills.items()))
-        )
+        told = {name: spec.categories[name][int(v)] if name in spec.categories else number(v)
+                for name, v in spec.fills.items()}  # fmt: skip
+        rows.append(("put into empty cells", ", ".join(f"{name}: {value}" for name, value in told.items())))
     if draft.classes:
         rows.append(("classes", _some(draft.classes, 40)))
         rows.append(("labels replaced at random", f"{data['label_noise']:.0%}"))

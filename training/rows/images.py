@@ -59,7 +59,9 @@ def find(root: Path) -> list[File]:
     Raises DataError if there is none, if one lies in no class folder, or if folders lie beside train and test.
     """
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; data.path is relative to the folder of the TOML file")
+        raise DataError(
+            f"{root}: no such folder; a path in the TOML file starts at its folder, one after --data at yours"
+        )
     found = dict(sorted(_walk(root, "")))
     tops = {name.split("/")[0] for name in found}
     parted = "train" in tops and tops <= PARTS

@@ -21,7 +21,9 @@ def read(data: Data, folder: Path, task: str) -> Raw:
     if data.source == "images":
         return images.read(path, data)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; data.path is relative to the folder of the TOML file")
+        raise DataError(
+            f"{path}: no such file; a path in the TOML file starts at its folder, one after --data at yours"
+        )
     return _npz(path) if data.source == "npz" else tabular.read(path, data, task)
 
 

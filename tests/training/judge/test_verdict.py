@@ -138,7 +138,7 @@ def test_a_threshold_decides_accuracy_classes_and_slices_alike_and_for_the_basel
     y = Y % 2
     p = np.where(y == 1, 0.4, 0.1) + np.linspace(0, 0.05, ROWS)
     model, site = np.stack([1 - p, p], axis=1), np.where(np.arange(ROWS) < 200, "here", "there")
-    baselines = {"majority": np.full((ROWS, 2), 0.5), "linear": model}
+    baselines = {"majority": np.tile([0.6, 0.4], (ROWS, 1)), "linear": model}
     config = Config("demo", evaluate=Evaluate("f1"))
     said = verdict.Answered(y, ("no", "yes"), model, baselines, {"site": site}, threshold=0.3)
     found = verdict.judge(config, said).metrics
@@ -146,7 +146,9 @@ def test_a_threshold_decides_accuracy_classes_and_slices_alike_and_for_the_basel
     assert found["confusion"] == [[200, 0], [0, 200]]
     assert [entry["accuracy"]["value"] for entry in found["slices"]["site"]] == [1, 1]
     assert (found["threshold"]["rule"], found["threshold"]["at_half"]["recall"]["value"]) == ("f1", 0)
-    assert verdict.judge(config, said).baselines["linear"]["accuracy"]["value"] == 1
+    simple = verdict.judge(config, said).baselines
+    assert simple["linear"]["accuracy"]["value"] == 1
+    assert simple["majority"]["accuracy"]["value"] == float((y == 0).mean())  # one class, whatever is cut where
 
 
 def test_the_slices_of_a_regression_are_judged_by_tolerance_and_distance():
