@@ -72,7 +72,7 @@ def test_a_path_starts_at_the_folder_of_the_toml_file_unless_it_is_absolute(tmp_
     monkeypatch.chdir(tmp_path / "elsewhere")
     for path in ("rows.npz", str(tmp_path / "rows.npz")):
         assert len(sources.read(Data("npz", path), tmp_path, "classification").x) == 2
-    with pytest.raises(DataError, match=r"rows.npz: no such file; data.path is relative to the folder of the"):
+    with pytest.raises(DataError, match=r"rows.npz: no such file; a path in the TOML file starts at its folder"):
         sources.read(Data("npz", "rows.npz"), tmp_path / "elsewhere", "classification")
 
 
