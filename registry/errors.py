@@ -35,13 +35,17 @@ class AliasError(UserError): ...
 
 
 class RequestError(UserError):
-    """A refused request: `status` is the HTTP code, `reason` the bounded metric label."""
+    """A refused request: `status` is the HTTP code, `reason` the bounded metric label.
+
+    retry_s: when to try again, for the Retry-After of a 429 or 503; None where trying again does not help.
+    """
 
     def __init__(self, message: str, reason: str = "malformed", status: int = 422, **place: object) -> None:
         super().__init__(message)
         self.reason = reason
         self.status = status
         self.place = place
+        self.retry_s: float | None = 1.0 if status in (429, 503) else None
 
 
 class StackError(UserError): ...

@@ -1,0 +1,37 @@
+"""One HTTP request and its answer, as every lane and every route sees them."""
+
+from dataclasses import dataclass
+
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The request line and the headers.
+
+    path: as the client sent it, without the query. headers: names in lower case; the values of a repeated
+    one are joined by a comma.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    headers: dict[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose body has arrived."""
+
+    head: Head
+    body: bytes
+
+
+@dataclass(slots=True)
+class Reply:
+    """What goes back; lengths, dates and connection headers are added by the lane."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
