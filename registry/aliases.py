@@ -2,8 +2,8 @@
 
 One JSON file per model beside the store, replaced as a whole under a lock: a reader sees the state
 before a change or after it, with its history, never between. Champions form a line: `promote` adds to
-its end, `rollback` takes the end away. A copy beside it (`<model>.json.bak`) is written after each
-change; it is never read instead of the file, since it may be one change behind.
+its end, `rollback` takes the end away; a challenge asks about one champion, so either ends it. A copy beside
+it (`<model>.json.bak`) is written after each change; never read instead, since it may be one change behind.
 """
 
 import getpass
@@ -23,6 +23,8 @@ from registry.release import NAME, VERSION, Release
 
 log = logging.getLogger(__name__)
 
+OLD_SHARE = 0.1  # of a challenger in a file from before challenges had a share
+
 
 @dataclass(frozen=True)
 class Pin:
@@ -37,8 +39,32 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Challenge:
+    """A release that also answers a share of the champion's requests, unseen, until labels judge it.
+
+    share: above 0, at most 1. since_s: the Unix time from which its answers count.
+    """
+
+    pin: Pin
+    share: float
+    since_s: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"{self.share} is no share above 0 and up to 1")
+
+    @property
+    def version(self) -> str:
+        return self.pin.version
+
+
+@dataclass(frozen=True)
 class Change:
-    """One line of the history. `accuracy` or `mae` is that of `to_version` on its held-out rows."""
+    """One line of the history. `accuracy` or `mae` is that of `to_version` on its held-out rows.
+
+    action: promote, rollback, challenge or end; the last two leave the champion, which is then `from_version`,
+    where it is. share: of a challenge. ended: the challenger whose challenge ended with this change.
+    """
 
     time_s: float
     who: str
@@ -49,13 +75,15 @@ class Change:
     forced: tuple[str, ...]
     accuracy: float | None = None
     mae: float | None = None
+    share: float | None = None
+    ended: str | None = None
 
 
 @dataclass(frozen=True)
 class Aliases:
     model: str
     line: tuple[Pin, ...] = ()
-    challenger: Pin | None = None
+    challenger: Challenge | None = None
     history: tuple[Change, ...] = ()
 
     @property
@@ -68,8 +96,8 @@ class Aliases:
 
     @property
     def changed_s(self) -> float:
-        """Return the Unix time of the last change, 0 if there was none."""
-        return self.history[-1].time_s if self.history else 0.0
+        """Return the Unix time at which the champion last changed, 0 if it never did."""
+        return max((c.time_s for c in self.history if c.action in ("promote", "rollback")), default=0.0)
 
 
 def path(model: str) -> Path:
@@ -129,7 +157,7 @@ def promote(tag: str, why: str, force: bool = False) -> Change:
             raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded")
         change = _change("promote", release, old, _reason(why), tuple(against))
         line = (*old.line, Pin(release.version, release.digest))
-        _write(replace(old, line=line, history=(*old.history, change)))
+        _write(replace(old, line=line, challenger=None, history=(*old.history, change)))
     return change
 
 
@@ -146,7 +174,42 @@ def rollback(model: str, why: str) -> Change:
         if release.digest != old.previous.digest:
             raise AliasError(f"{release.tag}: is not the release that was promoted (its digest differs)")
         change = _change("rollback", release, old, _reason(why), ())
-        _write(replace(old, line=old.line[:-1], history=(*old.history, change)))
+        _write(replace(old, line=old.line[:-1], challenger=None, history=(*old.history, change)))
+    return change
+
+
+def challenge(tag: str, share: float, why: str) -> Change:
+    """Let `tag` also answer `share` of the champion's requests; a challenge of another release ends with it.
+
+    A new share for the challenger of now keeps what was learnt about it. Every file is verified first.
+    Raises ReleaseError for an unknown or altered tag, AliasError if no rows can compare it with a champion.
+    """
+    name, _ = store.parts(tag)
+    if not 0 < share <= 1:
+        raise AliasError(f"--share {share:g}: accepted is a share above 0 and up to 1, such as 10%")
+    with changing(name):
+        release = store.open_release(tag)
+        old = read(name)
+        if against := _unfit(release, old):
+            raise AliasError(f"{tag}: cannot challenge: {'; '.join(against)}")
+        change = replace(_change("challenge", release, old, _reason(why), ()), share=share)
+        since_s = change.time_s
+        if old.challenger and old.challenger.version == release.version:
+            change, since_s = replace(change, ended=None), old.challenger.since_s
+        pin = Pin(release.version, release.digest)
+        _write(replace(old, challenger=Challenge(pin, share, since_s), history=(*old.history, change)))
+    return change
+
+
+def end_challenge(model: str, why: str) -> Change:
+    """End the challenge of `model`, its champion stays; raises AliasError if none is under way."""
+    with changing(model):
+        old = read(model)
+        if old.challenger is None or old.champion is None:
+            raise AliasError(f"{model}: no challenge is under way")
+        pins = (old.champion.version, old.challenger.version)
+        change = Change(time.time(), _who(), _reason(why), "end", *pins, (), ended=old.challenger.version)
+        _write(replace(old, challenger=None, history=(*old.history, change)))
     return change
 
 
@@ -170,10 +233,20 @@ def _objections(release: Release, old: Aliases) -> list[str]:
     return gate.objections(release, champion)
 
 
+def _unfit(release: Release, old: Aliases) -> list[str]:
+    if old.champion is None:
+        return [f'{old.model} has no champion; make it one: vigil promote {release.tag} --why "..."']
+    if old.champion.version == release.version:
+        return ["it is the champion"]
+    champion = store.open_release(f"{old.model}:{old.champion.version}")
+    return gate.incomparable(champion, release) or gate.other_rows(champion, release)
+
+
 def _change(action: str, to: Release, old: Aliases, why: str, forced: tuple[str, ...]) -> Change:
     before = old.champion.version if old.champion else None
     accuracy, mae = (to.manifest.metrics.get(metric, {}).get("value") for metric in ("accuracy", "mae"))
-    return Change(time.time(), _who(), why, action, before, to.version, forced, accuracy, mae)
+    ended = old.challenger.version if old.challenger else None
+    return Change(time.time(), _who(), why, action, before, to.version, forced, accuracy, mae, None, ended)
 
 
 def _who() -> str:
@@ -206,9 +279,15 @@ def _write(aliases: Aliases) -> None:
 
 def _parse(model: str, content: bytes) -> Aliases:
     said = json.loads(content)
-    challenger = Pin(**said["challenger"]) if said["challenger"] else None
+    challenger = _challenge(said["challenger"]) if said["challenger"] else None
     history = tuple(Change(**c | {"forced": tuple(c["forced"])}) for c in said["history"])
     return Aliases(model, tuple(Pin(**pin) for pin in said["line"]), challenger, history)
+
+
+def _challenge(said: dict[str, Any]) -> Challenge:
+    if "pin" not in said:  # as written before a challenger answered rows
+        return Challenge(Pin(**said), OLD_SHARE, 0.0)
+    return Challenge(**said | {"pin": Pin(**said["pin"])})
 
 
 def _cure(model: str) -> str:

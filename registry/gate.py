@@ -42,6 +42,30 @@ def objections(candidate: Release, champion: Release | None) -> list[str]:
     return found
 
 
+def incomparable(champion: Release, candidate: Release) -> list[str]:
+    """Return why no rows can say which of the two is better: no rule in the manifest, another task, other classes."""
+    old, new = champion.manifest, candidate.manifest
+    if not new.gate:
+        return ["its manifest states no rules of promotion"]
+    if old.task != new.task:
+        return [f"it is a {new.task} and the champion {champion.version} a {old.task}: no rows compare them"]
+    if old.classes != new.classes:
+        return [_other_classes(champion.version, old, new)]
+    return []
+
+
+def other_rows(champion: Release, candidate: Release) -> list[str]:
+    """Return why a row read for the champion is none for `candidate`; what stands for an empty cell may differ."""
+    old, new = champion.manifest.input, candidate.manifest.input
+    if (old.dtype, old.shape) != (new.dtype, new.shape):
+        return [
+            f"its rows are {new.dtype} {new.shape}, those of the champion {champion.version} {old.dtype} {old.shape}"
+        ]
+    if old.columns != new.columns or old.categories != new.categories:
+        return [f"its columns or their values are not those of the champion {champion.version}"]
+    return []
+
+
 def score(better: int, worse: int, rows: int, margin: float) -> float:
     """Return Tango's score statistic: how surely accuracy fell by less than `margin`, in standard deviations.
 
@@ -85,17 +109,12 @@ def least_margin(passes: Callable[[float], bool]) -> float:
 
 
 def _against(champion: Release, candidate: Release) -> list[str]:
-    old, new = champion.manifest, candidate.manifest
-    if not new.gate:
-        return ["its manifest states no rules of promotion"]
-    if old.task != new.task:
-        return [f"it is a {new.task} and the champion {champion.version} a {old.task}: no rows compare them"]
-    if old.classes != new.classes:
-        return [_other_classes(champion.version, old, new)]
+    if reasons := incomparable(champion, candidate):
+        return reasons
     common = _common(champion, candidate)
     if len(common.y) < FEWEST_COMMON_ROWS:
         return [f"only {len(common.y)} held-out rows in common with the champion, {FEWEST_COMMON_ROWS} are needed"]
-    return (_less_exact if new.task == "regression" else _less_accurate)(champion, candidate, common)
+    return (_less_exact if candidate.manifest.task == "regression" else _less_accurate)(champion, candidate, common)
 
 
 def _less_accurate(champion: Release, candidate: Release, common: Common) -> list[str]:

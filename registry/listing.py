@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from registry import aliases
-from registry.aliases import Aliases
+from registry.aliases import Aliases, Change
 from registry.errors import AliasError
 from registry.release import SIGNATURE, Manifest, Release
 from registry.store import Listing
@@ -52,8 +52,8 @@ def history(state: Aliases) -> str:
     if not state.history:
         return f"{state.model}: never promoted; `vigil models` lists what could be"
     return "\n".join(
-        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(change.time_s))}  {change.action:8}  {change.to_version}  "
-        f"{change.who}: {change.why}" + ("  (forced)" if change.forced else "")
+        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(change.time_s))}  {change.action:9}  {change.to_version}  "
+        f"{change.who}: {change.why}{_remarks(change)}"
         for change in state.history
     )
 
@@ -75,6 +75,13 @@ def summary(release: Release) -> str:
         *(("card", str(release.path / file)) for file in ("card.html", "card.md") if file in said.files),
     ]  # fmt: skip
     return aligned(lines)
+
+
+def _remarks(change: Change) -> str:
+    found = ["forced"] if change.forced else []
+    found += [f"{100 * change.share:g} % of the requests"] if change.share else []
+    found += [f"ended the challenge of {change.ended}"] if change.ended and change.action != "end" else []
+    return f"  ({', '.join(found)})" if found else ""
 
 
 def _held(name: str) -> dict[str, str]:

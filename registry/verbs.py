@@ -51,8 +51,20 @@ def rollback(options: argparse.Namespace) -> int:
     return _print_change(options, change)
 
 
+def challenge(options: argparse.Namespace) -> int:
+    """Let a release answer a share of the champion's requests, unseen, until labels judge it; --end stops that."""
+    from registry import aliases
+    from registry.errors import AliasError
+
+    if options.end == bool(options.tag):
+        raise AliasError("challenge: accepted is a TAG, or --end to stop the challenge under way")
+    if not options.end:
+        return _print_change(options, aliases.challenge(options.tag, options.share, options.why))
+    return _print_change(options, aliases.end_challenge(model_of(options.model), options.why))
+
+
 def history(options: argparse.Namespace) -> int:
-    """Print who changed the champion, when and why."""
+    """Print who changed the champion or challenged it, when and why."""
     from registry import aliases, listing
 
     state = aliases.read(model_of(options.model))
@@ -120,6 +132,12 @@ def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
     promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
     promoted.add_argument("--force", action="store_true", help="overrule the gate; its objections are recorded")
     verb(rollback, why, model)
+    challenged = verb(challenge, why, model)
+    challenged.add_argument("tag", nargs="?", help="name:version")
+    challenged.add_argument(
+        "--share", type=_share, default=0.1, help="of the requests, such as 10%% (the default) or 0.1"
+    )
+    challenged.add_argument("--end", action="store_true", help="stop the challenge under way; the champion stays")
     verb(history, model)
     verb(verify).add_argument("tag", help="name:version")
     signed = verb(sign)
@@ -162,7 +180,24 @@ def _gigabytes(text: str) -> float:
     return number
 
 
+def _share(text: str) -> float:
+    try:
+        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"accepted is a share above 0 and up to 1, such as 10% or 0.1, found '{text}'")
+    return number
+
+
 def _print_change(options: argparse.Namespace, change: "Change") -> int:
-    forced = [f"  forced although {objection}" for objection in change.forced]
     text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
-    return say(options, vars(change), "\n".join([text, *forced]))
+    if change.share:
+        share = f"{100 * change.share:g} % of the requests of {change.from_version}"
+        text = f"challenge: {change.to_version} also answers {share}"
+    if change.action == "end":
+        text = f"end: {change.to_version} no longer challenges {change.from_version}"
+    notes = [f"  forced although {objection}" for objection in change.forced]
+    if change.ended and change.action != "end":
+        notes.append(f"  the challenge of {change.ended} ended with it")
+    return say(options, vars(change), "\n".join([text, *notes]))

@@ -33,7 +33,7 @@ def publish_until_killed(home, files, journal, first):
 
 
 def promote_until_killed(home, files, journal, first):
-    """Promote and roll back without end, writing each change to `journal` once it is done."""
+    """Promote, challenge and roll back without end, writing each change to `journal` once it is done."""
     os.environ["BENTOML_HOME"] = str(home)
     done = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     tags = [one.tag for one in store.releases("tiny")][-2:]
@@ -43,6 +43,9 @@ def promote_until_killed(home, files, journal, first):
         tag = next(tag for tag in tags if champion is None or not tag.endswith(champion.version))
         change = aliases.promote(tag, "next", force=True)
         os.write(done, f"promote {change.to_version}\n".encode())
+        other = next(tag for tag in tags if not tag.endswith(change.to_version))
+        change = aliases.challenge(other, 0.1, "promising")
+        os.write(done, f"challenge {change.to_version}\n".encode())
         if aliases.read("tiny").previous:
             change = aliases.rollback("tiny", "back")
             os.write(done, f"rollback {change.to_version}\n".encode())
@@ -56,7 +59,7 @@ def change_for(home, files, journal, seed, seconds):
         for step in range(1_000_000):
             if time.monotonic() > end:
                 return
-            name = draw.choices(list(ACTIONS), [5, 5, 2, 8, 1])[0]
+            name = draw.choices(list(ACTIONS), [5, 5, 2, 3, 1, 8, 1])[0]
             try:
                 outcome = ACTIONS[name](files, seed * 1_000_000 + step, draw)
             except Exception as error:  # the test reads it: nothing unexpected may happen
@@ -93,6 +96,23 @@ def _rollback(files, number, draw):
         return _expected(error, "not in the store")  # collected: it was further back than the last champions
 
 
+def _challenge(files, number, draw):
+    found = [one for one in store.releases("tiny") if one.problem is None]
+    try:
+        return aliases.challenge(draw.choice(found).tag, 0.1, "x").to_version if found else "nothing"
+    except AliasError as error:
+        return _expected(error, "it is the champion", "has no champion")
+    except ReleaseError as error:
+        return _expected(error, "not in the store", "incomplete")  # collected meanwhile
+
+
+def _end(files, number, draw):
+    try:
+        return aliases.end_challenge("tiny", "x").to_version
+    except AliasError as error:
+        return _expected(error, "no challenge is under way")
+
+
 def _open(files, number, draw):
     pin = aliases.read("tiny").champion
     if pin is None:
@@ -118,4 +138,7 @@ def _expected(error, *words):
     return f"refused: {error}"
 
 
-ACTIONS = {"publish": _publish, "promote": _promote, "rollback": _rollback, "open": _open, "collect": _collect}
+ACTIONS = {
+    "publish": _publish, "promote": _promote, "rollback": _rollback, "challenge": _challenge, "end": _end,
+    "open": _open, "collect": _collect,
+}  # fmt: skip

@@ -92,6 +92,25 @@ def test_promote_rollback_and_history_tell_what_happened(run, publish):
     assert len(history) == 3 and history[1].endswith("(forced)") and "worse" in history[2]
 
 
+def test_a_challenge_begins_shows_and_ends_on_the_command_line(run, publish):
+    one, two = publish(seed=1), publish(seed=2)
+    aliases.promote(one.tag, "first")
+    out = run("challenge", two.tag, "--share", "25%", "--why", "promising")[1]
+    assert out == f"challenge: {two.version} also answers 25 % of the requests of {one.version}\n"
+    held = {line.split()[0]: line.split()[-1] for line in run("models")[1].splitlines()[1:]}
+    assert held == {one.tag: "champion", two.tag: "challenger"}
+    assert json.loads(run("history", "--json")[1])["challenger"]["share"] == 0.25
+    out = run("promote", two.tag, "--why", "better", "--force")[1]
+    assert out.endswith(f"\n  the challenge of {two.version} ended with it\n")
+    run("challenge", one.tag, "--why", "again")
+    said = json.loads(run("challenge", "--end", "--why", "enough", "--json")[1])
+    assert (said["action"], said["to_version"]) == ("end", one.version)
+    history = run("history")[1].splitlines()
+    assert history[1].endswith("promising  (25 % of the requests)")
+    assert history[3].endswith("again  (10 % of the requests)")
+    assert history[4].endswith("enough")
+
+
 def test_verify_passes_a_whole_release_and_names_the_file_of_a_damaged_one(run, publish):
     made = publish()
     assert run("verify", made.tag)[0] == 0
@@ -126,6 +145,10 @@ def test_a_release_is_signed_packed_and_unpacked_elsewhere(run, publish, tmp_pat
     [
         (("rollback", "--why", "x"), "no model has a champion"),
         (("promote", "tiny:20260101-000000-00000000", "--why", "x"), "not in the store"),
+        (("challenge", "tiny:20260101-000000-00000000", "--why", "x"), "not in the store"),
+        (("challenge", "--why", "x"), "accepted is a TAG, or --end"),
+        (("challenge", "a", "--end", "--why", "x"), "accepted is a TAG, or --end"),
+        (("challenge", "--end", "--why", "x"), "no model has a champion"),
         (("verify", "tiny"), "'tiny' is not a tag"),
         (("show", "tiny:20260101-000000-00000000"), "not in the store"),
         (("sign", "tiny:20260101-000000-00000000", "--key", "k.pem"), "not in the store"),
@@ -150,7 +173,8 @@ def test_what_the_user_can_cure_is_one_line_and_status_2(run, words, message):
     "words",
     [
         ("serve", "--port", "65536"), ("watch", "--port", "0"), ("unpack", "x.bentomodel", "--most-gb", "nan"),
-        ("unpack", "x.bentomodel", "--most-gb", "-1"),
+        ("unpack", "x.bentomodel", "--most-gb", "-1"), ("challenge", "--why", "x", "--share", "0%"),
+        ("challenge", "--why", "x", "--share", "11"), ("challenge", "--why", "x", "--share", "half"),
     ],
 )  # fmt: skip
 def test_a_number_that_makes_no_sense_is_refused_with_its_option(words, capsys):

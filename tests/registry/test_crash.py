@@ -22,10 +22,19 @@ def replayed(history):
         assert change.from_version == (line[-1] if line else None)
         if change.action == "promote":
             line.append(change.to_version)
-        else:
+        elif change.action == "rollback":
             line.pop()
             assert change.to_version == line[-1]
     return line
+
+
+def challenged(history):
+    """Return the challenger that the changes lead to, checking that each change says which challenge it ended."""
+    version = None
+    for change in history:
+        assert change.ended == (version if change.to_version != version or change.action != "challenge" else None)
+        version = change.to_version if change.action == "challenge" else None
+    return version
 
 
 def check_store(known):
@@ -37,6 +46,7 @@ def check_store(known):
             known.add(listing.tag)
     state = aliases.read("tiny")
     assert [pin.version for pin in state.line] == replayed(state.history)
+    assert (state.challenger and state.challenger.version) == challenged(state.history)
     if state.champion:
         assert store.open_release(f"tiny:{state.champion.version}").digest == state.champion.digest
     return state
@@ -107,7 +117,9 @@ def crowd(home, tmp_path, processes, seconds):
     done = [line.split(" ", 1) for journal in journals for line in journal.read_text().splitlines()]
     assert [line for line in done if line[1].startswith("FAILED")] == []
     check_store(set())
-    changes = [line for line in done if line[0] in ("promote", "rollback") and "2026" in line[1][:8]]
+    changes = [
+        line for line in done if line[0] in ("promote", "rollback", "challenge", "end") and "2026" in line[1][:8]
+    ]
     assert len(changes) == len(aliases.read("tiny").history)
     return {name: sum(line[0] == name for line in done) for name in store_workers.ACTIONS}
 
