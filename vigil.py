@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from registry import logs, verbs
 from registry.errors import AliasError, StackError, UserError
+from serving import key_verbs
 
 if TYPE_CHECKING:
     from training.task import Order
@@ -178,6 +179,7 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs.add(verb, why, model)
     _address(verb(serve, model), port=3000)
+    key_verbs.add_to(every, as_json)
     verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
     watched = _address(verb(watch, log), port=9109)
     watched.add_argument("--interval-s", type=float, default=30.0)

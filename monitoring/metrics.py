@@ -83,6 +83,9 @@ class ServingMetrics:
         self.records_dropped = counter(
             "vigil_records_dropped_total", "Rows not written to the prediction log", "model", "reason"
         )
+        self.access_refused = counter("vigil_access_refused_total", "Requests refused by key, role or rate", "reason")
+        self.keys = gauge("vigil_keys", "API keys in the key file that was read last")
+        self.key_file_failures = counter("vigil_key_file_failures_total", "Key files that could not be used")
         self.labels_accepted = counter("vigil_labels_accepted_total", "Labels written to the log", "model")
         process_collector.ProcessCollector(registry=registry)
 

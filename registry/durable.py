@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Put `content` at `path`, or leave the old file untouched.
 
-    A reader sees the old bytes or the new ones, never a part, also after a power cut.
+    A reader sees the old bytes or the new ones, never a part, also after a power cut. mode: who may read
+    and write the new file, less the umask; nobody else could at any moment.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

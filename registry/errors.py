@@ -38,6 +38,7 @@ class RequestError(UserError):
     """A refused request: `status` is the HTTP code, `reason` the bounded metric label.
 
     retry_s: when to try again, for the Retry-After of a 429 or 503; None where trying again does not help.
+    headers: what else the reply must carry, as the WWW-Authenticate of a 401.
     """
 
     def __init__(self, message: str, reason: str = "malformed", status: int = 422, **place: object) -> None:
@@ -46,6 +47,7 @@ class RequestError(UserError):
         self.status = status
         self.place = place
         self.retry_s: float | None = 1.0 if status in (429, 503) else None
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class StackError(UserError): ...
