@@ -105,7 +105,7 @@ class Batcher:
     def _run_together(self, batch: list[_Waiting]) -> "list[Answer | BaseException]":
         start = time.perf_counter()
         rows = batch[0].rows if len(batch) == 1 else np.concatenate([w.rows for w in batch])
-        outputs = self._engine.run(rows)
+        outputs = self._engine.run(rows)[0]
         took = time.perf_counter() - start
         ends = np.cumsum([len(w.rows) for w in batch])
         parts = np.split(outputs, ends[:-1])

@@ -33,7 +33,7 @@ print(report.build(reference, current, Path(sys.argv[1])).to_json())
 
 
 def record(log, release, rows):
-    outputs = Engine(release, ("cpu",), threads=1).run(rows)
+    outputs = Engine(release, ("cpu",), threads=1).run(rows)[0]
     connection = recorder.connect(log)
     with connection:
         for i, (row, p) in enumerate(zip(rows, outputs, strict=True)):

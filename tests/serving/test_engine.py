@@ -15,7 +15,7 @@ def test_it_answers_as_onnx_runtime_does(publish):
     engine = Engine(made, ("cpu",), threads=1)
     rows = rows_of(IMAGE, 17, seed=9)
     session = onnxruntime.InferenceSession(made.read("model.onnx"), providers=["CPUExecutionProvider"])
-    np.testing.assert_array_equal(engine.run(rows), session.run(["probabilities"], {"input": rows})[0])
+    np.testing.assert_array_equal(engine.run(rows)[0], session.run(["probabilities"], {"input": rows})[0])
     assert engine.provider == engine.requested == "CPUExecutionProvider"
 
 
@@ -41,7 +41,7 @@ def test_cuda_that_was_asked_for_and_not_given_is_refused(publish, providers):
 
 
 def test_onnx_runtime_may_not_take_another_provider_on_its_own(publish):
-    assert not Engine(publish(), ("cpu",), threads=1)._session._enable_fallback
+    assert not Engine(publish(), ("cpu",), threads=1)._large._enable_fallback
 
 
 def altered(tmp_path, change, spec=IMAGE, classes=DIGITS):
@@ -69,7 +69,7 @@ def test_a_regression_answers_as_onnx_runtime_does(publish):
     made = publish("homes", spec=HOMES, classes=())
     rows = rows_of(HOMES, 17, seed=9)
     session = onnxruntime.InferenceSession(made.read("model.onnx"), providers=["CPUExecutionProvider"])
-    answers = Engine(made, ("cpu",), threads=1).run(rows)
+    answers = Engine(made, ("cpu",), threads=1).run(rows)[0]
     np.testing.assert_array_equal(answers, session.run(["prediction"], {"input": rows})[0])
     assert answers.shape == (17, 1)
 

@@ -45,7 +45,7 @@ made = store.publish(make_draft("large", spec, ("a", "b"), parity=parity), folde
 done("published")
 opened = store.open_release(made.tag)
 done("opened")
-served = Engine(opened, ("cpu",), threads=1).run(rows)
+served = Engine(opened, ("cpu",), threads=1).run(rows)[0]
 done("served")
 sizes = {name: entry.size_bytes for name, entry in opened.manifest.files.items()}
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

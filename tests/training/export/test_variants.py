@@ -310,7 +310,7 @@ def test_variants_are_releases_of_their_own_that_serve_and_may_be_promoted(train
         assert made.manifest.parity["variants"] == parent.manifest.parity["variants"]
         with np.load(io.BytesIO(made.read("heldout.npz")), allow_pickle=False) as held:
             x, y, recorded = held["x"], held["y"], held["probabilities"]
-        assert np.abs(Engine(made, ("cpu",), threads=1).run(x) - recorded).max() < 1e-6
+        assert np.abs(Engine(made, ("cpu",), threads=1).run(x)[0] - recorded).max() < 1e-6
         assert made.manifest.metrics["accuracy"]["value"] == pytest.approx((recorded.argmax(axis=1) == y).mean())
         assert not [said for said in gate.objections(made, parent) if "parity" in said]
         assert f"It computes in {wanted} and was made from {trained.tag}." in made.read("card.md").decode()
