@@ -103,7 +103,7 @@ class Server:
         answer = await self._infer(served, request)
         self._demand_answer(served, answer)
         encoding = time.perf_counter()
-        reply = wire.encode_predict(served.release, request.ids, answer.outputs)
+        reply = wire.encode_predict(served.release, request.ids or [], answer.outputs)
         stages = {
             "decode": decoded - started,
             "queue": answer.queue_s,
@@ -190,7 +190,7 @@ class Server:
         served.tally.add(request.rows, outputs)
         predicted = self._predicted(served, outputs)
         if self.recorder is not None:
-            self.recorder.put(Records(*place, time.time(), request.ids, predicted, outputs, request.rows))
+            self.recorder.put(Records(*place, time.time(), request.ids or [], predicted, outputs, request.rows))
 
     def _predicted(self, served: Served, outputs: np.ndarray) -> list[str]:
         manifest, place = served.release.manifest, (served.release.name, served.release.version)

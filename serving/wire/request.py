@@ -1,0 +1,66 @@
+"""What every codec makes of a request, and how it refuses one: by field and row."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from registry.errors import RequestError
+
+LONGEST_ID = 128
+
+
+@dataclass(slots=True)
+class Request:
+    """What a client asks.
+
+    rows: (n, *shape) in the model's dtype, C-contiguous, all finite; it may be read-only.
+    ids: one per row, from the client; None stands for `<ident>-<i>`. ident: of the request, from its body.
+    outputs: those of the graph that are asked for; () is the main one alone. form: what `encode` needs to know.
+    """
+
+    rows: np.ndarray
+    ids: list[str] | None = None
+    ident: str | None = None
+    outputs: tuple[str, ...] = ()
+    form: object = None
+
+
+def ids_of(request: Request, ident: str) -> list[str]:
+    """Return the id of each row of a request that goes by `ident`."""
+    return request.ids if request.ids is not None else [f"{ident}-{i}" for i in range(len(request.rows))]
+
+
+def refuse(field: str, row: int | None, why: str, reason: str, place: str = "") -> NoReturn:
+    """Raise RequestError that names the field, the row if there is one, and the place in it."""
+    where = field if row is None else f"{field}[{row}]{place}"
+    raise RequestError(f"{where}: {why}", reason=reason, field=field, **({} if row is None else {"row": row}))
+
+
+def malformed(why: str) -> RequestError:
+    """Return the error of a body that cannot be read at all."""
+    return RequestError(f"body: {why}", status=400)
+
+
+def kind(value: Any) -> str:
+    """Return what a JSON value is, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    names: dict[type, str] = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), f"the number {shown(value)}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as text of at most 40 characters."""
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def some(known: Iterable[str]) -> str:
+    """Return the first ten names, and how many more there are."""
+    listed = list(known)
+    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")

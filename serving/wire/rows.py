@@ -1,0 +1,150 @@
+"""Rows as arrays: what one row of a release is in memory, and the checks that every encoding shares.
+
+Nothing is reshaped, cast or guessed. A good request passes in about a microsecond; only a bad one is
+searched for the cell to name.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+
+from registry.release import InputSpec, Release
+from serving.wire.request import refuse
+
+MOST_LAYOUTS = 32  # releases known at a time; each model holds two or three
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row of a model lies in memory."""
+
+    spec: InputSpec
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.spec.dtype)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return self.spec.shape
+
+    @cached_property
+    def size(self) -> int:
+        """Values per row."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @cached_property
+    def innermost(self) -> struct.Struct:
+        """The values of the last axis, which `pack` counts, types and converts in one go."""
+        return struct.Struct(f"{self.shape[-1]}{self.dtype.char}")
+
+    @cached_property
+    def floating(self) -> bool:
+        return self.dtype.kind == "f"
+
+    @cached_property
+    def coded(self) -> tuple[tuple[int, int], ...]:
+        """Of each column of text its place and how many values it has."""
+        spec = self.spec
+        return tuple((spec.columns.index(column), len(values)) for column, values in spec.categories.items())
+
+    @cached_property
+    def fills(self) -> tuple[tuple[int, float], ...]:
+        """Of each column that may be empty its place and the number that then stands there."""
+        return tuple((self.spec.columns.index(column), fill) for column, fill in self.spec.fills.items())
+
+    def name(self, place: list[int]) -> str:
+        """Return where in its row a value is: the column's name, or the indices."""
+        return f"['{self.spec.columns[place[0]]}']" if self.spec.columns else "".join(f"[{i}]" for i in place)
+
+
+def layout_of(release: Release) -> Layout:
+    """Return the layout of `release`, which is worked out once."""
+    found = _layouts.get(id(release))
+    if found is None or found[0] is not release:
+        if len(_layouts) >= MOST_LAYOUTS:
+            _layouts.clear()
+        found = _layouts[id(release)] = release, Layout(release.manifest.input)
+    return found[1]
+
+
+_layouts: dict[int, tuple[Release, Layout]] = {}
+
+
+def finite(values: np.ndarray) -> bool:
+    """Return whether every value is a finite number."""
+    return bool(np.count_nonzero(np.isfinite(values)) == values.size)
+
+
+def settle(values: np.ndarray, layout: Layout, field: str = "rows") -> np.ndarray:
+    """Return rows (n, *shape) of the model's dtype, as they came in a binary form, when all may be answered.
+
+    In a column that may be empty, NaN stands for no value and takes its fill; a column of text holds the index
+    of one of its values. Raises RequestError that names the row and the place.
+    """
+    if layout.fills:
+        values = _filled(values, layout)
+    if layout.floating and not finite(values):
+        refuse_first(~np.isfinite(values), values, layout, field)
+    for column, count in layout.coded:
+        codes = values[:, column]
+        wrong = ~((codes >= 0) & (codes < count) & (codes == np.floor(codes)))
+        if wrong.any():
+            row = int(wrong.argmax())
+            why = f"must be the index of one of its {count} values, found {codes[row]}"
+            refuse(field, row, why, "unknown_category", layout.name([column]))
+    return values
+
+
+def cast(values: np.ndarray, layout: Layout, field: str = "rows") -> np.ndarray:
+    """Return numbers of any dtype, (n, *shape), in the model's, when that changes none of them by more than rounding.
+
+    Raises RequestError that names the row and the place.
+    """
+    if layout.floating:
+        with np.errstate(over="ignore"):
+            values = values.astype(layout.dtype)
+        wrong = ~np.isfinite(values)
+    else:
+        limits = np.iinfo(layout.dtype)
+        wrong = ~((values >= limits.min) & (values <= limits.max) & (values == np.floor(values)))
+    if wrong.any():
+        refuse_first(wrong, values, layout, field)
+    return values.astype(layout.dtype, copy=False)
+
+
+def refuse_first(wrong: np.ndarray, values: np.ndarray, layout: Layout, field: str) -> NoReturn:
+    """Raise RequestError that names the first value of rows (n, *shape) that is `wrong`."""
+    row, *place = np.argwhere(wrong)[0].tolist()
+    found = values[(row, *place)]
+    if layout.floating:
+        needed = f"a finite {layout.dtype}"
+    else:
+        limits = np.iinfo(layout.dtype)
+        needed = f"a whole number from {limits.min} to {limits.max}"
+    reason = "range" if np.isfinite(found) else "non_finite"
+    refuse(field, row, f"must be {needed}, found {found}", reason, layout.name(place))
+
+
+def demand_finite(outputs: np.ndarray) -> None:
+    """Raise RequestError naming the first row whose answer, in outputs (n, ...), is not finite."""
+    if not finite(outputs):
+        row = int(np.argwhere(~np.isfinite(outputs))[0][0])
+        refuse("rows", row, "holds numbers so extreme that the model's answer is not finite", "no_answer")
+
+
+def _filled(values: np.ndarray, layout: Layout) -> np.ndarray:
+    for column, fill in layout.fills:
+        empty = np.isnan(values[:, column])
+        if empty.any():
+            values = values if values.flags.writeable else values.copy()
+            values[empty, column] = fill
+    return values

@@ -1,0 +1,63 @@
+"""JSON as it is read here: strict where the standard is, and no key twice in an object."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import orjson
+
+from registry.errors import RequestError
+from serving.wire.request import kind, malformed, shown
+
+Read = TypeVar("Read")
+
+
+def read(body: bytes, use: Callable[[Any], Read]) -> Read:
+    """Return what `use` makes of the JSON value in `body`; raises RequestError 400 if it is none."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        use(_lenient(body, error))
+        raise malformed(f"not valid JSON: {error}") from error
+    return use(said)
+
+
+def known_object(said: Any, known: tuple[str, ...]) -> dict[str, Any]:
+    """Return `said` when it is an object that has no other fields than the known."""
+    if not isinstance(said, dict):
+        raise RequestError(f"body: must be an object with {', '.join(known)}, found {kind(said)}")
+    for key in said:
+        if key not in known:
+            raise RequestError(f"body: unknown field '{key}'; known: {', '.join(known)}", field=key)
+    return said
+
+
+def demand_unique(body: bytes, pairs: int) -> None:
+    """Raise RequestError 400 if an object in `body`, a JSON text, has a key twice; pairs: those that were read.
+
+    Each pair has a colon, and only pairs and texts have one: with no more colons than pairs none was lost.
+    """
+    if body.count(b":") == pairs:
+        return
+    try:
+        json.loads(body, object_pairs_hook=_unique)
+    except RecursionError:
+        raise malformed("nested too deeply") from None
+    except ValueError as error:  # such as an integer of thousands of digits
+        raise malformed(f"not valid JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> None:
+    keys = set()
+    for key, _ in pairs:
+        if key in keys:
+            raise RequestError(f"body: the field {shown(key)} is given twice", status=400, field=key)
+        keys.add(key)
+
+
+def _lenient(body: bytes, error: orjson.JSONDecodeError) -> Any:
+    # NaN and Infinity are not JSON, but many clients send them: read on to say in which row.
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise malformed(f"not valid JSON: {error}") from error
