@@ -19,7 +19,7 @@ from pydantic import BaseModel  # noqa: E402
 
 from registry import logs  # noqa: E402
 from registry.errors import ConfigError  # noqa: E402
-from serving import app, settings  # noqa: E402
+from serving import app, lifecycle, settings, supervisor  # noqa: E402
 
 
 class Arguments(BaseModel):
@@ -33,6 +33,7 @@ try:
     configured = settings.from_environment(os.environ)
 except ConfigError as error:  # here, in the parent, once: a worker that cannot start would be started for ever
     sys.exit(f"vigil: {error}")
+lifecycle.follow_parent(os.environ)
 running: list[app.Server] = []
 
 
@@ -47,7 +48,7 @@ def start() -> app.Server:
 
 @bentoml.service(
     name="vigil",
-    workers=1,
+    workers=configured.workers,
     traffic={"timeout": 5},
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
@@ -58,6 +59,13 @@ class Vigil:
 
     if arguments.model_tag:
         release = bentoml.models.BentoModel(arguments.model_tag)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def supervise() -> None:
+        """Look after the workers; runs once, in their parent."""
+        logs.set_up()
+        supervisor.prepare(configured)
 
     @bentoml.api(route="/predict")
     async def predict(self, rows: list[Any]) -> dict[str, Any]:

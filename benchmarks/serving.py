@@ -30,7 +30,7 @@ SERVICES = {"vigil": ("service:Vigil", "/v1/predict"), "plain": ("benchmarks.pla
 def measure() -> dict[str, Any]:
     """Return medians of requests per second by path and connections, and their ratios."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {"BENTOML_HOME": f"{folder}/bentoml", "VIGIL_MODEL": "digits"}
+        environment = {"BENTOML_HOME": f"{folder}/bentoml", "VIGIL_MODEL": "digits", "VIGIL_DRAIN_S": "0"}
         _vigil(environment, "train", "examples/digits.toml", "--run-folder", f"{folder}/run")
         tag = json.loads(_vigil(environment, "models", "--json"))[0]["tag"]
         _vigil(environment, "promote", tag, "--why", "benchmark")

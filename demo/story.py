@@ -95,7 +95,12 @@ def _prepare(folder: Path) -> Demo:
     ports = dict(zip(names, stack.free_ports(len(names)), strict=True))
     home = folder / "bentoml"
     os.environ["BENTOML_HOME"] = str(home)  # a store of its own: the user's is not touched
-    environment = {"BENTOML_HOME": str(home), "VIGIL_MODEL": MODEL, "BENTOML_DO_NOT_TRACK": "True"}
+    environment = {
+        "BENTOML_HOME": str(home),
+        "VIGIL_MODEL": MODEL,
+        "BENTOML_DO_NOT_TRACK": "True",
+        "VIGIL_DRAIN_S": "0",
+    }
     missing = stack.missing_programs()
     demo = Demo(folder, Stack(folder, environment), Timeline(), Receiver(), ports, [])
     if missing:

@@ -6,6 +6,7 @@ goes on to the inner application, which is BentoML's: documentation and schema.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from registry.errors import RequestError
 from serving import cards, wire
 from serving.batcher import Admission, Answer
 from serving.host import Host, Served
+from serving.lifecycle import Lifecycle, tell_up
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Server:
         self.metrics.registry.register(SignalCollector(self.host.states))
         self.recorder = Recorder(settings.log_path, metrics=self.metrics) if settings.record else None
         self.admission = Admission(settings.max_inflight_rows)
+        self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)
         self.routes: dict[tuple[str, str], Callable[[Call], Awaitable[Reply]]] = {
             ("POST", "/v1/predict"): self.predict,
             ("POST", "/predict"): self.predict,  # where BentoML's clients send; same limits, same checks
@@ -87,6 +90,8 @@ class Server:
     async def start(self) -> None:
         """Load the live release if there is one; a service without one runs, but is not ready."""
         await self.host.start()
+        self.lifecycle.take_over()
+        tell_up(os.environ)
 
     async def stop(self) -> None:
         """Stop watching and write what the recorder still holds."""
@@ -140,8 +145,10 @@ class Server:
 
     async def readyz(self, _: Call) -> Reply:
         """Say whether predictions are answered, and if not, why."""
-        ready = self.host.ready
-        return Reply(200 if ready else 503, orjson.dumps({"ready": ready, "reason": self.host.reason}))
+        draining = self.lifecycle.draining
+        ready = self.host.ready and not draining
+        reason = "draining" if draining else self.host.reason
+        return Reply(200 if ready else 503, orjson.dumps({"ready": ready, "reason": reason}))
 
     async def scrape(self, _: Call) -> Reply:
         """Print the metrics."""
@@ -253,7 +260,7 @@ class App:
         except Exception:  # a bug or a failing model: this request fails, the process lives, the log has the trace
             log.exception("request_failed", extra={"route": route})
             reply = Reply(500, b'{"error":"the model could not answer; see the log of the service"}')
-        await _send(send, reply)
+        await _send(send, reply, server.lifecycle.closing)
         server.metrics.requests.labels(route, str(reply.status)).inc()
         server.metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
         if reply.after is not None:
@@ -292,7 +299,7 @@ async def _body(headers: dict[bytes, bytes], receive: Receive, limit_bytes: int)
             return bytes(body)
 
 
-async def _send(send: Send, reply: Reply) -> None:
+async def _send(send: Send, reply: Reply, closing: bool) -> None:
     headers = [
         (b"content-type", reply.content_type.encode()),
         (b"content-length", str(len(reply.body)).encode()),
@@ -300,6 +307,8 @@ async def _send(send: Send, reply: Reply) -> None:
     ]
     if reply.status in (429, 503):
         headers.append((b"retry-after", b"1"))
+    if closing:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     await send({"type": "http.response.body", "body": reply.body})
 
@@ -308,6 +317,8 @@ def _counting(server: Server, send: Send) -> Send:
     async def counted(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             server.metrics.requests.labels("other", str(message["status"])).inc()
+            if server.lifecycle.closing:
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
         await send(message)
 
     return counted

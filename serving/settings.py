@@ -8,12 +8,14 @@ from typing import Any
 
 from registry import signing, store
 from registry.errors import ConfigError
+from serving import lifecycle
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+NOT_OURS = (signing.VARIABLE, signing.PASSWORD, lifecycle.SUPERVISOR)  # of the registry, and between our processes
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Settings:
     providers: where the model must run, in order of preference; the first one is a demand.
     threads: of one run; 0 measures at load and keeps the fastest.
     log: the prediction log; empty means `log.sqlite` beside the store.
+    workers: processes that share the port, each with models of its own.
+    drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
     """
 
     model: str = ""
@@ -35,6 +39,9 @@ class Settings:
     max_body_bytes: int = 8 * 1024 * 1024
     max_batch_rows: int = 256
     max_inflight_rows: int = 4096
+    workers: int = 1
+    drain_s: float = 5.0
+    grace_s: float = 20.0
 
     @property
     def log_path(self) -> Path:
@@ -46,13 +53,15 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     known = {f"VIGIL_{f.name.upper()}": f for f in fields(Settings)}
     values: dict[str, Any] = {}
     for variable, text in environment.items():
-        if not variable.startswith("VIGIL_") or variable in (signing.VARIABLE, signing.PASSWORD):  # the registry's
+        if not variable.startswith("VIGIL_") or variable in NOT_OURS:
             continue
         if variable not in known:
             close = difflib.get_close_matches(variable, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             raise ConfigError(f"environment: unknown variable {variable}; {hint}")
         values[known[variable].name] = _value(variable, text, getattr(Settings, known[variable].name))
+    if values.get("workers") == 0:
+        raise ConfigError("environment: VIGIL_WORKERS must be 1 or more, got '0'")
     return Settings(**values)
 
 

@@ -122,7 +122,8 @@ def start_service(tmp_path_factory, eventually):
 
     def start(home, target="service:Vigil", **variables):
         port = free_ports(1)[0]
-        environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | variables
+        usual = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "VIGIL_DRAIN_S": "0"}
+        environment = os.environ | usual | variables
         log = tmp_path_factory.mktemp("service") / "log"
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
         with open(log, "wb") as stream:

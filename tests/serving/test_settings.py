@@ -24,6 +24,7 @@ def test_every_kind_of_variable_is_read():
         ("VIGIL_RECORD", "maybe", "VIGIL_RECORD must be true or false, got 'maybe'"),
         ("VIGIL_POLL_S", "fast", "VIGIL_POLL_S must be a float, 0 or more, got 'fast'"),
         ("VIGIL_MAX_BATCH_ROWS", "-1", "VIGIL_MAX_BATCH_ROWS must be a int, 0 or more, got '-1'"),
+        ("VIGIL_WORKERS", "0", "VIGIL_WORKERS must be 1 or more, got '0'"),
         ("VIGIL_PROVIDERS", "gpu", "VIGIL_PROVIDERS must list some of cpu, cuda, tensorrt, got 'gpu'"),
         ("VIGIL_PROVIDERS", " ", "VIGIL_PROVIDERS must list some of"),
     ],

@@ -1,0 +1,159 @@
+"""How the service ends, and what it does when one of its processes does; always the real `bentoml serve`."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.parse
+from pathlib import Path
+
+import pytest
+from tiny_release import IMAGE, rows_of
+
+from registry import aliases
+from serving.lifecycle import SUPERVISOR
+
+BODY = json.dumps({"rows": rows_of(IMAGE, 1).tolist()}).encode()
+HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+ROOT = Path(__file__).resolve().parents[2]
+FOREVER_S = "600"
+
+
+@pytest.fixture
+def started(home, publish, start_service, eventually):
+    """Return a function that starts a service with a live release and waits until it is ready."""
+    aliases.promote(publish().tag, "first")
+
+    def start(**variables):
+        service = start_service(home, **variables)
+        eventually("readiness", lambda: service.call("/readyz")[0] == 200)
+        return service
+
+    return start
+
+
+def address(service):
+    parsed = urllib.parse.urlparse(service.url)
+    return parsed.hostname, parsed.port
+
+
+def workers(service):
+    pid = service.process.pid
+    try:
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except FileNotFoundError:
+        return set()
+
+
+def events(service, name):
+    found = []
+    for line in service.log.read_text().splitlines():
+        if f'"event": "{name}"' in line:
+            found.append(json.loads(line))
+    return found
+
+
+def refuses(service):
+    with socket.socket() as probe:
+        return probe.connect_ex(address(service)) != 0
+
+
+def test_sigterm_drains_first_and_then_finishes_what_is_in_flight(started, eventually):
+    service = started(VIGIL_DRAIN_S="1.5")
+    with socket.create_connection(address(service), timeout=20) as slow:
+        slow.sendall(HEAD % len(BODY) + BODY[:-1])
+        service.process.send_signal(signal.SIGTERM)
+        eventually("readyz saying so", lambda: service.call("/readyz") == (503, {"ready": False, "reason": "draining"}))
+        assert service.call("/v1/predict", BODY)[0] == 200
+        assert service.headers("/livez")["Connection"] == "close"
+        assert service.headers("/docs.json")["Connection"] == "close"
+        eventually("the port being closed", lambda: refuses(service))
+        assert service.process.poll() is None
+        slow.sendall(BODY[-1:])
+        answer = http.client.HTTPResponse(slow)
+        answer.begin()
+        assert answer.status == 200 and answer.headers["Connection"] == "close"
+        assert json.loads(answer.read())["predictions"]
+    assert service.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)])
+def test_an_interrupt_or_a_second_sigterm_does_not_wait_for_the_drain(started, eventually, numbers):
+    service = started(VIGIL_DRAIN_S=FOREVER_S)
+    for number in numbers:
+        service.process.send_signal(number)
+        if number != signal.SIGINT:
+            eventually("the signal being heard", lambda: events(service, "draining"))
+    service.process.wait(20)
+    assert refuses(service)
+
+
+def test_a_killed_worker_is_replaced_also_in_a_container(started, eventually):
+    service = started(VIGIL_WORKERS="2", BENTOML_CONTAINERIZED="1")
+    eventually("both workers", lambda: len(events(service, "worker_up")) == 2)
+    killed = min(workers(service))
+    os.kill(killed, signal.SIGKILL)
+    eventually("a new worker", lambda: len(events(service, "worker_up")) == 3)
+    (ended,) = events(service, "worker_ended")
+    assert (ended["worker"], ended["status"], ended["level"]) == (killed, -signal.SIGKILL, "error")
+    assert len(workers(service)) == 2 and service.call("/v1/predict", BODY)[0] == 200
+
+
+def test_workers_follow_a_killed_parent_and_the_port_is_free(started, eventually):
+    service = started()
+    (worker,) = workers(service)
+    service.process.kill()
+    service.process.wait()
+    eventually("the port being free", lambda: refuses(service), 2)
+    with socket.create_server(address(service)):
+        eventually("the worker being gone", lambda: not Path(f"/proc/{worker}").exists())
+
+
+def test_sighup_replaces_every_worker_and_loses_no_request(started, eventually):
+    service = started(VIGIL_WORKERS="2")
+    eventually("both workers", lambda: len(events(service, "worker_up")) == 2)
+    before, stop, counts, lost = workers(service), threading.Event(), [0], []
+
+    def client():
+        connection = http.client.HTTPConnection(*address(service), timeout=20)
+        while not stop.is_set():
+            try:
+                connection.request("POST", "/v1/predict", BODY, {"Content-Type": "application/json"})
+                answer = connection.getresponse()
+                answer.read()
+                counts[0] += 1
+                if answer.status != 200:
+                    lost.append(answer.status)
+            except (OSError, http.client.HTTPException) as error:
+                lost.append(repr(error))
+                connection.close()
+        connection.close()
+
+    clients = [threading.Thread(target=client) for _ in range(3)]
+    for thread in clients:
+        thread.start()
+    service.process.send_signal(signal.SIGHUP)
+    eventually("the end of the roll", lambda: events(service, "rolled"), 60)
+    stop.set()
+    for thread in clients:
+        thread.join()
+    assert lost == [] and counts[0] > 100
+    assert len(workers(service)) == 2 and not before & workers(service)
+    assert events(service, "rolled")[0]["old_left"] == 0
+
+
+def test_a_worker_that_cannot_start_is_tried_three_times_and_then_ends_the_service(home, tmp_path):
+    (tmp_path / "broken.py").write_text(
+        f"import os, sys\nif {SUPERVISOR!r} in os.environ:\n    sys.exit(7)\nfrom service import Vigil\n"
+    )
+    command = [sys.executable, "-m", "bentoml", "serve", "broken:Vigil", "--port", "0"]
+    environment = os.environ | {"BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 1
+    ended = [json.loads(line) for line in done.stderr.splitlines() if '"event": "worker_ended"' in line]
+    assert [(one["status"], one["was_up"]) for one in ended][:3] == [(7, False)] * 3
+    assert '"event": "no_worker_can_start", "tried": 3' in done.stderr
