@@ -14,9 +14,9 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 import bentoml  # noqa: E402
-import prometheus_client  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
+from monitoring import folder  # noqa: E402
 from registry import logs  # noqa: E402
 from registry.errors import ConfigError  # noqa: E402
 from serving import app, lifecycle, settings, supervisor  # noqa: E402
@@ -40,9 +40,8 @@ running: list[app.Server] = []
 def start() -> app.Server:
     """Return the server of this worker process."""
     logs.set_up()
-    prometheus_client.disable_created_metrics()
     pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
-    running[:] = [app.Server(configured, pinned)]
+    running[:] = [app.Server(configured, pinned, folder.of_service(configured.metrics_folder))]
     return running[0]
 
 

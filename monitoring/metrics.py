@@ -6,40 +6,34 @@ reasons from fixed lists. Nothing a client sends becomes a label value.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, process_collector
+from prometheus_client import CollectorRegistry, Counter, Gauge, process_collector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from monitoring.counts import Counts
+from monitoring.signals import BINS
 
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STAGE_BUCKETS_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.1, 0.25, 1)
 BATCH_BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RELEASE = ("model", "version")
-
-
-class _Declare:
-    """Make metrics of one registry."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-
-    def counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self._registry)
-
-    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, registry=self._registry)
-
-    def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(name, text, labels, registry=self._registry, buckets=buckets)
+SIGNAL_BIN = "vigil_signal_bin_total"
 
 
 class ServingMetrics:
-    """What the service counts; `registry` is what its /metrics prints."""
+    """What the service counts; `registry` is what its /metrics prints.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        declare = _Declare(registry)
-        counter, gauge, histogram = declare.counter, declare.gauge, declare.histogram
+    Counted by the thread of the event loop alone, but for the counters declared as shared.
+    """
+
+    def __init__(self, registry: CollectorRegistry, folder: Path | None = None) -> None:
+        """folder: where the workers of the service count together, see `monitoring.folder`; None: this one alone."""
+        self.counts = Counts(folder)
+        counter, gauge, histogram = self.counts.counter, self.counts.gauge, self.counts.histogram
         self.registry = registry
         self.requests = counter("vigil_requests_total", "Requests by route and code", "route", "code")
         self.request_seconds = histogram(
@@ -49,14 +43,26 @@ class ServingMetrics:
             "vigil_stage_seconds", "Seconds per request in a stage", STAGE_BUCKETS_S, *RELEASE, "stage"
         )
         self.batch_rows = histogram("vigil_batch_rows", "Rows per run of the model", BATCH_BUCKETS_ROWS, *RELEASE)
-        self.inflight_rows = gauge("vigil_inflight_rows", "Rows accepted and not yet answered", "model")
-        self.inflight_rows_limit = gauge("vigil_inflight_rows_limit", "Rows in flight allowed", "model")
+        self.inflight_rows = gauge("vigil_inflight_rows", "Rows accepted and not yet answered", "model", add=True)
+        self.inflight_rows_limit = gauge("vigil_inflight_rows_limit", "Rows in flight allowed", "model", add=True)
         self.rejected = counter(
             "vigil_requests_rejected_total", "Requests refused for want of capacity", "model", "reason"
         )
         self.input_rows = counter("vigil_input_rows_total", "Rows answered", *RELEASE)
         self.invalid_rows = counter("vigil_input_invalid_rows_total", "Rows refused", "model", "reason")
         self.predictions = counter("vigil_predictions_total", "Rows by predicted class", *RELEASE, "class")
+        self.lane_info = gauge("vigil_lane_info", "1 for the lane that predictions take", "lane")
+        self.connections = gauge("vigil_connections", "Connections of clients that are open", add=True)
+        self.connections_rejected = counter(
+            "vigil_connections_rejected_total", "Connections refused or cut off by a limit", "reason"
+        )
+        self._of_releases()
+        self._of_records()
+        self._of_access()
+        registry.register(self.counts)
+
+    def _of_releases(self) -> None:
+        counter, gauge = self.counts.counter, self.counts.gauge
         self.model_info = gauge(
             "vigil_model_info",
             "1 for each loaded release",
@@ -72,6 +78,7 @@ class ServingMetrics:
             "Releases that were refused or failed to load",
             "model",
             "reason",
+            shared=True,
         )
         self.ready = gauge("vigil_ready", "1 when the service answers predictions")
         self.drift_z_threshold = gauge(
@@ -79,22 +86,34 @@ class ServingMetrics:
         )
         self.drift_psi_threshold = gauge("vigil_drift_psi_threshold", "Smallest PSI worth telling", *RELEASE)
         self.drift_min_rows = gauge("vigil_drift_min_rows", "Fewest rows drift is judged on", *RELEASE)
-        self.records = counter("vigil_records_total", "Rows written to the prediction log", "model")
+
+    def _of_records(self) -> None:
+        counter = self.counts.counter
+        self.records = counter("vigil_records_total", "Rows written to the prediction log", "model", shared=True)
         self.records_dropped = counter(
-            "vigil_records_dropped_total", "Rows not written to the prediction log", "model", "reason"
+            "vigil_records_dropped_total", "Rows not written to the prediction log", "model", "reason", shared=True
         )
+        self.records_sampled_out = counter(
+            "vigil_records_sampled_out_total", "Rows beyond the rate that is recorded", "model"
+        )
+        self.labels_accepted = counter("vigil_labels_accepted_total", "Labels written to the log", "model", shared=True)
+
+    def _of_access(self) -> None:
+        counter, gauge = self.counts.counter, self.counts.gauge
         self.access_refused = counter("vigil_access_refused_total", "Requests refused by key, role or rate", "reason")
         self.keys = gauge("vigil_keys", "API keys in the key file that was read last")
         self.key_file_failures = counter("vigil_key_file_failures_total", "Key files that could not be used")
-        self.labels_accepted = counter("vigil_labels_accepted_total", "Labels written to the log", "model")
-        process_collector.ProcessCollector(registry=registry)
+
+    def signal_counts(self, model: str, version: str, signals: int) -> np.ndarray:
+        """Return the counts of a release's signals in this worker, float64 (signals, BINS), to be added to."""
+        return self.counts.array(SIGNAL_BIN, (model, version), signals * BINS).reshape(signals, BINS)
 
 
 class MonitorMetrics:
     """What the monitor measures; `registry` is what its /metrics prints."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        counter, gauge = _Declare(registry).counter, _Declare(registry).gauge
+        counter, gauge = partial(_counter, registry), partial(_gauge, registry)
         self.registry = registry
         measured = (*RELEASE, "metric")
         self.quality = gauge("vigil_quality_value", "Quality on labelled traffic in the window", *measured)
@@ -116,11 +135,19 @@ class MonitorMetrics:
         process_collector.ProcessCollector(registry=registry)
 
 
+def _counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:
+    return Counter(name, text, labels, registry=registry)
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(name, text, labels, registry=registry)
+
+
 @dataclass(frozen=True)
 class SignalState:
-    """Counts of one loaded release, as the scrape reads them.
+    """Counts of one loaded release in this worker, as the scrape reads them.
 
-    counts, shares: (signals, bins) int64 and float64. `rows` is the size of the reference.
+    counts, shares: (signals, bins). `rows` is the size of the reference.
     """
 
     model: str
@@ -134,20 +161,26 @@ class SignalState:
 class SignalCollector(Collector):
     """Expose the signal counts of every loaded release without one object per series."""
 
-    def __init__(self, states: Callable[[], Iterable[SignalState]]) -> None:
+    def __init__(self, states: Callable[[], Iterable[SignalState]], counts: Counts | None = None) -> None:
+        """counts: adds the other workers, living and dead; without, the states are all there is."""
         self._states = states
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
         """Yield the bin counters, the reference shares and the reference sizes."""
         labels = (*RELEASE, "signal", "bin")
-        counts = CounterMetricFamily("vigil_signal_bin", "Rows per bin of a signal", labels=labels)
+        counts = CounterMetricFamily(SIGNAL_BIN, "Rows per bin of a signal", labels=labels)
         shares = GaugeMetricFamily("vigil_reference_share", "Share of a bin in the reference", labels=labels)
         rows = GaugeMetricFamily("vigil_reference_rows", "Rows in the reference", labels=RELEASE)
-        for state in self._states():
+        states = list(self._states())  # first: to ask for them counts the rows that wait
+        totals = self._counts.array_totals(SIGNAL_BIN) if self._counts is not None else {}
+        for state in states:
             rows.add_metric((state.model, state.version), state.rows)
+            total = totals.get((state.model, state.version))
+            total = state.counts if total is None else total.reshape(state.counts.shape)
             for s, signal in enumerate(state.signals):
-                for b in range(state.counts.shape[1]):
+                for b in range(total.shape[1]):
                     place = (state.model, state.version, signal, f"{b:02d}")
-                    counts.add_metric(place, float(state.counts[s, b]))
+                    counts.add_metric(place, float(total[s, b]))
                     shares.add_metric(place, float(state.shares[s, b]))
         yield from (counts, shares, rows)

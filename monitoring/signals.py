@@ -15,6 +15,7 @@ from registry.release import InputSpec
 BINS = 16
 CELLS = 4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
 MOST_COLUMNS = 96
+BUFFER_ROWS = 64
 IMAGE = (
     "brightness", "contrast", "sharpness", "edge_x", "edge_y",
     "centre_x", "centre_y", "spread_x", "spread_y", "above_mean",
@@ -91,25 +92,26 @@ class Binner:
 class Tally:
     """The running counts of one release; rows wait in a buffer so that one `bincount` serves many."""
 
-    def __init__(self, spec: InputSpec, binner: Binner, threshold: float | None = None, buffer_rows: int = 64) -> None:
-        """threshold: see `registry.release.Draft`."""
+    def __init__(
+        self, spec: InputSpec, binner: Binner, threshold: float | None = None, counts: np.ndarray | None = None
+    ) -> None:
+        """threshold: see `registry.release.Draft`. counts: (signals, BINS), what to add to; new zeros if None."""
         self._spec = spec
         self._threshold = threshold
         self._binner = binner
-        self._buffer_rows = buffer_rows
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
         self._rows = 0
-        self._counts = np.zeros((len(binner.signals), BINS), dtype=np.int64)
+        self._counts = np.zeros((len(binner.signals), BINS)) if counts is None else counts
 
     def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
         """Remember a batch; counts it at once only when enough rows are waiting."""
         self._waiting.append((inputs, outputs))
         self._rows += len(inputs)
-        if self._rows >= self._buffer_rows:
+        if self._rows >= BUFFER_ROWS:
             self._flush()
 
     def counts(self) -> np.ndarray:
-        """Return the counts of all rows so far, int64 (signals, BINS)."""
+        """Return the counts of all rows so far, float64 (signals, BINS)."""
         if self._waiting:
             self._flush()
         return self._counts

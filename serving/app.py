@@ -61,11 +61,12 @@ class Call:
 class Server:
     """Everything one worker process needs to answer; `start` builds it, `stop` ends it."""
 
-    def __init__(self, settings: Settings, pinned: Path | None = None) -> None:
+    def __init__(self, settings: Settings, pinned: Path | None = None, metrics_folder: Path | None = None) -> None:
+        """metrics_folder: where the workers of this service count together; None counts for this one alone."""
         self.settings = settings
-        self.metrics = ServingMetrics(CollectorRegistry())
+        self.metrics = ServingMetrics(CollectorRegistry(), metrics_folder)
         self.host = Host(settings, self.metrics, pinned)
-        self.metrics.registry.register(SignalCollector(self.host.states))
+        self.metrics.registry.register(SignalCollector(self.host.states, self.metrics.counts))
         self.recorder = Recorder(settings.log_path, metrics=self.metrics) if settings.record else None
         self.admission = Admission(settings.max_inflight_rows)
         self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)

@@ -141,7 +141,8 @@ class Host:
         normal = reference.parse(opened.read(REFERENCE))
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
         batcher = Batcher(engine, self._settings.max_batch_rows, rows.observe)
-        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold)
+        counts = self._metrics.signal_counts(opened.name, opened.version, len(normal.bins))
+        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts)
         return Served(opened, engine, batcher, normal, tally, cards.read(opened))
 
     def _swap(self, served: Served) -> None:

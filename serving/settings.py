@@ -28,6 +28,8 @@ class Settings:
     log: the prediction log; empty means `log.sqlite` beside the store.
     workers: processes that share the port, each with models of its own.
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
+    metrics_folder: where the workers of a service keep their counts, a folder of each service in it; empty means
+    in memory (/dev/shm), or the temporary folder where there is none.
     """
 
     model: str = ""
@@ -35,6 +37,7 @@ class Settings:
     threads: int = 0
     log: str = ""
     record: bool = True
+    metrics_folder: str = ""
     poll_s: float = 0.25
     max_body_bytes: int = 8 * 1024 * 1024
     max_batch_rows: int = 256
