@@ -1,0 +1,124 @@
+"""The serving benchmark: its models are real releases, its wires say what they mean, its tables what was found."""
+
+import json
+
+import numpy as np
+import orjson
+import pytest
+
+from benchmarks import models, servers, serving, tables, wires
+from benchmarks.serving import Plan
+from registry import store
+
+
+def plan(tmp_path, only=(), cells=((1, 1),)):
+    return Plan(("tiny",), only, cells, tmp_path / "peers", rounds=1, seconds=0.2)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_a_model_answers_as_many_rows_as_it_gets_and_repeats_itself(name):
+    model, again = models.make(name), models.make(name)
+    answers = model.answers(model.rows(3))
+    assert model.content == again.content and model.content != models.make(name, seed=1).content
+    assert answers.shape == (3, 10)
+    np.testing.assert_allclose(answers.sum(axis=1), 1, rtol=1e-5)
+    assert np.ptp(answers, axis=0).max() > 1e-4  # other rows, other answers: a mix-up of rows shows
+
+
+def test_a_published_model_is_a_release_that_verifies(tmp_path):
+    tag = models.publish_and_promote(models.make("tiny"), tmp_path)
+    with models.served_from(tmp_path):
+        release = store.open_release(tag)
+        assert release.read("model.onnx") == models.make("tiny").content
+
+
+@pytest.mark.parametrize("wire", [wires.RAW, wires.V2], ids=["raw", "v2"])
+def test_rows_on_a_binary_wire_are_the_rows_bit_for_bit(wire):
+    model = models.make("cnn")
+    rows = model.rows(2)
+    head, body = wire.request(model, rows, 80).split(b"\r\n\r\n", 1)
+    skip = int(
+        dict(line.split(": ") for line in head.decode().split("\r\n")[1:]).get("Inference-Header-Content-Length", 0)
+    )
+    assert body[skip:] == rows.tobytes()
+    assert f"Content-Length: {len(body)}".encode() in head
+
+
+@pytest.mark.parametrize("wire", [wires.JSON, wires.V2_JSON], ids=["json", "v2json"])
+def test_rows_on_a_text_wire_round_to_the_same_float32(wire):
+    rows = models.make("tiny").rows(2)
+    said = json.loads(wire.encode(rows)[1])
+    values = said["rows"] if "rows" in said else said["inputs"][0]["data"]
+    assert np.asarray(values, np.float32).tobytes() == rows.tobytes()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"probabilities": [[0.1] * 10]},
+        [[0.1] * 10],
+        {"predictions": [{"probabilities": [0.1] * 10}]},
+        {"predictions": [{"probabilities": dict.fromkeys("0123456789", 0.1)}]},
+    ],
+)
+def test_answers_in_json_are_read_in_every_form_that_servers_give(said):
+    np.testing.assert_array_equal(wires.JSON.decode({}, orjson.dumps(said)), np.full((1, 10), 0.1, np.float32))
+
+
+def test_a_lane_is_chosen_by_words_of_its_name(tmp_path):
+    lanes = plan(tmp_path, ("fastapi raw", "vigil-fast")).lanes()
+    assert ("fastapi", "raw") in lanes and ("fastapi", "json") not in lanes
+    assert {wire for server, wire in lanes if server == "vigil-fast"} == {"raw", "v2", "json"}
+    assert {server for server, _ in lanes} == {"fastapi", "vigil-fast"}
+
+
+def test_a_peer_that_is_not_installed_is_left_out_by_name(tmp_path, capsys):
+    with serving.field("tiny", plan(tmp_path, ("fastapi raw",))) as served:
+        assert served.lanes == []
+    assert "fastapi: left out, it is not installed in" in capsys.readouterr().err
+
+
+def test_bentoml_as_documented_is_measured_from_the_first_request_to_the_table(tmp_path):
+    with serving.field("tiny", plan(tmp_path, ("bentoml json",))) as served:
+        assert served.lanes == [("bentoml", "json")]
+        cells = serving.closed_loop(served, plan(tmp_path))
+    found = cells["1 x 1"]["bentoml json"]
+    assert found["failed"] == 0 and found["rows_per_s"] > 0
+    shown = tables.text(
+        "tiny", {"closed_loop": cells, "onnxruntime_rows_per_s": {"1 core": {"1": 1500}}}, "bentoml json"
+    )
+    assert "(1)" in shown and "1 core: 1: 1.5k" in shown
+
+
+def test_a_server_with_another_model_is_not_measured(tmp_path):
+    place = servers.Place(tmp_path / "bentoml", tmp_path, models.make("tiny"), serving.stack.free_ports(1)[0])
+    running = servers.start("bentoml", place)
+    try:
+        running.ready("/readyz")
+        wire = servers.SERVERS["bentoml"].wires["json"]
+        assert servers.check(running, wire) == ""
+        running.place = servers.Place(place.folder, tmp_path, models.make("tiny", seed=1), place.port)
+        assert "differs from ONNX Runtime by" in servers.check(running, wire)
+    finally:
+        running.stop()
+
+
+def test_a_setting_the_service_does_not_know_is_not_passed_on(tmp_path):
+    place = servers.Place(tmp_path, tmp_path, models.make("tiny"), 1)
+    environment = servers.vigil_environment(place, record="false", no_such_setting="1")
+    assert environment["VIGIL_RECORD"] == "false" and len(environment) == 3
+
+
+def test_ratios_and_costs_are_told_against_the_lane_they_name():
+    lanes = {name: {"rows_per_s": rate, "failed": 0, "p99_us": 1.0} for name, rate in
+             (("fastapi raw", 100), ("vigil-fast raw", 900), ("vigil-off raw", 1000))}  # fmt: skip
+    shown = tables.text("tiny", {"closed_loop": {"8 x 1": lanes}, "onnxruntime_rows_per_s": {}}, "fastapi raw")
+    assert "900 (9)" in shown and "cost of signals, metrics and log at 8 x 1 raw: 10.0%" in shown
+    assert tables.ratio(lanes, "vigil-fast raw", "triton v2") is None
+
+
+def test_the_picture_is_the_same_for_the_same_figures(tmp_path):
+    lanes = {"fastapi raw": {"rows_per_s": 100}, "vigil-fast raw": {"rows_per_s": 900}}
+    for name in ("one.svg", "two.svg"):
+        tables.draw({"tiny": {"closed_loop": {"32 x 1": lanes}}}, "fastapi raw", tmp_path / name)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
