@@ -14,12 +14,15 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 import bentoml  # noqa: E402
+from bentoml._internal.utils.analytics import usage_stats  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 from monitoring import folder  # noqa: E402
 from registry import logs  # noqa: E402
 from registry.errors import ConfigError  # noqa: E402
 from serving import app, lifecycle, settings, supervisor  # noqa: E402
+
+usage_stats.do_not_track.cache_clear()  # `bentoml serve` asks, and remembers, before this file can say so
 
 
 class Arguments(BaseModel):

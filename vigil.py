@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from registry import logs, verbs
 from registry.errors import AliasError, StackError, UserError
-from serving import key_verbs
+from serving import key_verbs, tls
 
 if TYPE_CHECKING:
     from training.task import Order
@@ -89,9 +89,10 @@ def serve(options: argparse.Namespace) -> int:
     for name in ("BENTOML_HOME", "VIGIL_LOG", "VIGIL_REQUIRE_SIGNATURE"):  # the service runs in another folder
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).absolute())
+    encrypted = tls.arguments(options.certfile, options.keyfile, options.client_ca)
     _demand_free_port(options.host, options.port)
     bentoml = [sys.executable, "-m", "bentoml", "serve", "service:Vigil", "--working-dir", str(HERE)]
-    os.execv(sys.executable, [*bentoml, "--host", options.host, "--port", str(options.port)])
+    os.execv(sys.executable, [*bentoml, "--host", options.host, "--port", str(options.port), *encrypted])
 
 
 def build(options: argparse.Namespace) -> int:
@@ -178,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"
     )
     verbs.add(verb, why, model)
-    _address(verb(serve, model), port=3000)
+    tls.add_options(_address(verb(serve, model), port=3000))
     key_verbs.add_to(every, as_json)
     verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
     watched = _address(verb(watch, log), port=9109)

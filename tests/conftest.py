@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -64,12 +65,13 @@ def publish(tmp_path):
 
 @dataclass
 class Service:
-    """A running `bentoml serve`; `url` is its root."""
+    """A running `bentoml serve`; `url` is its root. tls: what the client shows and trusts, of an https service."""
 
     process: subprocess.Popen
     url: str
     log: Path
     environment: dict = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
 
     def call(self, path, body=None, headers=None, method=None):
         """Return (status, JSON or text) of one request."""
@@ -77,7 +79,7 @@ class Service:
         kind = {"Content-Type": "application/json"} if data is not None else {}
         request = urllib.request.Request(self.url + path, data, kind | (headers or {}), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=10, context=self.tls) as answer:
                 return answer.status, _parsed(answer)
         except urllib.error.HTTPError as error:
             with error:
@@ -87,7 +89,7 @@ class Service:
 
     def headers(self, path):
         """Return the headers of the reply to a GET."""
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=10, context=self.tls) as answer:
             return answer.headers
 
     def metric(self, name, **labels):
@@ -120,17 +122,18 @@ def start_service(tmp_path_factory, eventually):
     """Return a function that starts the real service on a store; all are stopped when the module ends."""
     running = []
 
-    def start(home, target="service:Vigil", **variables):
+    def start(home, target="service:Vigil", arguments=(), tls=None, **variables):
         port = free_ports(1)[0]
         usual = {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True", "VIGIL_DRAIN_S": "0"}
-        environment = os.environ | usual | variables
+        environment = {name: value for name, value in (os.environ | usual | variables).items() if value is not None}
         log = tmp_path_factory.mktemp("service") / "log"
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
+        command += arguments
         with open(log, "wb") as stream:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
             )
-        service = Service(process, f"http://127.0.0.1:{port}", log, environment)
+        service = Service(process, f"http{'s' if tls else ''}://127.0.0.1:{port}", log, environment, tls)
         running.append(service)
         eventually("the service answering /livez", lambda: service.call("/livez")[0] == 200, 60)
         return service
