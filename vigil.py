@@ -121,6 +121,15 @@ def watch(options: argparse.Namespace) -> int:
     return 0
 
 
+def verdict(options: argparse.Namespace) -> int:
+    """Say what the labels tell of the challenger: promote, hold or reject; right however often it is asked."""
+    from monitoring import verdict as judged
+
+    said = judged.judge(_log(options.log), verbs.model_of(options.name))
+    print(judged.as_json(said) if options.json else judged.as_text(said))
+    return 0
+
+
 def labels(options: argparse.Namespace) -> int:
     """Add late labels from a file (CSV or JSON lines with id and label) to the log."""
     from monitoring import labels as truth
@@ -186,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     watched.add_argument("--interval-s", type=float, default=30.0)
     watched.add_argument("--window-s", type=float, default=86_400.0, help="how far back quality looks")
     watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
+    verb(verdict, log).add_argument("name", nargs="?", default="", help="the model, if several have a champion")
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
     reported = verb(report, model, log)
     reported.add_argument("tag", nargs="?", help="name:version; the champion if left out")

@@ -18,6 +18,7 @@ from monitoring.counts import Counts
 from monitoring.signals import BINS
 
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+ROW_BUCKETS_S = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1)
 STAGE_BUCKETS_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.1, 0.25, 1)
 BATCH_BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RELEASE = ("model", "version")
@@ -59,6 +60,7 @@ class ServingMetrics:
         self._of_releases()
         self._of_records()
         self._of_access()
+        self._of_shadow()
         registry.register(self.counts)
 
     def _of_releases(self) -> None:
@@ -104,6 +106,22 @@ class ServingMetrics:
         self.keys = gauge("vigil_keys", "API keys in the key file that was read last")
         self.key_file_failures = counter("vigil_key_file_failures_total", "Key files that could not be used")
 
+    def _of_shadow(self) -> None:
+        counter, histogram = partial(self.counts.counter, shared=True), self.counts.histogram
+        self.shadow_rows = counter("vigil_shadow_rows_total", "Rows for the challenger by outcome", *RELEASE, "outcome")
+        self.shadow_agreements = counter(
+            "vigil_shadow_agreements_total", "Rows on which the challenger agrees with the champion", *RELEASE
+        )
+        self.shadow_difference = counter(
+            "vigil_shadow_difference_total", "Sum of the distances between the predictions of both", *RELEASE
+        )
+        self.shadow_row_seconds = histogram(
+            "vigil_shadow_row_seconds", "Seconds per row in a run of the challenger", ROW_BUCKETS_S, *RELEASE
+        )
+        self.shadow_records = counter(
+            "vigil_shadow_records_total", "Rows of the challenger written to the prediction log", "model"
+        )
+
     def signal_counts(self, model: str, version: str, signals: int) -> np.ndarray:
         """Return the counts of a release's signals in this worker, float64 (signals, BINS), to be added to."""
         return self.counts.array(SIGNAL_BIN, (model, version), signals * BINS).reshape(signals, BINS)
@@ -128,6 +146,13 @@ class MonitorMetrics:
         self.labels_unknown = gauge("vigil_labels_unknown", "Labels in the log whose id was never recorded")
         self.labels_duplicate = gauge("vigil_labels_duplicate", "Labels in the log that repeat an earlier one")
         self.labels_conflict = gauge("vigil_labels_conflict", "Labels in the log that correct an earlier one")
+        self.challenge_verdict = gauge(
+            "vigil_challenge_verdict",
+            "1 for what the labels say of the challenger, 0 for the rest",
+            *RELEASE,
+            "verdict",
+        )
+        self.challenge_rows = gauge("vigil_challenge_rows", "Labelled rows the verdict rests on", *RELEASE)
         self.log_rows = gauge("vigil_monitor_log_rows", "Rows in the prediction log")
         self.last_success = gauge("vigil_monitor_last_success_timestamp_seconds", "Time of the last good run")
         self.interval = gauge("vigil_monitor_interval_seconds", "Seconds between two runs")

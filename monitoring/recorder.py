@@ -27,7 +27,7 @@ BUSY_S = 5.0
 WRITER_BUSY_S = 1.0  # shorter, since the writer comes again: close() waits for two tries, well under CLOSE_S
 CLOSE_S = 10.0
 MOST_BYTES = 256 << 20  # 20,000 rows of 28 x 28 float32 are 63 MB, of 224 x 224 colour 12 GB
-WRITTEN = "written"
+WRITTEN, SHADOWED, UNCOUNTED = "written", "shadowed", ""
 # The column `probabilities` holds whatever the model answered; logs on disk know it by that name.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions(
@@ -37,10 +37,18 @@ CREATE INDEX IF NOT EXISTS predictions_time ON predictions(model, time_s);
 CREATE TABLE IF NOT EXISTS labels(
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, time_s REAL NOT NULL, label TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS labels_id ON labels(id);
+CREATE TABLE IF NOT EXISTS shadow(
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, time_s REAL NOT NULL,
+  model TEXT NOT NULL, version TEXT NOT NULL, predicted TEXT NOT NULL, outputs BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS shadow_time ON shadow(model, version, time_s);
 """
 PREDICTION = (
     "INSERT OR IGNORE INTO predictions(id, time_s, model, version, predicted, probabilities, row) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+SHADOW = (
+    "INSERT OR IGNORE INTO shadow(id, time_s, model, version, predicted, outputs) SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
+    "WHERE EXISTS (SELECT 1 FROM predictions WHERE id = ?1 AND time_s = ?2 AND model = ?3)"
 )
 LABEL = "INSERT INTO labels(id, time_s, label) VALUES (?, ?, ?)"
 
@@ -60,6 +68,21 @@ class Records:
     predicted: list[str]
     outputs: np.ndarray
     rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shadowed:
+    """What a challenger answered to rows of a request; fields as in `Records`, `time_s` that of the champion's answer.
+
+    Only rows whose champion's answer is on the log are written: the two are compared, never one alone.
+    """
+
+    model: str
+    version: str
+    time_s: float
+    ids: list[str]
+    predicted: list[str]
+    outputs: np.ndarray
 
 
 def connect(path: Path, busy_s: float | None = None) -> sqlite3.Connection:
@@ -92,6 +115,7 @@ class Recorder:
     """Writes the log of one service process.
 
     Every row handed over is counted once: written, or dropped as `queue_full`, `write_failed` or `duplicate_id`.
+    The rows of a challenger are counted where they were written, apart from these.
     """
 
     def __init__(
@@ -102,7 +126,7 @@ class Recorder:
         self._limit_rows = limit_rows
         self._limit_bytes = limit_bytes
         self._metrics = metrics
-        self._queue: deque[Records] = deque()
+        self._queue: deque[Records | Shadowed] = deque()
         self._waiting_rows = 0
         self._waiting_bytes = 0
         self._lock = threading.Lock()
@@ -114,7 +138,7 @@ class Recorder:
         self._writer = threading.Thread(target=self._write_on, name="recorder", daemon=True)
         self._writer.start()
 
-    def put(self, records: Records) -> None:
+    def put(self, records: Records | Shadowed) -> None:
         """Hand a batch to the writer and return at once; a batch that does not fit is dropped and counted."""
         rows, size_bytes = len(records.ids), _size_bytes(records)
         with self._lock:
@@ -128,7 +152,7 @@ class Recorder:
                 self._waiting_bytes += size_bytes
                 self._idle.clear()
         if not accepted:
-            self._count(records.model, "queue_full" if not fits else "write_failed", rows)
+            self._count(records.model, _dropped(records, "queue_full" if not fits else "write_failed"), rows)
 
     def label(self, pairs: Sequence[tuple[str, str]]) -> int:
         """Write labels and return how many; they are on the log when this returns.
@@ -176,7 +200,7 @@ class Recorder:
                 self._wake.wait(RETRY_S)
         self._disconnect()
 
-    def _try(self, batch: list[Records]) -> bool:
+    def _try(self, batch: list[Records | Shadowed]) -> bool:
         # On failure the batch stays in the queue: it is written when the disk recovers, and what no longer
         # fits meanwhile is dropped at the door.
         try:
@@ -187,24 +211,28 @@ class Recorder:
             return False
         except (ValueError, TypeError):  # a row that no disk takes would stop all behind it for good
             log.exception("prediction_log_refused_rows")
-            outcome = Counter((one.model, "write_failed") for one in batch for _ in one.ids)
+            outcome = Counter((one.model, _dropped(one, "write_failed")) for one in batch for _ in one.ids)
         self._settle(batch, outcome)
         return True
 
-    def _insert(self, batch: list[Records]) -> Counter[tuple[str, str]]:
+    def _insert(self, batch: list[Records | Shadowed]) -> Counter[tuple[str, str]]:
         if self._connection is None:
             self._connection = connect(self._path, WRITER_BUSY_S)
         outcome: Counter[tuple[str, str]] = Counter()
         with self._connection:
             for records in batch:
                 before = self._connection.total_changes
-                self._connection.executemany(PREDICTION, _values(records))
+                if isinstance(records, Shadowed):
+                    self._connection.executemany(SHADOW, _shadow_values(records))
+                else:
+                    self._connection.executemany(PREDICTION, _values(records))
                 new = self._connection.total_changes - before
-                outcome[records.model, WRITTEN] += new
-                outcome[records.model, "duplicate_id"] += len(records.ids) - new
+                written = SHADOWED if isinstance(records, Shadowed) else WRITTEN
+                outcome[records.model, written] += new
+                outcome[records.model, _dropped(records, "duplicate_id")] += len(records.ids) - new
         return outcome
 
-    def _settle(self, batch: list[Records], outcome: Counter[tuple[str, str]]) -> None:
+    def _settle(self, batch: list[Records | Shadowed], outcome: Counter[tuple[str, str]]) -> None:
         with self._lock:
             if not self._queue:  # close() gave up on this batch and has counted it
                 return
@@ -220,7 +248,7 @@ class Recorder:
     def _drop_waiting(self) -> None:
         # The caller holds the lock.
         for records in self._queue:
-            self._count(records.model, "write_failed", len(records.ids))
+            self._count(records.model, _dropped(records, "write_failed"), len(records.ids))
         self._queue.clear()
         self._waiting_rows = self._waiting_bytes = 0
         self._idle.set()
@@ -232,16 +260,29 @@ class Recorder:
         self._connection = None
 
     def _count(self, model: str, what: str, rows: int) -> None:
-        if self._metrics is None or not rows:
+        if self._metrics is None or not rows or what == UNCOUNTED:
             return
-        if what == WRITTEN:
+        if what == SHADOWED:
+            self._metrics.shadow_records.labels(model).inc(rows)
+        elif what == WRITTEN:
             self._metrics.records.labels(model).inc(rows)
         else:
             self._metrics.records_dropped.labels(model, what).inc(rows)
 
 
-def _size_bytes(records: Records) -> int:
-    return records.rows.nbytes + records.outputs.nbytes
+def _dropped(records: Records | Shadowed, reason: str) -> str:
+    # Nobody waits for a challenger's rows; an alert on the log's losses is about the champion's.
+    return UNCOUNTED if isinstance(records, Shadowed) else reason
+
+
+def _size_bytes(records: Records | Shadowed) -> int:
+    return records.outputs.nbytes + (0 if isinstance(records, Shadowed) else records.rows.nbytes)
+
+
+def _shadow_values(records: Shadowed) -> list[tuple[str, float, str, str, str, bytes]]:
+    place = (records.time_s, records.model, records.version)
+    answers = zip(records.ids, records.predicted, records.outputs, strict=True)
+    return [(ident, *place, predicted, outputs.tobytes()) for ident, predicted, outputs in answers]
 
 
 def _values(records: Records) -> list[tuple[str, float, str, str, str, bytes, bytes]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
 
-from monitoring import labels, quality, recorder
+from monitoring import labels, quality, recorder, verdict
 from monitoring.metrics import MonitorMetrics
 from monitoring.quality import Joined, Measured
 from registry.errors import StackError, UserError
@@ -97,8 +97,10 @@ def measure(settings: WatchSettings, metrics: MonitorMetrics, now_s: float) -> N
         metrics.labels_duplicate.set(found.duplicate)
         metrics.labels_conflict.set(found.conflict)
         _forget(metrics)
-        for (model,) in connection.execute("SELECT DISTINCT model FROM predictions").fetchall():
+        models = [model for (model,) in connection.execute("SELECT DISTINCT model FROM predictions")]
+        for model in models:
             _model(connection, settings, metrics, model, now_s)
+        verdict.show(connection, metrics, models)
     finally:
         connection.close()
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from monitoring import recorder
 from monitoring.metrics import ServingMetrics
-from monitoring.recorder import Recorder, Records
+from monitoring.recorder import Recorder, Records, Shadowed
 from registry.errors import RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ WRITER = """
 import sys; sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
-from monitoring.recorder import Recorder, Records
+from monitoring.recorder import Recorder, Records, Shadowed
 recorder = Recorder(Path(sys.argv[1]))
 for i in range(100_000):
     name = f"{{sys.argv[2]}}-{{i}}"
@@ -108,6 +108,41 @@ def test_an_id_that_was_seen_is_counted_and_the_first_answer_stays(open_recorder
     assert rows(log) == ["a", "b", "c"]
     assert dropped(metrics, "duplicate_id") == 2
     assert value(metrics, "vigil_records_total", model="m") == 3
+
+
+def shadowed(*ids, time_s=5.0):
+    return Shadowed("m", "w", time_s, list(ids), ["b"] * len(ids), np.full((len(ids), 2), 0.25, dtype=np.float32))
+
+
+def test_a_challengers_answer_is_on_the_log_only_beside_the_champions(open_recorder, log, metrics):
+    recorder_ = open_recorder()
+    recorder_.put(records("a", "b"))
+    recorder_.put(shadowed("b", "c"))  # nobody recorded c
+    recorder_.put(shadowed("a", time_s=6.0))  # the answer to another request that took the same id
+    recorder_.put(shadowed("b"))
+    assert recorder_.flush()
+    with sqlite3.connect(log) as connection:
+        rows = connection.execute("SELECT id, time_s, model, version, predicted, outputs FROM shadow").fetchall()
+    connection.close()
+    assert rows == [("b", 5.0, "m", "w", "b", np.full(2, 0.25, dtype=np.float32).tobytes())]
+    assert metrics.registry.get_sample_value("vigil_shadow_records_total", {"model": "m"}) == 1
+    assert metrics.registry.get_sample_value("vigil_records_total", {"model": "m"}) == 2
+    dropped = [f.samples for f in metrics.registry.collect() if f.name == "vigil_records_dropped"]
+    assert dropped == [[]]
+
+
+def test_a_log_from_before_challenges_takes_them(open_recorder, log):
+    before = "".join(f"{said};" for said in recorder.SCHEMA.split(";") if "shadow" not in said)
+    with sqlite3.connect(log) as connection:
+        connection.executescript(before)
+        connection.execute(recorder.PREDICTION, ("a", 5.0, "m", "v", "a", b"", b""))
+    connection.close()
+    recorder_ = open_recorder()
+    recorder_.put(shadowed("a"))
+    assert recorder_.flush()
+    with sqlite3.connect(log) as connection:
+        assert connection.execute("SELECT count(*) FROM shadow").fetchone() == (1,)
+    connection.close()
 
 
 def test_while_the_log_is_locked_put_returns_drops_are_exact_and_it_recovers_alone(
