@@ -6,12 +6,16 @@ import numpy as np
 
 from registry.release import InputSpec, Release
 from serving.wire import json_rows
+from serving.wire.codecs import Codec, codec_of
 from serving.wire.describe import describe
 from serving.wire.labels import decode_labels
-from serving.wire.request import Request, ids_of
-from serving.wire.rows import Layout, demand_finite, layout_of
+from serving.wire.request import Request, ids_of, wanted
+from serving.wire.rows import Layout, demand_finite
 
-__all__ = ["Request", "decode_labels", "decode_predict", "demand_finite", "describe", "encode_predict", "layout_of"]
+__all__ = [
+    "Codec", "Request", "codec_of", "decode_labels", "decode_predict", "demand_finite", "describe", "encode_predict",
+    "ids_of", "wanted",
+]  # fmt: skip
 
 
 def decode_predict(body: bytes, spec: InputSpec) -> Request:

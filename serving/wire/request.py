@@ -10,6 +10,7 @@ import numpy as np
 from registry.errors import RequestError
 
 LONGEST_ID = 128
+EVERY = ("*",)  # as `Request.outputs`: all that the graph gives
 
 
 @dataclass(slots=True)
@@ -18,7 +19,8 @@ class Request:
 
     rows: (n, *shape) in the model's dtype, C-contiguous, all finite; it may be read-only.
     ids: one per row, from the client; None stands for `<ident>-<i>`. ident: of the request, from its body.
-    outputs: those of the graph that are asked for; () is the main one alone. form: what `encode` needs to know.
+    outputs: those of the graph that are asked for, see `wanted`; () is the main one alone.
+    form: what `encode` needs to know.
     """
 
     rows: np.ndarray
@@ -31,6 +33,20 @@ class Request:
 def ids_of(request: Request, ident: str) -> list[str]:
     """Return the id of each row of a request that goes by `ident`."""
     return request.ids if request.ids is not None else [f"{ident}-{i}" for i in range(len(request.rows))]
+
+
+def wanted(request: Request, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the outputs to run for `request`, of those the graph has; () is the main one alone.
+
+    Raises RequestError 400 if it asks for one that is not there.
+    """
+    if request.outputs == EVERY:
+        return tuple(known)
+    for name in request.outputs:
+        if name not in known:
+            why = f"outputs: the model has no output {shown(name)}; it has {some(known)}"
+            raise RequestError(why, status=400, field="outputs")
+    return request.outputs
 
 
 def refuse(field: str, row: int | None, why: str, reason: str, place: str = "") -> NoReturn:

@@ -6,7 +6,7 @@ searched for the cell to name.
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -20,9 +20,14 @@ MOST_LAYOUTS = 32  # releases known at a time; each model holds two or three
 
 @dataclass(frozen=True)
 class Layout:
-    """How a row of a model lies in memory."""
+    """How a row of a model lies in memory.
+
+    named: what a binary answer says of the model, as headers. kept: what codecs remember of requests that repeat.
+    """
 
     spec: InputSpec
+    named: tuple[tuple[bytes, bytes], ...] = ()
+    kept: dict[bytes, Any] = field(default_factory=dict)
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -72,7 +77,8 @@ def layout_of(release: Release) -> Layout:
     if found is None or found[0] is not release:
         if len(_layouts) >= MOST_LAYOUTS:
             _layouts.clear()
-        found = _layouts[id(release)] = release, Layout(release.manifest.input)
+        named = (b"vigil-model", release.name.encode()), (b"vigil-version", release.version.encode())
+        found = _layouts[id(release)] = release, Layout(release.manifest.input, named)
     return found[1]
 
 
@@ -82,6 +88,14 @@ _layouts: dict[int, tuple[Release, Layout]] = {}
 def finite(values: np.ndarray) -> bool:
     """Return whether every value is a finite number."""
     return bool(np.count_nonzero(np.isfinite(values)) == values.size)
+
+
+def view(body: bytes, start: int, count: int, layout: Layout) -> np.ndarray:
+    """Return `count` rows (n, *shape), of the model's dtype, that lie in `body` from `start` on."""
+    shape = (count, *layout.shape)
+    if start % layout.dtype.itemsize:  # ONNX Runtime wants numbers at addresses that are multiples of their size
+        return np.ndarray(shape, layout.dtype, body[start : start + count * layout.row_bytes])
+    return np.ndarray(shape, layout.dtype, body, start)
 
 
 def settle(values: np.ndarray, layout: Layout, field: str = "rows") -> np.ndarray:
@@ -94,6 +108,13 @@ def settle(values: np.ndarray, layout: Layout, field: str = "rows") -> np.ndarra
         values = _filled(values, layout)
     if layout.floating and not finite(values):
         refuse_first(~np.isfinite(values), values, layout, field)
+    if layout.coded:
+        demand_codes(values, layout, field)
+    return values
+
+
+def demand_codes(values: np.ndarray, layout: Layout, field: str) -> None:
+    """Raise RequestError unless each column of text, in rows (n, columns), holds indices of its values."""
     for column, count in layout.coded:
         codes = values[:, column]
         wrong = ~((codes >= 0) & (codes < count) & (codes == np.floor(codes)))
@@ -101,7 +122,6 @@ def settle(values: np.ndarray, layout: Layout, field: str = "rows") -> np.ndarra
             row = int(wrong.argmax())
             why = f"must be the index of one of its {count} values, found {codes[row]}"
             refuse(field, row, why, "unknown_category", layout.name([column]))
-    return values
 
 
 def cast(values: np.ndarray, layout: Layout, field: str = "rows") -> np.ndarray:

@@ -1,0 +1,81 @@
+"""Which codec reads a request and which writes its answer: by path, Content-Type and Accept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from registry.errors import RequestError
+from registry.release import Release
+from serving.http import JSON, Call, Head, Reply
+from serving.wire import json_rows, tensor, v2
+from serving.wire.request import Request
+
+Decode = Callable[[Call, Release], Request]
+Encode = Callable[[Release, Request, str, dict[str, np.ndarray]], Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """How a request is read and its answer written. name: of the encoding of the request, for metrics."""
+
+    name: str
+    decode: Decode
+    encode: Encode
+
+
+ROWS: dict[bytes, Codec] = {
+    JSON: Codec("json", json_rows.decode, json_rows.encode),
+    tensor.OCTETS: Codec("octets", tensor.decode_octets, tensor.encode_octets),
+    tensor.NPY: Codec("npy", tensor.decode_npy, tensor.encode_npy),
+}
+LONGEST_KEPT = 512  # bytes of headers whose codec is remembered
+V2 = Codec("v2", v2.decode, v2.encode)
+V2_TYPES = (JSON, tensor.OCTETS, b"")  # tritonclient names none
+
+
+def codec_of(head: Head) -> Codec:
+    """Return the codec of a request; raises RequestError 415 if the body is in no accepted form.
+
+    The answer is in the encoding of the request, unless `Accept` prefers another of those known. A path under
+    `/v2/` speaks the Open Inference Protocol, where the body says how the answer is written.
+    """
+    headers = head.headers
+    if b"content-encoding" in headers:
+        raise RequestError("Content-Encoding: a compressed body is not accepted; send it as it is", status=415)
+    given, accept = headers.get(b"content-type", b""), headers.get(b"accept", b"")
+    chosen = _chosen if len(given) + len(accept) <= LONGEST_KEPT else _chosen.__wrapped__
+    return chosen(head.path.startswith("/v2/"), given, accept)
+
+
+@lru_cache(512)  # clients repeat their headers
+def _chosen(protocol: bool, given: bytes, accept: bytes) -> Codec:
+    kind = given.partition(b";")[0].strip().lower()
+    accepted = V2_TYPES if protocol else tuple(ROWS)
+    if kind not in accepted:
+        listed = ", ".join(one.decode() for one in accepted if one)
+        shown = kind.decode("latin-1")[:100] or "none"
+        raise RequestError(f"Content-Type: accepted is {listed}, found {shown}", status=415)
+    if protocol:
+        return V2
+    codec = ROWS[kind]
+    return Codec(codec.name, codec.decode, ROWS[_wanted(accept, kind)].encode)
+
+
+def _wanted(accept: bytes, kind: bytes) -> bytes:
+    # The most preferred type that is known, the first of equals; a range such as */* is content with any.
+    best, preferred = 0.0, kind
+    for one in accept.lower().split(b","):
+        name, *parameters = [part.strip() for part in one.split(b";")]
+        weight = min([_weight(part) for part in parameters if part.startswith(b"q=")], default=1.0)
+        if weight > best and (name in ROWS or name in (b"*/*", b"application/*")):
+            best, preferred = weight, name if name in ROWS else kind
+    return preferred
+
+
+def _weight(parameter: bytes) -> float:
+    try:
+        return float(parameter[2:])
+    except ValueError:
+        return 0.0
