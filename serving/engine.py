@@ -1,38 +1,26 @@
-"""A release that is loaded: verified bytes in, the provider that was asked for or an error, batches out."""
+"""A release that is loaded: on the provider that was asked for or an error, checked by its own answers."""
 
-import io
-from dataclasses import dataclass
+import logging
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-from registry import graph
-from registry.errors import ReleaseError
-from registry.release import HELDOUT, MODEL, MODEL_DATA, Release
-from serving import cores, sessions
-from serving.sessions import EngineError, Stopped, Threads, Way
+from registry.release import Release
+from serving import cores, gpu, outputs, sessions
+from serving.gpu import BoundSession, GpuSettings
+from serving.outputs import OutputSpec
+from serving.sessions import Choice, Threads, Way
 from serving.settings import PROVIDERS
+from serving.source import EngineError, Source, golden_limit
 
-__all__ = ["Engine", "EngineError", "OutputSpec", "Stopped", "golden_limit"]
+__all__ = ["Engine", "EngineError", "GpuSettings", "OutputSpec", "Stopped", "golden_limit"]
 
-GOLDEN_ROWS = 64
-# By precision: providers differ in the last digits, of which int8 has few; a wrong model differs by far more.
-GOLDEN_LIMITS = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
-ULPS = 16  # of the largest prediction: how far providers may be apart where the predictions hardly differ
-DTYPES = {
-    "tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16", "tensor(bool)": "bool",
-    "tensor(int8)": "int8", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
-    "tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(uint32)": "uint32", "tensor(uint64)": "uint64",
-}  # fmt: skip
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class OutputSpec:
-    """One output of the graph. dtype: as numpy names it. shape: of one row, None where the graph does not say."""
-
-    dtype: str
-    shape: tuple[int | None, ...]
+class Stopped(Exception):  # noqa: N818 - it says what happened to the run, which may be what was wanted
+    """A run that was ended by `RunOptions.terminate` before it had an answer."""
 
 
 class Engine:
@@ -42,27 +30,33 @@ class Engine:
     runs the graph. threads: of a run of one row, chosen at load.
     """
 
-    def __init__(self, release: Release, providers: tuple[str, ...], threads: int) -> None:
-        """Load, warm up and check `release`; raises EngineError with the reason, ReleaseError if altered."""
+    def __init__(
+        self,
+        release: Release,
+        providers: tuple[str, ...],
+        threads: int,
+        device: GpuSettings | None = None,
+        workers: int = 1,
+    ) -> None:
+        """Load, warm up and check `release`; raises EngineError with the reason, ReleaseError if altered.
+
+        providers: in order of preference, of which the first is a demand. threads: of one run; 0 measures.
+        workers: processes like this one that share the cores.
+        """
         self.requested = PROVIDERS[providers[0]]
         self._release = release
         self._input = release.manifest.input.name
         self._main = (release.manifest.output,)
-        self._providers = [PROVIDERS[name] for name in providers]
-        model, outside = _graph(release)
-        rows, expected = _golden(release)
-        size_bytes = sum(release.manifest.files[name].size_bytes for name in _files(release))
-        tried = sessions.ways(threads, cores.available(), size_bytes)
-        opened = [Way(way, self._open(model, way, outside)) for way in tried]
-        self._outside = outside  # ONNX Runtime reads these weights where they are
-        self._small = self._large = opened[0].session
+        self._bound: BoundSession | None = None
+        self._choice: Choice | None = None
         self._split = 1
-        self.outputs = self._check(rows, expected)
-        self._choice = sessions.choose(opened, *self._main, self._input, rows)
-        self._small, self._large = self._choice.small.session, self._choice.large.session
-        self._split = self._choice.split
-        self._seconds = sessions.line(self._choice.seconds)
-        self.threads = self._choice.small.threads.count
+        self._cores = max(1, cores.available() // workers)
+        source = Source(release, tuple(PROVIDERS[name] for name in providers))
+        self._outside = source.outside
+        if self.requested in gpu.DEVICES:
+            self._load_on_device(source, threads, device or GpuSettings())
+        else:
+            self._load_on_cores(source, threads)
         self.provider = self._large.get_providers()[0]
 
     def run(
@@ -73,8 +67,10 @@ class Engine:
         The main output is float32: probabilities (n, classes) or predictions (n, 1). Raises Stopped if
         `options.terminate` was set, by any thread, before there was an answer.
         """
-        session = self._small if len(rows) < self._split else self._large
         try:
+            if self._bound is not None:
+                return self._bound.run(rows, names, options)
+            session = self._small if len(rows) < self._split else self._large
             answers: list[np.ndarray] = session.run(names or self._main, {self._input: rows}, options)
         except Exception as error:  # ONNX Runtime raises many types
             if options is not None and options.terminate:
@@ -82,112 +78,83 @@ class Engine:
             raise
         return answers
 
+    def join(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Return the rows of several requests in one array, to be run at once by the thread that joined them."""
+        return np.concatenate(parts) if self._bound is None else self._bound.join(parts)
+
     def expected_s(self, rows: int) -> float:
         """Return about how long a batch of `rows` takes, from what was measured at load."""
+        if self._bound is not None:
+            return self._bound.expected_s(rows)
         return self._seconds[0] + self._seconds[1] * rows
 
     def facts(self) -> dict[str, Any]:
-        """Return how this engine runs, for people: provider, threads, and what was measured to choose them."""
-        choice = self._choice
-        measured = {
-            str(threads): {str(rows): round(seconds * 1e6, 1) for rows, seconds in took.items()}
-            for threads, took in choice.measured.items()
+        """Return how this engine runs, for people: provider, threads, buckets, and what was measured."""
+        found: dict[str, Any] = {"provider": self.provider, "requested": self.requested}
+        if self._bound is not None:
+            settings = {"cuda_graphs": self._settings.cuda_graphs, "tf32": self._settings.tf32}
+            return found | {"threads": self.threads} | settings | self._bound.facts()
+        return found | (_told(self._choice) if self._choice is not None else {})
+
+    def _load_on_cores(self, source: Source, threads: int) -> None:
+        tried = sessions.ways(threads, self._cores, source.size_bytes)
+        opened = [Way(way, source.open(sessions.options(way), {})) for way in tried]
+        self.outputs = self._check(source, opened[0].session)
+        self._choice = sessions.choose(opened, *self._main, self._input, source.golden.rows)
+        self._small, self._large = self._choice.small.session, self._choice.large.session
+        self._split = self._choice.split
+        self._seconds = sessions.line(self._choice.seconds)
+        self.threads = self._choice.small.threads.count
+
+    def _load_on_device(self, source: Source, threads: int, settings: GpuSettings) -> None:
+        # What a model does not allow shows when it is loaded or first run: then it is tried without.
+        self.threads = threads or self._cores
+        attempts = gpu.attempts(settings)
+        for attempt in attempts:
+            try:
+                self._bound = self._bind(source, attempt)
+                self._settings = attempt
+                return
+            except EngineError as error:
+                if error.reason == "provider" or attempt is attempts[-1]:
+                    raise
+                said = {"cuda_graphs": attempt.cuda_graphs, "tf32": attempt.tf32, "error": str(error)}
+                log.warning("device_settings_refused", extra={"release": source.release.tag} | said)
+
+    def _bind(self, source: Source, settings: GpuSettings) -> BoundSession:
+        manifest, golden = self._release.manifest, source.golden
+        told = {
+            name: gpu.provider_options(name, settings, manifest.input, manifest.precision, self._release.digest)
+            for name in gpu.DEVICES
         }
-        found = {"provider": self.provider, "requested": self.requested, "measured_us_by_rows": measured}
-        if choice.small is choice.large:
-            return found | _told(choice.large.threads)
-        return found | _told(choice.small.threads) | {"from_rows": {str(choice.split): _told(choice.large.threads)}}
-
-    def _open(
-        self, model: bytes, threads: Threads, outside: dict[str, onnxruntime.OrtValue]
-    ) -> onnxruntime.InferenceSession:
-        if self.requested != PROVIDERS["cpu"] and hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
-        options = sessions.options(threads, outside)
-        present = onnxruntime.get_available_providers()
-        usable = [name for name in self._providers if name in present]
+        self._large = source.open(sessions.options(Threads(self.threads)), told)
+        self.outputs = self._check(source, self._large)
+        ordered = {self._main[0]: self.outputs[self._main[0]]} | self.outputs
+        bound = BoundSession(self._large, manifest.input, ordered, gpu.DEVICES[self.requested])
         try:
-            # Without enable_fallback=0 a provider that fails is replaced by another, told by a line on stdout.
-            session = onnxruntime.InferenceSession(model, options, providers=usable or None, enable_fallback=0)
-        except Exception as error:  # ONNX Runtime raises many types for a graph it cannot load
-            raise EngineError(f"{self._release.tag}: ONNX Runtime cannot load it: {error}", "load") from error
-        if session.get_providers()[0] != self.requested:
-            raise EngineError(
-                f"{self._release.tag}: asked for {self.requested}, ONNX Runtime gave {session.get_providers()[0]} "
-                f"(present: {', '.join(present)}); install onnxruntime-gpu and its CUDA libraries, or ask for cpu",
-                "provider",
-            )
-        return session
+            bound.warm(golden.rows)
+            answers = bound.run(golden.rows)[0]
+        except Exception as error:  # ONNX Runtime raises many types
+            raise EngineError(f"{self._release.tag}: cannot run on {self.requested}: {error}", "load") from error
+        source.judge(answers, tuple(self.outputs), certified=settings.tf32)
+        return bound
 
-    def _check(self, rows: np.ndarray, expected: np.ndarray) -> dict[str, OutputSpec]:
-        # Returns the outputs that have one row per row: no other can be handed to the caller of a row.
-        limit = golden_limit(self._release.manifest.task, expected, self._release.manifest.precision)
-        known = {node.name: node for node in self._large.get_outputs() if node.type in DTYPES}
+    def _check(self, source: Source, session: onnxruntime.InferenceSession) -> dict[str, OutputSpec]:
+        names, rows = outputs.numeric(session), source.golden.rows
         try:
-            got = dict(zip(known, self.run(rows, tuple(known)), strict=True))
+            got = dict(zip(names, session.run(names, {self._input: rows}, gpu.uncaptured()), strict=True))
         except Exception as error:  # as above: the graph does not accept its own rows
             raise EngineError(f"{self._release.tag}: cannot answer its held-out rows: {error}", "load") from error
-        answers = got.get(self._main[0])
-        if answers is None:
-            has = ", ".join(known) or "none of numbers"
-            raise EngineError(f"{self._release.tag}: has no output '{self._main[0]}'; it has {has}", "load")
-        worst = float(np.abs(answers - expected).max()) if answers.shape == expected.shape else float("inf")
-        if not worst <= limit:
-            raise EngineError(
-                f"{self._release.tag}: answers its held-out rows differently by {worst:.3g}, limit {limit:.3g}",
-                "golden",
-            )
-        return {name: _spec(node, got[name]) for name, node in known.items() if _by_row(node, got[name], len(rows))}
+        source.judge(got.get(self._main[0]), names)
+        return outputs.specs(session, got, len(rows))
 
 
-def golden_limit(task: str, expected: np.ndarray, precision: str = "fp32") -> float:
-    """Return how far answers may lie from the stored ones, `expected` (n, outputs).
-
-    Probabilities have one scale. A prediction has its own: its limit is a share of how much the stored
-    ones differ from each other, plus the rounding of float32 at the size of the largest.
-    """
-    share = GOLDEN_LIMITS.get(precision, GOLDEN_LIMITS["fp32"])
-    if task == "classification":
-        return share
-    rounding = ULPS * float(np.finfo(np.float32).eps) * float(np.abs(expected).max())
-    return share * float(expected.std(dtype=np.float64)) + rounding
-
-
-def _graph(release: Release) -> tuple[bytes, dict[str, onnxruntime.OrtValue]]:
-    # The weights of a large model are handed over as bytes that were verified: ONNX Runtime opens no file.
-    model = release.read(MODEL)
-    files = {name: release.read(name) for name in _files(release) if name != MODEL}
-    try:
-        outside = graph.weights(model, files, f"{release.tag}: {MODEL}")
-    except ReleaseError as error:
-        raise EngineError(str(error), "load") from error
-    return model, {name: onnxruntime.OrtValue.ortvalue_from_numpy(values) for name, values in outside.items()}
-
-
-def _golden(release: Release) -> tuple[np.ndarray, np.ndarray]:
-    content = release.read(HELDOUT)
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as heldout:
-            return heldout["x"][:GOLDEN_ROWS], heldout[release.manifest.output][:GOLDEN_ROWS]
-    except (KeyError, ValueError, OSError) as error:
-        raise EngineError(
-            f"{release.tag}: {HELDOUT} cannot be read: {error}; publish the model again", "load"
-        ) from error
-
-
-def _files(release: Release) -> list[str]:
-    return [name for name in (MODEL, MODEL_DATA) if name in release.manifest.files]
-
-
-def _by_row(node: onnxruntime.NodeArg, answer: np.ndarray, rows: int) -> bool:
-    fixed = bool(node.shape) and isinstance(node.shape[0], int)
-    return not fixed and answer.shape[:1] == (rows,)
-
-
-def _spec(node: onnxruntime.NodeArg, answer: np.ndarray) -> OutputSpec:
-    said = node.shape[1:] if len(node.shape) == answer.ndim else [None] * (answer.ndim - 1)
-    return OutputSpec(DTYPES[node.type], tuple(size if isinstance(size, int) else None for size in said))
-
-
-def _told(threads: Threads) -> dict[str, Any]:
-    return {"threads": threads.count, "spinning": threads.spinning}
+def _told(choice: Choice) -> dict[str, Any]:
+    ways = (choice.small.threads, choice.large.threads)
+    small, large = ({"threads": threads.count, "spinning": threads.spinning} for threads in ways)
+    measured = {
+        str(threads): {str(rows): round(seconds * 1e6, 1) for rows, seconds in took.items()}
+        for threads, took in choice.measured.items()
+    }
+    apart = {} if choice.small is choice.large else {"from_rows": {str(choice.split): large}}
+    return small | apart | {"measured_us_by_rows": measured}

@@ -20,7 +20,7 @@ from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.release import REFERENCE, Release
 from serving import cards
 from serving.batcher import Batcher
-from serving.engine import Engine, EngineError
+from serving.engine import Engine, EngineError, GpuSettings
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,9 @@ class Host:
         opened = store.open_folder(self._pinned, tag) if self._pinned is not None else store.open_release(tag)
         if pin is not None and opened.digest != pin.digest:
             raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
-        engine = Engine(opened, self._settings.providers, self._settings.threads)
+        said = self._settings
+        device = GpuSettings(said.cuda_graphs, said.tensorrt_path)
+        engine = Engine(opened, said.providers, said.threads, device, said.workers)
         normal = reference.parse(opened.read(REFERENCE))
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
         batcher = Batcher(engine, self._settings.max_batch_rows, rows.observe)

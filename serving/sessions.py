@@ -12,8 +12,6 @@ from statistics import median
 import numpy as np
 import onnxruntime
 
-from registry.errors import ReleaseError
-
 LEAST_GAIN = 1.1
 SIZES = (1, 32)  # rows: what latency is about, and what throughput is about
 SIZE_S = 0.5  # for all ways to run one size of batch
@@ -23,18 +21,6 @@ SMALL_BYTES = 64_000_000  # below this a model is opened in several ways, and ma
 SPINNING = {"no": ("0", "0"), "in a run": ("1", "1"), "always": ("1", "0")}
 
 Run = Callable[[], object]
-
-
-class EngineError(ReleaseError):
-    """A release that cannot serve; `reason` is provider, load or golden."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-class Stopped(Exception):  # noqa: N818 - it says what happened to the run, which may be what was wanted
-    """A run that was ended by `RunOptions.terminate` before it had an answer."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +80,14 @@ def ways(asked: int, cores: int, size_bytes: int) -> list[Threads]:
     return several if asked else [Threads(1), *several]
 
 
-def options(threads: Threads, outside: Mapping[str, onnxruntime.OrtValue]) -> onnxruntime.SessionOptions:
-    """Return the options of a session; outside: the weights that are not in the model's own bytes."""
+def options(threads: Threads) -> onnxruntime.SessionOptions:
+    """Return the options of a session that runs so."""
     made = onnxruntime.SessionOptions()
     made.intra_op_num_threads = threads.count
     made.log_severity_level = 4  # what fails is raised, and would be told twice
     spin, stop = SPINNING[threads.spinning]
     made.add_session_config_entry("session.intra_op.allow_spinning", spin)
     made.add_session_config_entry("session.force_spinning_stop", stop)
-    made.add_external_initializers([*outside], [*outside.values()])
     return made
 
 

@@ -25,6 +25,8 @@ class Settings:
     model: whose champion is served; empty means the only model that has one.
     providers: where the model must run, in order of preference; the first one is a demand.
     threads: of one run; 0 measures at load and keeps the fastest.
+    cuda_graphs: replay a run on a GPU as one graph where the model allows it.
+    tensorrt_cache: folder of engines that TensorRT has built; empty means `tensorrt` beside the store.
     log: the prediction log; empty means `log.sqlite` beside the store.
     workers: processes that share the port, each with models of its own.
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
@@ -35,6 +37,8 @@ class Settings:
     model: str = ""
     providers: tuple[str, ...] = ("cpu",)
     threads: int = 0
+    cuda_graphs: bool = True
+    tensorrt_cache: str = ""
     log: str = ""
     record: bool = True
     metrics_folder: str = ""
@@ -49,6 +53,10 @@ class Settings:
     @property
     def log_path(self) -> Path:
         return Path(self.log) if self.log else store.home() / "log.sqlite"
+
+    @property
+    def tensorrt_path(self) -> Path:
+        return Path(self.tensorrt_cache) if self.tensorrt_cache else store.home() / "tensorrt"
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -1,9 +1,8 @@
-import io
-
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_release import DIGITS, HOMES, IMAGE, make_draft, make_files, rows_of
+from odd_release import altered
+from tiny_release import HOMES, IMAGE, make_draft, make_files, rows_of
 
 from registry import store
 from registry.errors import ReleaseError
@@ -42,18 +41,6 @@ def test_cuda_that_was_asked_for_and_not_given_is_refused(publish, providers):
 
 def test_onnx_runtime_may_not_take_another_provider_on_its_own(publish):
     assert not Engine(publish(), ("cpu",), threads=1)._large._enable_fallback
-
-
-def altered(tmp_path, change, spec=IMAGE, classes=DIGITS):
-    """Publish a release whose held-out answers were changed before its digests were fixed."""
-    files = make_files(tmp_path / "files", spec, classes)
-    with np.load(files / "heldout.npz") as heldout:
-        arrays = dict(heldout)
-    change(arrays)
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    (files / "heldout.npz").write_bytes(stream.getvalue())
-    return store.publish(make_draft(spec=spec, classes=classes), files)
 
 
 def test_a_release_that_does_not_repeat_its_own_answers_is_refused(tmp_path):

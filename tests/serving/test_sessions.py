@@ -4,14 +4,13 @@ import time
 from collections import Counter
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
+from odd_release import endless_for_bright, release_with
 from onnx import TensorProto, helper, numpy_helper
-from tiny_release import DIGITS, IMAGE, make_draft, make_files, onnx_bytes, rows_of, run
+from tiny_release import IMAGE, rows_of, run
 
-from registry import store
-from serving import sessions
+from serving import cores, sessions
 from serving.engine import Engine, OutputSpec, Stopped
 from serving.sessions import SIZES, Threads, Way
 
@@ -88,7 +87,7 @@ def test_the_number_of_threads_someone_asks_for_is_kept_and_a_large_model_is_ope
 
 @pytest.mark.parametrize("spinning", ["no", "in a run", "always"])
 def test_threads_spin_only_where_they_may(spinning):
-    options = sessions.options(Threads(2, spinning), {})
+    options = sessions.options(Threads(2, spinning))
     keys = ("session.intra_op.allow_spinning", "session.force_spinning_stop")
     said = [options.get_session_config_entry(key) for key in keys]
     assert said == {"no": ["0", "0"], "in a run": ["1", "1"], "always": ["1", "0"]}[spinning]
@@ -102,6 +101,13 @@ def test_an_engine_tells_how_it_runs_and_what_that_was_chosen_by(publish):
     ways = 4 if len(os.sched_getaffinity(0)) > 1 else 1
     assert len(facts["measured_us_by_rows"]) == ways
     assert all(set(took) == {"1", "32"} for took in facts["measured_us_by_rows"].values())
+
+
+def test_processes_that_share_the_cores_get_a_share_of_the_threads(publish, monkeypatch):
+    monkeypatch.setattr(cores, "available", lambda: 4)
+    for workers, most in ((1, 4), (2, 2), (3, 1), (9, 1)):
+        measured = Engine(publish(seed=workers), ("cpu",), 0, None, workers).facts()["measured_us_by_rows"]
+        assert max(int(way.split()[0]) for way in measured) == most
 
 
 def test_every_way_to_run_gives_the_same_answers(publish):
@@ -125,16 +131,6 @@ def test_any_output_of_the_graph_can_be_asked_for_in_any_order(publish):
     np.testing.assert_array_equal(logits, run(made.read("model.onnx"), rows, "logits"))
 
 
-def release_with(tmp_path, change):
-    """Publish a release whose graph was changed before its digests were fixed."""
-
-    files = make_files(tmp_path / "files")
-    model = onnx.ModelProto.FromString(onnx_bytes(IMAGE, len(DIGITS), 0))
-    change(model.graph)
-    (files / "model.onnx").write_bytes(model.SerializeToString())
-    return store.publish(make_draft(), files)
-
-
 def more_outputs(graph):
     graph.initializer.append(numpy_helper.from_array(np.ones(64, np.float32), "fixed"))
     graph.initializer.append(numpy_helper.from_array(np.array([2], np.int64), "two"))
@@ -152,23 +148,6 @@ def test_an_output_that_has_no_row_per_row_is_not_offered(tmp_path):
     engine = Engine(release_with(tmp_path, more_outputs), ("cpu",), threads=1)
     assert list(engine.outputs) == ["probabilities", "logits", "which"]
     assert engine.outputs["which"] == OutputSpec("int64", (2,))
-
-
-def endless_for_bright(graph):
-    """Let the model repeat its last step for ever when a pixel is brighter than 100; the held-out ones are not."""
-    logits = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 10]) for name in ("v", "w")]
-    goes_on = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("c", "d")]
-    turn = helper.make_tensor_value_info("i", TensorProto.INT64, [])
-    steps = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["v"], ["w"])]
-    body = helper.make_graph(steps, "body", [turn, goes_on[0], logits[0]], [goes_on[1], logits[1]])
-    graph.initializer.append(numpy_helper.from_array(np.float32(100), "limit"))
-    last = graph.node.pop()
-    graph.node.extend([
-        helper.make_node("ReduceMax", ["flat"], ["brightest"], keepdims=0),
-        helper.make_node("Greater", ["brightest", "limit"], ["bright"]),
-        helper.make_node("Loop", ["", "bright", "logits"], ["looped"], body=body),
-        helper.make_node("Softmax", ["looped"], list(last.output), axis=-1),
-    ])  # fmt: skip
 
 
 def test_a_run_without_end_is_stopped_from_another_thread(tmp_path):
