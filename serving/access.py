@@ -8,7 +8,7 @@ as it came, never from Host or a rebuilt URL. Of unknown keys nothing is kept, h
 import hmac
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +16,7 @@ from typing import NoReturn
 from monitoring.metrics import ServingMetrics
 from registry.errors import ConfigError, RequestError
 from serving import keys
+from serving.buckets import Buckets, Cell
 from serving.http import Head
 
 log = logging.getLogger(__name__)
@@ -30,10 +31,10 @@ CHALLENGE = ((b"www-authenticate", b'Bearer realm="vigil"'),)
 
 @dataclass(slots=True)
 class Grant:
-    """What a live key may do; holds its token bucket, which is counted in requests and per worker process.
+    """What a live key may do; holds its token bucket, which counts requests.
 
     roles: all of them for an admin. spacing_s: seconds per request in the long run, 0 for no limit.
-    slack_s: how far ahead of that pace the key may be. paid_until_s: up to when the pace is used up.
+    slack_s: how far ahead of that pace the key may be. bucket: up to when the pace is used up, in seconds.
     """
 
     name: str
@@ -41,17 +42,17 @@ class Grant:
     roles: frozenset[str]
     spacing_s: float = 0.0
     slack_s: float = 0.0
+    bucket: Cell = field(default_factory=lambda: [0.0])
     expires: datetime | None = None
-    paid_until_s: float = 0.0
 
     def take(self, now_s: float) -> float:
         """Take one request from the bucket; return 0, or the seconds until there is one, and take none."""
-        due_s = self.paid_until_s
+        due_s = self.bucket[0]
         if due_s < now_s:
             due_s = now_s
         if due_s - now_s > self.slack_s:
             return due_s - now_s - self.slack_s
-        self.paid_until_s = due_s + self.spacing_s
+        self.bucket[0] = due_s + self.spacing_s
         return 0.0
 
 
@@ -61,9 +62,13 @@ ANYONE = Grant("anyone", b"", frozenset((OPEN, *keys.ROLES)))
 class Access:
     """Decides for every request; looks at the key file twice a second and needs no restart for a change."""
 
-    def __init__(self, path: Path | None, metrics: ServingMetrics) -> None:
-        """path: the key file; None lets everyone in. A file that cannot be read lets nobody in until it can."""
+    def __init__(self, path: Path | None, metrics: ServingMetrics, folder: Path | None = None) -> None:
+        """path: the key file; None lets everyone in. A file that cannot be read lets nobody in until it can.
+
+        folder: where the workers of a service share the buckets; None keeps them private.
+        """
         self._path = path
+        self._buckets = Buckets(folder)
         self._metrics = metrics
         self._refused = {reason: metrics.access_refused.labels(reason) for reason in REASONS}
         self._stamp: keys.Stamp | None = None
@@ -130,9 +135,8 @@ class Access:
             log.error("key_file_refused", extra={"error": str(error), "keys": len(self._grants)})
             self._metrics.key_file_failures.inc()
             return
-        old, self._grants = self._grants, {key.digest: _grant(key) for key in found}
-        for digest in old.keys() & self._grants.keys():
-            self._grants[digest].paid_until_s = old[digest].paid_until_s
+        cells = self._buckets.of(key.digest for key in found if key.rate)
+        self._grants = {key.digest: _grant(key, cells.get(key.digest)) for key in found}
         self._metrics.keys.set(len(found))
         log.info("key_file_read", extra={"keys": len(found)})
 
@@ -149,7 +153,9 @@ def _secret(sent: bytes) -> bytes:
     return secret.strip() if scheme.lower() == b"bearer" else b""
 
 
-def _grant(key: keys.Key) -> Grant:
+def _grant(key: keys.Key, bucket: "Cell | None") -> Grant:
     roles = frozenset(keys.ROLES if "admin" in key.roles else key.roles)
-    spacing_s = 1 / key.rate if key.rate else 0.0
-    return Grant(key.name, key.digest, roles, spacing_s, (key.burst - 1) * spacing_s + 1e-9, key.expires)
+    if bucket is None:
+        return Grant(key.name, key.digest, roles, expires=key.expires)
+    spacing_s = 1 / key.rate
+    return Grant(key.name, key.digest, roles, spacing_s, (key.burst - 1) * spacing_s + 1e-9, bucket, key.expires)

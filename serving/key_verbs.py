@@ -78,7 +78,7 @@ def _describe(made: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     made.add_argument(
         "--rate", type=_positive(float), default=0.0, metavar="N",
-        help="requests per second and worker process in the long run; no limit if left out",
+        help="requests per second in the long run; no limit if left out",
     )  # fmt: skip
     made.add_argument(
         "--burst", type=_positive(int), default=0, metavar="N", help="requests that may come at once; default 2 x rate"

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
@@ -14,7 +16,10 @@ from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
 from serving import keys
 from serving.access import LONGEST_SEEN, LOOK_S, MOST_SEEN, OPEN, Access, Grant
+from serving.buckets import SLOTS, Buckets
 from serving.http import Head
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -247,6 +252,54 @@ def test_a_reload_does_not_fill_the_buckets(add, file, metrics, eventually):
     assert status(access, bearer(secret)) == 429
 
 
+def test_workers_share_the_bucket_of_a_key(add, file, metrics, tmp_path):
+    one, two = add("one", rate=0.001, burst=3), add("two", rate=0.001, burst=1)
+    first, second = (Access(file, metrics, tmp_path) for _ in range(2))
+    said = [status(access, bearer(one)) for access in (first, second, first, second, first)]
+    assert said == [200, 200, 200, 429, 429]
+    assert [status(second, bearer(two)), status(Access(file, metrics, tmp_path), bearer(two))] == [200, 429]
+
+
+def test_processes_that_flood_at_once_get_one_burst_and_one_pace(add, file, tmp_path):
+    secret, rate, burst = add(rate=500.0, burst=1000), 500.0, 1000
+    begun = time.monotonic()
+    flood = [
+        subprocess.Popen([sys.executable, "-c", FLOOD, str(file), secret, str(tmp_path)], cwd=ROOT, stdout=-1)
+        for _ in range(3)
+    ]
+    accepted = sum(int(one.communicate(timeout=60)[0]) for one in flood)
+    most = burst + rate * (time.monotonic() - begun)
+    assert burst <= accepted <= 1.02 * most + 3
+
+
+def test_more_keys_than_slots_still_find_a_bucket():
+    found = Buckets(None).of(i.to_bytes(32, "little") for i in range(1, SLOTS + 10))
+    for i, cell in enumerate(found.values()):
+        cell[0] = i
+    assert len({cell[0] for cell in found.values()}) == SLOTS
+
+
+FLOOD = """
+import sys, time
+from pathlib import Path
+from prometheus_client import CollectorRegistry
+from monitoring.metrics import ServingMetrics
+from registry.errors import RequestError
+from serving.access import Access
+from serving.http import Head
+access = Access(Path(sys.argv[1]), ServingMetrics(CollectorRegistry()), Path(sys.argv[3]))
+head = Head("POST", "/", b"", {b"x-api-key": sys.argv[2].encode()})
+accepted, end = 0, time.monotonic() + 1
+while time.monotonic() < end:
+    try:
+        access.demand(head, "predict")
+        accepted += 1
+    except RequestError:
+        pass
+print(accepted)
+"""
+
+
 @given(
     rate=st.integers(1, 1000),
     burst=st.integers(1, 20),
@@ -255,7 +308,7 @@ def test_a_reload_does_not_fill_the_buckets(add, file, metrics, eventually):
 def test_the_bucket_agrees_with_one_of_exact_fractions(rate, burst, steps):
     """Oracle: tokens that drip at `rate` into a bucket of `burst`, in exact arithmetic."""
     spacing = Fraction(1, rate)
-    grant = Grant("a", b"", frozenset(), float(spacing), float((burst - 1) * spacing) + 1e-9)
+    grant = Grant("a", b"", frozenset(), float(spacing), float((burst - 1) * spacing) + 1e-9, [0.0])
     now, tokens = Fraction(1000), Fraction(burst)
     for step in steps:
         now, tokens = now + step, min(Fraction(burst), tokens + step * rate)
