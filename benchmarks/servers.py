@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from benchmarks import load, models, wires
 from benchmarks.models import Model
@@ -174,7 +175,8 @@ def vigil_environment(place: Place, **variables: str) -> dict[str, str]:
     """Return the variables of our service on the store of `place`; a setting that does not exist is left out."""
     from serving.settings import Settings
 
-    known = {name: value for name, value in variables.items() if name in Settings.__dataclass_fields__}
+    asked = {"drain_s": "0"} | variables
+    known = {name: value for name, value in asked.items() if name in Settings.__dataclass_fields__}
     named = {f"VIGIL_{name.upper()}": value for name, value in known.items()}
     return {"BENTOML_HOME": str(place.folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"} | named
 
@@ -219,24 +221,35 @@ class Running:
 
     def pause(self) -> None:
         """Stop its processes where they are: what idles does not disturb what is measured."""
-        self._send(signal.SIGSTOP)
+        _signal(self._family(), signal.SIGSTOP)
 
     def go_on(self) -> None:
         """Let it run again."""
-        self._send(signal.SIGCONT)
+        _signal(self._family(), signal.SIGCONT)
 
     def stop(self) -> None:
         """End it with all its processes."""
-        self.go_on()
+        family = self._family()
+        _signal(family, signal.SIGCONT)
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(15)
-        self._send(signal.SIGKILL)
+        _signal(family, signal.SIGKILL)
         self.process.wait()
 
-    def _send(self, what: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, what)
+    def _family(self) -> list[psutil.Process]:
+        # Not the process group: BentoML gives each worker a session of its own.
+        try:
+            first = psutil.Process(self.process.pid)
+            return [first, *first.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _signal(family: list[psutil.Process], what: signal.Signals) -> None:
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(what)
 
 
 def start(name: str, place: Place, server: Server | None = None) -> Running:
