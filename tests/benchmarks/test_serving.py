@@ -7,7 +7,7 @@ import orjson
 import psutil
 import pytest
 
-from benchmarks import models, servers, serving, tables, wires
+from benchmarks import behaviour, models, raw, servers, serving, tables, wires
 from benchmarks.serving import Plan
 from registry import store
 
@@ -140,3 +140,24 @@ def test_the_picture_is_the_same_for_the_same_figures(tmp_path):
     for name in ("one.svg", "two.svg"):
         tables.draw({"tiny": {"closed_loop": {"32 x 1": lanes}}}, "fastapi raw", tmp_path / name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_swaps_a_rollback_and_a_cold_start_of_the_real_service_are_measured(tmp_path, monkeypatch):
+    for name, value in {"LOAD_S": 1.0, "SWAP_EVERY_S": 0.4, "ROUNDS": 1, "STARTS": 1, "ROLLBACKS": 1}.items():
+        monkeypatch.setattr(behaviour, name, value)
+    found = behaviour.measure("tiny", tmp_path)
+    assert found["swap"]["failed"] == 0 and found["swap"]["swaps"] > 0 and found["swap"]["answered"] > 0
+    assert len(found["rollback_s"]["all"]) == len(found["start_s"]["all"]) == 1
+
+
+def test_the_client_of_the_fastest_lane_is_the_one_that_is_taken_away_from_the_cores():
+    lanes = {"slow": {"rows_per_s": 1, "client_cores": 0.1}, "fast": {"rows_per_s": 9, "client_cores": 0.7}}
+    assert serving._client_cores({"1 x 1": {}, "32 x 1": lanes}) == 0.7
+
+
+def test_onnx_runtime_alone_is_measured_for_every_batch_and_way_to_share_the_cores():
+    found = raw.measure("tiny", 0.5, seconds=0.02)
+    assert len(found) == 3 and any("less a client of 0.50" in way for way in found)
+    assert all(
+        set(rates) == {str(batch) for batch in raw.BATCHES} and min(rates.values()) > 0 for rates in found.values()
+    )
