@@ -74,16 +74,18 @@ class Client:
         self._calls = _Calls(url, key, timeout_s, retries)
         self._input: tuple[str, str, str] | None = None  # path of the model, tensor, datatype
 
-    def predict(self, rows: np.ndarray, outputs: Sequence[str] = ()) -> Answer:
+    def predict(self, rows: np.ndarray, outputs: Sequence[str] = (), ident: str | None = None) -> Answer:
         """Return the answer to `rows`, (n, *shape): the outputs of the model that `outputs` names, or its main one.
 
+        outputs: also `class`, the names a classifier decided for. ident: of the request, at most 128 characters; made
+        if left out. Row i goes by `<ident>-<i>`.
         Raises Refused, Unavailable, and ValueError where the numbers are not those of the model's type: floats
         are rounded to it, whole numbers must fit.
         """
         path, name, datatype = self._input or self._ask_input()
         tensor = _cast(rows, datatype)
         given = {"shape": tensor.shape, "datatype": datatype, "parameters": {"binary_data_size": tensor.nbytes}}
-        said: dict[str, Any] = {"id": uuid.uuid4().hex, "inputs": [{"name": name} | given]}
+        said: dict[str, Any] = {"id": ident or uuid.uuid4().hex, "inputs": [{"name": name} | given]}
         said["outputs"] = [{"name": name} for name in outputs]
         said["parameters"] = {"binary_data_output": True}
         head = json.dumps(said).encode()
@@ -114,11 +116,12 @@ class Client:
 
     def label(self, pairs: Iterable[tuple[str, Any]]) -> int:
         """Send the truth of rows, as (id, label), and return how many were accepted; a label may be sent twice."""
+        path = "/v1/labels" if self.model is None else f"/v1/models/{_quoted(self.model)}/labels"
         source, accepted = iter(pairs), 0
         while batch := list(itertools.islice(source, LABELS_AT_ONCE)):
             said = {"labels": [{"id": ident, "label": label} for ident, label in batch]}
             body = json.dumps(said, default=lambda number: number.item()).encode()  # numpy's
-            reply = self._calls.send(_Request("POST", "/v1/labels", body, {"Content-Type": "application/json"}))
+            reply = self._calls.send(_Request("POST", path, body, {"Content-Type": "application/json"}))
             accepted += json.loads(reply.body)["accepted"]
         return accepted
 
@@ -302,17 +305,28 @@ def _cast(rows: np.ndarray, datatype: str) -> np.ndarray:
 def _answer(reply: _Timed, rows: int) -> Answer:
     try:
         start = int(reply.headers["Inference-Header-Content-Length"])
-        said = json.loads(reply.body[:start])
-        content, outputs = bytearray(reply.body), {}  # a bytearray makes arrays that can be written to
+        said, outputs = json.loads(reply.body[:start]), {}
         for tensor in said["outputs"]:
-            size, dtype = tensor["parameters"]["binary_data_size"], np.dtype(DTYPES[tensor["datatype"]])
-            values = np.frombuffer(content, dtype, size // dtype.itemsize, start)
-            outputs[tensor["name"]] = values.reshape(tensor["shape"])
-            start += size
+            end = start + tensor["parameters"]["binary_data_size"]
+            outputs[tensor["name"]] = _array(bytearray(reply.body[start:end]), tensor["datatype"]).reshape(
+                tensor["shape"]
+            )
+            start = end
         ids = [f"{said['id']}-{i}" for i in range(rows)]
         return Answer(outputs, said["model_name"], said["model_version"], said["id"], ids)
     except (ValueError, TypeError, KeyError) as error:
         raise Unavailable(f"the answer is not of Open Inference Protocol v2 with binary tensors: {error!r}") from error
+
+
+def _array(content: bytearray, datatype: str) -> np.ndarray:
+    if datatype != "BYTES":
+        return np.frombuffer(content, DTYPES[datatype])  # over a bytearray: may be written to
+    found, start = [], 0
+    while start < len(content):  # each is its length in 4 bytes, and itself in UTF-8
+        end = start + 4 + int.from_bytes(content[start : start + 4], "little")
+        found.append(content[start + 4 : end].decode())
+        start = end
+    return np.array(found)
 
 
 def _quoted(name: str) -> str:

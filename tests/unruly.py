@@ -122,7 +122,7 @@ def right(request):
     """Return the answer of a model of uint8 rows (8, 8) whose outputs are the first two columns, and all of them."""
     if request.path.endswith("/infer"):
         return _infer(request)
-    if request.path == "/v1/labels":
+    if request.path.endswith("/labels"):
         return reply(200, json.dumps({"accepted": len(json.loads(request.body)["labels"])}).encode())
     known = {
         "/v1/model": {"model": "tiny", "version": "1"},
@@ -139,6 +139,9 @@ def _infer(request):
     tensor = said["inputs"][0]
     rows = np.frombuffer(request.body[size:], np.uint8).reshape(tensor["shape"]).astype(np.float32)
     outputs = {"probabilities": rows[:, 0, :2], "logits": rows.reshape(len(rows), -1)}
+    names = [f"kind {int(one)} é".encode() for one in rows[:, 0, 0]]
+    if said["outputs"] == [{"name": "class"}]:
+        return _texts(said["id"], names)
     named = [one["name"] for one in said["outputs"]] or ["probabilities"]
     head = json.dumps(
         {
@@ -158,6 +161,14 @@ def _infer(request):
     ).encode()
     content = head + b"".join(outputs[name].tobytes() for name in named)
     return reply(200, content, f"Inference-Header-Content-Length: {len(head)}")
+
+
+def _texts(ident, names):
+    content = b"".join(len(name).to_bytes(4, "little") + name for name in names)
+    sizes = {"binary_data_size": len(content)}
+    tensor = {"name": "class", "datatype": "BYTES", "shape": [len(names)], "parameters": sizes}
+    head = json.dumps({"id": ident, "model_name": "tiny", "model_version": "1", "outputs": [tensor]}).encode()
+    return reply(200, head + content, f"Inference-Header-Content-Length: {len(head)}")
 
 
 def run(server):

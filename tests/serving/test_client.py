@@ -59,6 +59,17 @@ def test_outputs_come_in_full_and_may_be_written_to(client):
     answer.outputs["logits"] += 1
 
 
+def test_names_of_classes_come_as_text(client):
+    np.testing.assert_array_equal(
+        client.predict(ROWS, ["class"]).outputs["class"], [f"kind {k} é" for k in ROWS[:, 0, 0]]
+    )
+
+
+def test_a_request_goes_by_the_name_its_caller_gives_it(server, client):
+    assert client.predict(ROWS[:2], ident="order-7").ids == ["order-7-0", "order-7-1"]
+    assert server.infers()[0].body.startswith(b'{"id": "order-7"')  # first, where the service looks for it
+
+
 def test_whole_numbers_of_another_type_are_sent_as_the_models(server, client):
     demand_right(client.predict(ROWS.astype(np.int64)))
     demand_right(client.predict(ROWS.astype(np.float64)))
@@ -263,7 +274,22 @@ def test_labels_are_sent_in_batches_with_the_same_retries(server, client):
     assert [len(batch) for batch in sent] == [1000, 1000, 1000, 1000, 500]
     assert sent[0] == sent[1] == sent[2]
     assert sent[0][3] == {"id": "r-3", "label": 3}
-    assert client.label({"a": "cat"}.items()) == 1
+
+
+def test_a_client_of_one_model_names_it_in_every_address(server):
+    with Client(server.url, model="tiny") as client:
+        client.predict(ROWS)
+        assert client.label({"a": "cat"}.items()) == 1
+        client.ready()
+        with pytest.raises(Refused):
+            client.metadata()
+    assert [sent.path for sent in server.seen] == [
+        "/v2/models/tiny",
+        "/v2/models/tiny/infer",
+        "/v1/models/tiny/labels",
+        "/v2/models/tiny/ready",
+        "/v1/models/tiny",
+    ]
 
 
 def test_threads_share_a_client_and_never_a_connection(server):
