@@ -74,7 +74,9 @@ class ServingMetrics:
             "requested_provider",
         )
         self.model_target = gauge("vigil_model_target_info", "1 for the release the alias asks for", *RELEASE)
-        self.promoted = gauge("vigil_model_promoted_timestamp_seconds", "Time of the last alias change", "model")
+        self.promoted = gauge(
+            "vigil_model_promoted_timestamp_seconds", "Time of the last change of the champion", "model"
+        )
         self.load_failures = counter(
             "vigil_model_load_failures_total",
             "Releases that were refused or failed to load",
