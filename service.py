@@ -20,7 +20,10 @@ from pydantic import BaseModel  # noqa: E402
 from monitoring import folder  # noqa: E402
 from registry import logs  # noqa: E402
 from registry.errors import ConfigError  # noqa: E402
-from serving import app, lifecycle, settings, supervisor  # noqa: E402
+from serving import lifecycle, settings, supervisor  # noqa: E402
+from serving.lanes import check  # noqa: E402
+from serving.lanes.asgi import App  # noqa: E402
+from serving.server import Server, predict_rows  # noqa: E402
 
 usage_stats.do_not_track.cache_clear()  # `bentoml serve` asks, and remembers, before this file can say so
 
@@ -37,14 +40,15 @@ try:
 except ConfigError as error:  # here, in the parent, once: a worker that cannot start would be started for ever
     sys.exit(f"vigil: {error}")
 lifecycle.follow_parent(os.environ)
-running: list[app.Server] = []
+check.install(configured)
+running: list[Server] = []
 
 
-def start() -> app.Server:
+def start() -> Server:
     """Return the server of this worker process."""
     logs.set_up()
     pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
-    running[:] = [app.Server(configured, pinned, folder.of_service(configured.metrics_folder))]
+    running[:] = [Server(configured, pinned, folder.of_service(configured.metrics_folder))]
     return running[0]
 
 
@@ -72,7 +76,7 @@ class Vigil:
     @bentoml.api(route="/predict")
     async def predict(self, rows: list[Any]) -> dict[str, Any]:
         """Return what `/v1/predict` returns."""
-        return await app.predict_rows(running[0], rows)
+        return await predict_rows(running[0], rows)
 
 
-Vigil.add_asgi_middleware(app.App, server=start)
+Vigil.add_asgi_middleware(App, server=start)

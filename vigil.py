@@ -85,7 +85,7 @@ def search(options: argparse.Namespace) -> int:
 def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
     if options.model:
-        os.environ["VIGIL_MODEL"] = options.model
+        os.environ["VIGIL_MODELS"] = options.model
     for name in ("BENTOML_HOME", "VIGIL_LOG", "VIGIL_REQUIRE_SIGNATURE"):  # the service runs in another folder
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).absolute())

@@ -97,7 +97,7 @@ def _prepare(folder: Path) -> Demo:
     os.environ["BENTOML_HOME"] = str(home)  # a store of its own: the user's is not touched
     environment = {
         "BENTOML_HOME": str(home),
-        "VIGIL_MODEL": MODEL,
+        "VIGIL_MODELS": MODEL,
         "BENTOML_DO_NOT_TRACK": "True",
         "VIGIL_DRAIN_S": "0",
     }

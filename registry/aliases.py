@@ -135,7 +135,7 @@ def only_model() -> str:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     if len(present) > 1:
         raise AliasError(
-            f"{len(present)} models have a champion: {', '.join(present)}; name one (--model, VIGIL_MODEL)"
+            f"{len(present)} models have a champion: {', '.join(present)}; name one (--model, VIGIL_MODELS)"
         )
     return present[0]
 

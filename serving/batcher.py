@@ -5,125 +5,230 @@ expected to be short runs on the loop itself, since a hop to a thread would cost
 """
 
 import asyncio
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import onnxruntime
 
 from registry.errors import RequestError
 from serving.engine import Engine
 
+log = logging.getLogger(__name__)
+
 INLINE_S = 5e-4
 
 
-@dataclass
-class Answer:
-    """outputs: as `Engine.run` returns them. Seconds waited for the run, and the run itself took."""
+class Job:
+    """One request in the queue; `done` is called once, on the event loop, when `answers` or `error` is there.
 
-    outputs: np.ndarray
-    queue_s: float
-    infer_s: float
+    rows: (n, *shape). outputs: names of graph outputs wanted besides the main one. deadline, since: on the
+    clock of `time.perf_counter`. answers: by name of output, (n, ...). finite: whether all rows of the run
+    had finite answers. Seconds waited for the run, and the run itself took. gone: set by whoever waited and
+    waits no more; such a job is not run.
+    """
 
+    __slots__ = (
+        "rows", "outputs", "deadline", "since", "done", "answers", "error", "finite", "queue_s", "infer_s", "settled",
+        "gone",
+    )  # fmt: skip
 
-@dataclass
-class _Waiting:
-    rows: np.ndarray
-    future: "asyncio.Future[Answer]"
-    since: float
+    def __init__(self, rows: np.ndarray, done: "Callable[[Any], None]", outputs: tuple[str, ...] = ()) -> None:
+        self.rows = rows
+        self.done = done
+        self.outputs = outputs
+        self.deadline = math.inf
+        self.since = time.perf_counter()
+        self.answers: dict[str, np.ndarray] = {}
+        self.error: Exception | None = None
+        self.finite = True
+        self.queue_s = self.infer_s = 0.0
+        self.settled = self.gone = False
+
+    def settle(self, error: Exception | None = None) -> None:
+        """Say that this job has its answer, or `error`; what comes after the first time is ignored."""
+        if not self.settled:
+            self.settled = True
+            self.error = error
+            self.done(self)
 
 
 class Batcher:
     """The queue in front of one engine. Use from one event loop only."""
 
-    def __init__(self, engine: Engine, max_batch_rows: int, observe: Callable[[int], None]) -> None:
-        """observe: called with the rows of each run."""
+    def __init__(self, engine: Engine, main: str, max_batch_rows: int, observe: Callable[[int], None]) -> None:
+        """main: the output every job gets. observe: called with the rows of each run."""
         self._engine = engine
+        self._main = main
         self._max_batch_rows = max_batch_rows
         self._observe = observe
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Job] = deque()
+        self._waiting_rows = 0
+        self._busy_until = 0.0
         self._busy = False
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="infer")
 
-    async def submit(self, rows: np.ndarray) -> Answer:
-        """Return the answer to `rows` (n, *shape); an error of the model concerns this request alone."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting.append(_Waiting(rows, future, time.perf_counter()))
+    @property
+    def idle(self) -> bool:
+        return not self._busy
+
+    def expected_wait_s(self) -> float:
+        """Return about how long a job that comes now waits for its own run."""
+        if not self._busy:
+            return 0.0
+        running = max(0.0, self._busy_until - time.perf_counter())
+        full, rest = divmod(self._waiting_rows, self._max_batch_rows)
+        ahead = full * self._engine.expected_s(self._max_batch_rows)
+        return running + ahead + (self._engine.expected_s(rest) if rest else 0.0)
+
+    def submit(self, job: Job) -> None:
+        """Put `job` into the queue; an error of the model concerns this job alone."""
+        self._waiting.append(job)
+        self._waiting_rows += len(job.rows)
         if not self._busy:
             self._busy = True
-            loop.call_soon(self._next)
-        return await future
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._next)
 
     def close(self) -> None:
-        """Release the thread once every request that was submitted has its answer."""
+        """Release the thread once every job that was submitted has its answer."""
         self._closing = True
         if not self._busy:
             self._thread.shutdown(wait=False)
 
     def _next(self) -> None:
-        batch = self._take()
+        batch, rows = self._take()
         self._busy = bool(batch)
         if not batch:
             if self._closing:
                 self._thread.shutdown(wait=False)
             return
-        rows = sum(len(w.rows) for w in batch)
+        loop = self._loop or asyncio.get_running_loop()
         self._observe(rows)
-        if self._engine.expected_s(rows) < INLINE_S:
-            self._deliver(batch, self._run(batch))
-            asyncio.get_running_loop().call_soon(self._next)
-        else:
-            run = asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch)
-            run.add_done_callback(lambda done: self._finish(batch, done))
+        expected_s = self._engine.expected_s(rows)
+        if expected_s < INLINE_S:
+            self._run(batch, None)
+            _deliver(batch)
+            loop.call_soon(self._next)
+            return
+        self._busy_until = time.perf_counter() + expected_s
+        watch = _Watch(loop, batch)
+        run = loop.run_in_executor(self._thread, self._run, batch, watch.options)
+        run.add_done_callback(lambda done: self._finish(batch, watch, done))
 
-    def _finish(self, batch: list[_Waiting], done: "asyncio.Future[list[Answer | BaseException]]") -> None:
+    def _finish(self, batch: list[Job], watch: "_Watch", done: "asyncio.Future[None]") -> None:
+        watch.stop()
         self._next()  # first: the model should not wait for answers to be written
-        self._deliver(batch, done.result())
+        done.result()
+        _deliver(batch)
 
-    def _take(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _take(self) -> tuple[list[Job], int]:
+        batch: list[Job] = []
         rows = 0
-        while self._waiting and (not batch or rows + len(self._waiting[0].rows) <= self._max_batch_rows):
-            first = self._waiting.popleft()
-            if not first.future.cancelled():  # the client went away
+        waiting = self._waiting
+        now = time.perf_counter() if waiting else 0.0
+        while waiting and (not batch or rows + len(waiting[0].rows) <= self._max_batch_rows):
+            first = waiting.popleft()
+            self._waiting_rows -= len(first.rows)
+            if first.gone:
+                first.settle(RequestError("the client went away", reason="client_gone", status=503))
+            elif first.deadline <= now:
+                first.settle(late())
+            else:
                 batch.append(first)
                 rows += len(first.rows)
-        return batch
+        return batch, rows
 
-    def _run(self, batch: list[_Waiting]) -> "list[Answer | BaseException]":
+    def _run(self, batch: list[Job], options: onnxruntime.RunOptions | None) -> None:
+        # May be in the thread: it fills the jobs in and settles none of them.
         try:
-            return self._run_together(batch)
+            self._run_together(batch, options)
         except Exception as error:  # ONNX Runtime raises many types; find out whose rows they are
-            if len(batch) == 1:
-                return [error]
-            return [answer for waiting in batch for answer in self._run([waiting])]
+            if len(batch) == 1 or (options is not None and options.terminate):
+                for job in batch:
+                    job.error = error
+                return
+            for job in batch:
+                self._run([job], options)
 
-    def _run_together(self, batch: list[_Waiting]) -> "list[Answer | BaseException]":
+    def _run_together(self, batch: list[Job], options: onnxruntime.RunOptions | None) -> None:
         start = time.perf_counter()
-        rows = batch[0].rows if len(batch) == 1 else np.concatenate([w.rows for w in batch])
-        outputs = self._engine.run(rows)[0]
-        took = time.perf_counter() - start
-        ends = np.cumsum([len(w.rows) for w in batch])
-        parts = np.split(outputs, ends[:-1])
-        return [Answer(part, start - w.since, took) for w, part in zip(batch, parts, strict=True)]
+        names = _names(batch, self._main)
+        if len(batch) == 1:
+            job = batch[0]
+            outputs = self._engine.run(job.rows, names, options)
+            job.infer_s, job.queue_s = time.perf_counter() - start, start - job.since
+            job.answers = dict(zip(names, outputs, strict=True))
+            job.finite = _finite(outputs[0])
+            return
+        outputs = self._engine.run(np.concatenate([job.rows for job in batch]), names, options)
+        took, finite, at = time.perf_counter() - start, _finite(outputs[0]), 0
+        for job in batch:
+            end = at + len(job.rows)
+            job.answers = {name: output[at:end] for name, output in zip(names, outputs, strict=True)}
+            job.queue_s, job.infer_s, job.finite, at = start - job.since, took, finite, end
 
-    @staticmethod
-    def _deliver(batch: list[_Waiting], answers: "list[Answer | BaseException]") -> None:
-        for waiting, answer in zip(batch, answers, strict=True):
-            if waiting.future.cancelled():
-                continue
-            if isinstance(answer, Answer):
-                waiting.future.set_result(answer)
-            else:
-                waiting.future.set_exception(answer)
+
+class _Watch:
+    """Answers the jobs of a run as their time runs out, and stops the run when it was the last one's."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, batch: list[Job]) -> None:
+        self.options = onnxruntime.RunOptions()
+        self._loop = loop
+        self._batch = batch
+        self._timer: asyncio.TimerHandle | None = None
+        self._look()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        now = time.perf_counter()
+        for job in self._batch:
+            if job.deadline <= now:
+                job.settle(late())
+        left = [job.deadline for job in self._batch if not job.settled]
+        if not left:
+            self.options.terminate = True
+        elif math.isfinite(min(left)):
+            self._timer = self._loop.call_later(max(0.001, min(left) - now), self._look)
+
+
+def late() -> RequestError:
+    """Return the error of a request whose time ran out."""
+    return RequestError("the deadline passed before the model answered; retry later", reason="deadline", status=503)
+
+
+def _names(batch: list[Job], main: str) -> tuple[str, ...]:
+    asked = {name for job in batch if job.outputs for name in job.outputs}
+    return (main, *sorted(asked - {main})) if asked else (main,)
+
+
+def _finite(outputs: np.ndarray) -> bool:
+    # One sum instead of a test per element: it is not finite if any element is not. A sum that overflows
+    # only costs the exact look at each request.
+    return math.isfinite(float(np.add.reduce(outputs, axis=None)))
+
+
+def _deliver(batch: list[Job]) -> None:
+    for job in batch:
+        try:
+            job.settle(job.error)
+        except Exception:  # writing one answer must not cost the others theirs
+            log.exception("answer_not_delivered")
 
 
 class Admission:
-    """The bound on rows in flight: what exceeds it is refused at once, before any queue."""
+    """The bound on rows in flight of one model: what exceeds it is refused at once, before any queue."""
 
     def __init__(self, limit_rows: int) -> None:
         self.limit_rows = limit_rows

@@ -1,15 +1,12 @@
 """The model card of the live release, as it was published: HTML for people, Markdown for everything else."""
 
-import re
 import urllib.parse
 
 from registry.errors import RequestError
 from registry.release import Release
 
 FILES = {"html": "card.html", "md": "card.md"}
-TYPES = {"html": "text/html; charset=utf-8", "md": "text/markdown; charset=utf-8"}
-ROUTE = "/v1/models/{name}/card"
-ADDRESS = re.compile(r"/v1/models/([^/]+)/card")
+TYPES = {"html": b"text/html; charset=utf-8", "md": b"text/markdown; charset=utf-8"}
 # A card is one file: the browser need fetch and run nothing, so it may not.
 HEADERS = (
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
@@ -32,10 +29,8 @@ def wanted(query: bytes, accept: bytes) -> str:
     return asked[-1]
 
 
-def choose(release: Release, cards: dict[str, bytes], name: str, kind: str) -> bytes:
-    """Return the card; raises RequestError 404 for a model that is not live here, or a card it does not have."""
-    if name != release.name:
-        raise RequestError(f"models: '{name[:64]}' is not served here; live is {release.name}", status=404)
+def choose(release: Release, cards: dict[str, bytes], kind: str) -> bytes:
+    """Return the card; raises RequestError 404 for one that the release does not have."""
     if kind not in cards:
         has = ", ".join(f"?format={other}" for other in cards) or "no card"
         raise RequestError(f"{release.tag}: was published without {FILES[kind]}; it has {has}", status=404)

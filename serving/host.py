@@ -7,10 +7,12 @@ serving, and the failure is a metric.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring import reference
+from monitoring.counts import Gauge
 from monitoring.metrics import ServingMetrics, SignalState
 from monitoring.reference import Reference
 from monitoring.signals import Binner, Tally
@@ -19,16 +21,17 @@ from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.release import REFERENCE, Release
 from serving import cards
-from serving.batcher import Batcher
+from serving.batcher import Admission, Batcher
 from serving.engine import Engine, EngineError, GpuSettings
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
+Told = tuple[Gauge, tuple[str, ...], float]  # a gauge, its labels and its value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Served:
     """One loaded release with all that its requests need."""
 
@@ -41,37 +44,70 @@ class Served:
 
 
 class Host:
-    """The live release and the one before it, kept warm for a rollback."""
+    """One model: its live release, and the one before it, kept warm for a rollback."""
 
-    def __init__(self, settings: Settings, metrics: ServingMetrics, pinned: Path | None = None) -> None:
-        """pinned: the release folder of a Bento that carries its model; then no alias is followed."""
+    def __init__(
+        self, model: str, settings: Settings, metrics: ServingMetrics, changed: Callable[[], None], pinned: Path | None
+    ) -> None:
+        """model: whose champion is followed; "" is the only one that has a champion.
+
+        changed: called after every swap. pinned: the release folder of a Bento that carries its model; then
+        no alias is followed.
+        """
+        self._changed = changed
+        self._model = model
         self._settings = settings
         self._metrics = metrics
         self._pinned = pinned
+        self.admission = Admission(settings.max_inflight_rows)
         self._live: Served | None = None
         self._previous: Served | None = None
         self._refused: tuple[Pin, float] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._target: list[Told] = []
+        self._told: list[Told] = []
         self.reason = "starting"
 
     @property
     def ready(self) -> bool:
         return self._live is not None
 
-    def live(self) -> Served:
-        """Return what answers now; raises RequestError 503 with the reason when nothing does."""
-        if self._live is None:
+    @property
+    def name(self) -> str:
+        """Return the name of the model, "none" while it is not known."""
+        return self._live.release.name if self._live else self._model or "none"
+
+    def serving(self, version: str = "") -> Served:
+        """Return what answers now, or the loaded release of `version`.
+
+        Raises RequestError: 503 with the reason when nothing answers, 404 when `version` is not loaded.
+        """
+        live = self._live
+        if live is None:
             raise RequestError(self.reason, reason="not_ready", status=503)
-        return self._live
+        if not version or version == live.release.version:
+            return live
+        if self._previous is not None and version == self._previous.release.version:
+            return self._previous
+        raise RequestError(
+            f"{live.release.name}: version '{version[:40]}' is not served; served are {', '.join(self.versions())}",
+            reason="unknown_version",
+            status=404,
+        )
+
+    def versions(self) -> list[str]:
+        """Return the versions that are loaded, the live one first."""
+        return [served.release.version for served in self._loaded()]
+
+    def _loaded(self) -> list[Served]:
+        return [served for served in (self._live, self._previous) if served is not None]
 
     def states(self) -> list[SignalState]:
         """Return the signal counts of the loaded releases, for a scrape."""
-        loaded = [served for served in (self._live, self._previous) if served is not None]
-        return [_state(served) for served in loaded]
+        return [_state(served) for served in self._loaded()]
 
     async def start(self) -> None:
         """Load what should be live, if it can be, and go on watching the alias."""
-        self._metrics.ready.set(0)
         if self._pinned is not None:
             await self._try(f"{self._pinned.parent.name}:{self._pinned.name}", None)
             return
@@ -83,9 +119,8 @@ class Host:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
-        for served in (self._live, self._previous):
-            if served is not None:
-                served.batcher.close()
+        for served in self._loaded():
+            served.batcher.close()
 
     async def _watch(self) -> None:
         while True:
@@ -113,7 +148,7 @@ class Host:
     def _wanted(self) -> Aliases:
         # Once live, it stays with its model: another one that gets a champion in the store is none of its business.
         live = self._live.release.name if self._live else ""
-        model = self._settings.model or live or aliases.only_model()
+        model = self._model or live or aliases.only_model()
         wanted = aliases.read(model)
         if wanted.champion is None:
             raise AliasError(f'{model}: has no champion; promote a release: vigil promote TAG --why "..."')
@@ -142,9 +177,9 @@ class Host:
         engine = Engine(opened, said.providers, said.threads, device, said.workers)
         normal = reference.parse(opened.read(REFERENCE))
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
-        batcher = Batcher(engine, self._settings.max_batch_rows, rows.observe)
         counts = self._metrics.signal_counts(opened.name, opened.version, len(normal.bins))
         tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts)
+        batcher = Batcher(engine, opened.manifest.output, self._settings.max_batch_rows, rows.observe)
         return Served(opened, engine, batcher, normal, tally, cards.read(opened))
 
     def _swap(self, served: Served) -> None:
@@ -152,35 +187,43 @@ class Host:
             self._previous.batcher.close()
         self._live, self._previous = served, self._live
         self.reason = "live"
-        self._metrics.ready.set(1)
+        self._changed()
         self._tell_loaded()
         log.info("release_live", extra={"release": served.release.tag, "threads": served.engine.threads})
 
     def _tell_target(self, wanted: Aliases) -> None:
-        self._metrics.model_target.clear()
+        told: list[Told] = []
         if wanted.champion is not None:
-            self._metrics.model_target.labels(wanted.model, wanted.champion.version).set(1)
+            told.append((self._metrics.model_target, (wanted.model, wanted.champion.version), 1))
             self._metrics.promoted.labels(wanted.model).set(wanted.changed_s)
+        self._target = _tell(self._target, told)
 
     def _tell_loaded(self) -> None:
-        metrics = self._metrics
-        for gauge in (
-            metrics.model_info,
-            metrics.drift_z_threshold,
-            metrics.drift_psi_threshold,
-            metrics.drift_min_rows,
-        ):
-            gauge.clear()
+        metrics, told = self._metrics, []
         for stage, served in (("live", self._live), ("previous", self._previous)):
             if served is None:
                 continue
-            place = (served.release.name, served.release.version)
-            metrics.model_info.labels(*place, stage, served.engine.provider, served.engine.requested).set(1)
-            metrics.inflight_rows_limit.labels(place[0]).set(self._settings.max_inflight_rows)
-            metrics.drift_psi_threshold.labels(*place).set(served.reference.psi_floor)
-            metrics.drift_min_rows.labels(*place).set(served.reference.min_rows)
-            for window, limit in served.reference.z_thresholds.items():
-                metrics.drift_z_threshold.labels(*place, window).set(limit)
+            place, normal = (served.release.name, served.release.version), served.reference
+            info = (*place, stage, served.engine.provider, served.engine.requested)
+            told += [
+                (metrics.model_info, info, 1.0),
+                (metrics.drift_psi_threshold, place, normal.psi_floor),
+                (metrics.drift_min_rows, place, float(normal.min_rows)),
+            ]
+            told += [(metrics.drift_z_threshold, (*place, w), limit) for w, limit in normal.z_thresholds.items()]
+        self._told = _tell(self._told, told)
+        metrics.inflight_rows_limit.labels(self.name).set(self._settings.max_inflight_rows)
+
+
+def _tell(before: list[Told], now: list[Told]) -> list[Told]:
+    # Gauges are shared by all models: what this one said before is taken back, and nothing else.
+    said = {(id(gauge), labels) for gauge, labels, _ in now}
+    for gauge, labels, _ in before:
+        if (id(gauge), labels) not in said:
+            gauge.labels(*labels).clear()
+    for gauge, labels, value in now:
+        gauge.labels(*labels).set(value)
+    return now
 
 
 def _state(served: Served) -> SignalState:

@@ -19,7 +19,7 @@ class Head:
     headers: dict[bytes, bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A request whose body has arrived."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from registry import signing, store
 from registry.errors import ConfigError
+from registry.release import NAME
 from serving import lifecycle
 
 PROVIDERS = {
@@ -16,13 +17,14 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 NOT_OURS = (signing.VARIABLE, signing.PASSWORD, lifecycle.SUPERVISOR)  # of the registry, and between our processes
+LANES = ("auto", "fast", "asgi")
 
 
 @dataclass(frozen=True)
 class Settings:
     """The variable of a field is `VIGIL_` and its name in capitals.
 
-    model: whose champion is served; empty means the only model that has one.
+    models: whose champions are served; none named means the only model that has one.
     providers: where the model must run, in order of preference; the first one is a demand.
     threads: of one run; 0 measures at load and keeps the fastest.
     cuda_graphs: replay a run on a GPU as one graph where the model allows it.
@@ -32,9 +34,13 @@ class Settings:
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
     metrics_folder: where the workers of a service keep their counts, a folder of each service in it; empty means
     in memory (/dev/shm), or the temporary folder where there is none.
+    lane: fast, asgi, or auto, which is fast where it works.
+    timeout_s: the longest a request may take, and what one without X-Request-Timeout gets.
+    receive_s: the longest a client may take to send a request. idle_s: how long a connection without one stays open.
+    max_inflight_rows: per model.
     """
 
-    model: str = ""
+    models: tuple[str, ...] = ()
     providers: tuple[str, ...] = ("cpu",)
     threads: int = 0
     cuda_graphs: bool = True
@@ -42,7 +48,13 @@ class Settings:
     log: str = ""
     record: bool = True
     metrics_folder: str = ""
+    lane: str = "auto"
     poll_s: float = 0.25
+    timeout_s: float = 30.0
+    receive_s: float = 10.0
+    idle_s: float = 75.0
+    max_connections: int = 10_000
+    max_head_bytes: int = 32 * 1024
     max_body_bytes: int = 8 * 1024 * 1024
     max_batch_rows: int = 256
     max_inflight_rows: int = 4096
@@ -89,8 +101,18 @@ def _value(variable: str, text: str, default: object) -> object:
         wanted = "true or false" if isinstance(default, bool) else f"a {type(default).__name__}, 0 or more"
         raise ConfigError(f"environment: {variable} must be {wanted}, got '{text}'") from None
     if isinstance(default, tuple):
-        return _providers(variable, text)
+        return (_providers if variable == "VIGIL_PROVIDERS" else _models)(variable, text)
+    if variable == "VIGIL_LANE" and text not in LANES:
+        raise ConfigError(f"environment: {variable} must be one of {', '.join(LANES)}, got '{text}'")
     return text
+
+
+def _models(variable: str, text: str) -> tuple[str, ...]:
+    named = tuple(part.strip() for part in text.split(",") if part.strip())
+    wrong = [name for name in named if not NAME.fullmatch(name)]
+    if wrong or len(set(named)) != len(named):
+        raise ConfigError(f"environment: {variable} must list different model names, as `vigil models` prints them")
+    return named
 
 
 def _providers(variable: str, text: str) -> tuple[str, ...]:

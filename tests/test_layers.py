@@ -67,7 +67,7 @@ def test_nothing_in_the_serving_path_can_unpickle():
     assert text.count("np.load(") == text.count("allow_pickle=False")
 
 
-@pytest.mark.parametrize("name", ["service", "serving.app", "registry.aliases", "monitoring.recorder"])
+@pytest.mark.parametrize("name", ["service", "serving.server", "registry.aliases", "monitoring.recorder"])
 def test_the_service_loads_nothing_heavy(name):
     assert _loaded(f"import {name}") == []
 

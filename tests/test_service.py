@@ -302,7 +302,7 @@ def test_a_misspelt_variable_ends_the_start_with_one_line_that_names_the_right_o
     environment = os.environ | {"BENTOML_HOME": str(home), "VIGIL_MODLE": "x"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
-    assert "vigil: environment: unknown variable VIGIL_MODLE; did you mean VIGIL_MODEL?" in done.stderr + done.stdout
+    assert "vigil: environment: unknown variable VIGIL_MODLE; did you mean VIGIL_MODELS?" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout
 
 
@@ -311,7 +311,7 @@ def test_a_table_is_served_by_column_names_and_its_threshold_decides(
 ):
     monkeypatch.setenv("BENTOML_HOME", str(home))
     aliases.promote(publish("people", spec=TABLE, classes=("no", "yes"), threshold=0.01).tag, "first")
-    service = start_service(home, VIGIL_MODEL="people")
+    service = start_service(home, VIGIL_MODELS="people")
     eventually("readiness", lambda: service.call("/readyz")[0] == 200)
     by_name = service.call("/v1/predict", {"rows": [{"weight": 70.5, "age": 30, "height": 1.8}]})[1]
     by_place = service.call("/v1/predict", {"rows": [[30, 1.8, 70.5]]})[1]
@@ -334,7 +334,8 @@ def test_a_bento_gives_the_same_answers_as_the_folder(live, place, start_service
     bento = built.stdout.split("__tag__:")[-1].strip()
     source = next((place / "bentos").glob(bento.replace(":", "/"))) / "src"
     held = {path.name for path in source.rglob("*.py")}
-    assert "app.py" in held and not held & {"watch.py", "report.py", "loop.py", "export.py", "story.py"}
+    assert {"server.py", "fast.py", "json_rows.py"} <= held
+    assert not held & {"watch.py", "report.py", "loop.py", "export.py", "story.py"}
     served = start_service(place, bento)
     eventually("readiness", lambda: served.call("/readyz")[0] == 200)
     ours, theirs = (predict(one)[1] for one in (service, served))

@@ -147,7 +147,7 @@ def test_the_page_of_the_card_may_fetch_and_run_nothing(live):
 def test_a_card_of_another_model_is_not_found_and_its_name_is_no_label(live):
     service, _ = live
     status, said = service.call("/v1/models/other/card")
-    assert (status, said["error"]) == (404, "models: 'other' is not served here; live is homes")
+    assert (status, said["error"]) == (404, "models: 'other' is not served here; served: homes")
     assert service.call("/v1/models/homes/card?format=pdf")[0] == 422
     assert service.call("/v1/models/homes/card", {}, method="POST")[0] == 405
     text = service.call("/metrics")[1]

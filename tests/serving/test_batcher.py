@@ -1,11 +1,13 @@
 import asyncio
+import math
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from registry.errors import RequestError
-from serving.batcher import Admission, Batcher
+from serving.batcher import Admission, Batcher, Job
 
 
 class Doubling:
@@ -19,12 +21,23 @@ class Doubling:
     def expected_s(self, rows):
         return self._expected_s
 
-    def run(self, rows):
+    def run(self, rows, names=(), options=None):
         self.batches.append(len(rows))
         self.threads.add(threading.get_ident())
         if (rows < 0).any():
             raise RuntimeError("negative")
-        return [rows * 2.0]
+        return [rows * 2.0 if name == "main" else rows + 100.0 for name in names]
+
+
+class Looping(Doubling):
+    """Runs until it is told to stop, as a model that never ends."""
+
+    def run(self, rows, names=(), options=None):
+        self.batches.append(len(rows))
+        until = time.monotonic() + 20
+        while not options.terminate and time.monotonic() < until:
+            time.sleep(0.001)
+        raise RuntimeError("stopped")
 
 
 @pytest.fixture(params=[0.0, 1.0], ids=["on the loop", "in a thread"])
@@ -32,15 +45,32 @@ def engine(request):
     return Doubling(request.param)
 
 
-def answers(engine, requests, max_batch_rows=64):
+def jobs(engine, made, max_batch_rows=64, before=lambda job: None):
+    """Return the jobs after each was settled."""
+
     async def ask():
-        batcher = Batcher(engine, max_batch_rows, observe=lambda rows: None)
-        try:
-            return await asyncio.gather(*(batcher.submit(rows) for rows in requests), return_exceptions=True)
-        finally:
-            batcher.close()
+        batcher = Batcher(engine, "main", max_batch_rows, observe=lambda rows: None)
+        left, done = len(made), asyncio.get_running_loop().create_future()
+
+        def settled(_):
+            nonlocal left
+            left -= 1
+            if not left:
+                done.set_result(None)
+
+        for job in made:
+            job.done = settled
+            before(job)
+            batcher.submit(job)
+        await asyncio.wait_for(done, 30)
+        batcher.close()
+        return made
 
     return asyncio.run(ask())
+
+
+def answers(engine, requests, max_batch_rows=64):
+    return jobs(engine, [Job(rows, None) for rows in requests], max_batch_rows)
 
 
 def rows(*values):
@@ -49,9 +79,17 @@ def rows(*values):
 
 def test_each_request_gets_the_answer_to_its_own_rows(engine):
     requests = [rows(*range(i, i + 1 + i % 3)) for i in range(50)]
-    for sent, answer in zip(requests, answers(engine, requests), strict=True):
-        np.testing.assert_array_equal(answer.outputs, sent * 2)
-        assert answer.queue_s >= 0 and answer.infer_s > 0
+    for sent, job in zip(requests, answers(engine, requests), strict=True):
+        np.testing.assert_array_equal(job.answers["main"], sent * 2)
+        assert job.queue_s >= 0 and job.infer_s > 0 and job.error is None and job.finite
+
+
+def test_a_request_gets_the_other_outputs_it_asked_for_though_its_batch_has_others(engine):
+    made = [Job(rows(1), None), Job(rows(2, 3), None, ("other",)), Job(rows(4), None, ("main",))]
+    for job in jobs(engine, made):
+        np.testing.assert_array_equal(job.answers["main"], job.rows * 2)
+    np.testing.assert_array_equal(made[1].answers["other"], rows(102, 103))
+    assert engine.batches == [4]
 
 
 def test_requests_that_come_together_run_together(engine):
@@ -68,9 +106,14 @@ def test_a_batch_is_never_longer_than_its_limit_unless_one_request_is(engine):
 
 def test_the_error_of_one_request_is_its_own(engine):
     got = answers(engine, [rows(1), rows(-1), rows(2, 3)])
-    assert isinstance(got[1], RuntimeError)
-    np.testing.assert_array_equal(got[0].outputs, rows(2))
-    np.testing.assert_array_equal(got[2].outputs, rows(4, 6))
+    assert isinstance(got[1].error, RuntimeError)
+    np.testing.assert_array_equal(got[0].answers["main"], rows(2))
+    np.testing.assert_array_equal(got[2].answers["main"], rows(4, 6))
+
+
+def test_an_answer_that_is_not_finite_is_told(engine):
+    got = answers(engine, [rows(1), rows(math.inf)])
+    assert not any(job.finite for job in got)  # of one run: which of them it is, is looked at one by one
 
 
 def test_short_runs_stay_on_the_loop_and_long_ones_leave_it():
@@ -80,42 +123,74 @@ def test_short_runs_stay_on_the_loop_and_long_ones_leave_it():
         assert (engine.threads == {threading.get_ident()}) is on_loop
 
 
-def test_a_client_that_goes_away_stops_nobody(engine):
+def test_a_request_past_its_deadline_or_without_a_client_is_never_run(engine):
+    late, gone, good = (Job(rows(i), None) for i in range(3))
+    late.deadline = time.perf_counter() - 1
+    gone.gone = True
+    jobs(engine, [late, gone, good])
+    assert engine.batches == [1]
+    assert isinstance(late.error, RequestError) and (late.error.status, late.error.reason) == (503, "deadline")
+    assert gone.error.reason == "client_gone"
+    np.testing.assert_array_equal(good.answers["main"], rows(4))
+
+
+def test_a_run_is_stopped_when_the_last_of_its_deadlines_has_passed():
+    engine, made = Looping(1.0), [Job(rows(1), None), Job(rows(2), None)]
+    settled = []
+
+    def soon(job):
+        job.deadline = time.perf_counter() + (0.2 if job is made[0] else 0.6)
+        told = job.done
+        job.done = lambda one: (settled.append((one, time.perf_counter())), told(one))
+
+    jobs(engine, made, before=soon)
+    assert [job for job, _ in settled] == made  # the first is answered while the run goes on for the second
+    assert [job.error.reason for job in made] == ["deadline", "deadline"]
+    assert all(at >= job.deadline for job, at in settled)
+    assert engine.batches == [2]
+
+
+def test_the_wait_grows_with_the_rows_that_are_ahead():
+    engine = Doubling(1.0)
+
     async def ask():
-        batcher = Batcher(engine, 64, observe=lambda rows: None)
-        gone = asyncio.ensure_future(batcher.submit(rows(1)))
-        stays = asyncio.ensure_future(batcher.submit(rows(5)))
-        await asyncio.sleep(0)
-        gone.cancel()
-        answer = await stays
+        batcher = Batcher(engine, "main", 4, observe=lambda rows: None)
+        waits = [batcher.expected_wait_s()]
+        done = asyncio.Event()
+        for _ in range(6):
+            batcher.submit(Job(rows(1, 2), lambda job: done.set()))
+            waits.append(batcher.expected_wait_s())
+        await done.wait()
         batcher.close()
-        return answer
+        return waits
 
-    np.testing.assert_array_equal(asyncio.run(ask()).outputs, rows(10))
+    waits = asyncio.run(ask())
+    assert waits[0] == 0 and waits == sorted(waits) and waits[-1] == pytest.approx(3, abs=0.5)
 
 
-def test_what_passes_the_bound_is_refused_with_503_and_leaves_room_when_others_leave():
+def test_admission_refuses_what_is_too_many_now_and_what_never_fits():
     admission = Admission(10)
     admission.enter(8)
-    with pytest.raises(RequestError, match="8 rows are in flight, 3 more would pass the limit of 10") as caught:
+    with pytest.raises(RequestError) as full:
         admission.enter(3)
-    assert caught.value.status == 503 and caught.value.reason == "queue_full"
+    assert (full.value.status, full.value.reason, full.value.retry_s) == (503, "queue_full", 1.0)
+    with pytest.raises(RequestError) as never:
+        admission.enter(11)
+    assert (never.value.status, never.value.retry_s) == (413, None)
     admission.leave(8)
     admission.enter(10)
 
 
-def test_more_rows_than_ever_fit_are_refused_with_413():
-    with pytest.raises(RequestError, match="11 in one request, at most 10 are accepted; send several") as caught:
-        Admission(10).enter(11)
-    assert caught.value.status == 413
-
-
 def test_requests_that_wait_when_the_batcher_closes_are_still_answered(engine):
     async def ask():
-        batcher = Batcher(engine, max_batch_rows=1, observe=lambda rows: None)
-        waiting = [asyncio.ensure_future(batcher.submit(rows(i))) for i in range(10)]
-        await asyncio.sleep(0)
+        batcher = Batcher(engine, "main", 1, observe=lambda rows: None)
+        made = [Job(rows(i), lambda job: None) for i in range(10)]
+        for job in made:
+            batcher.submit(job)
         batcher.close()
-        return await asyncio.wait_for(asyncio.gather(*waiting), 10)
+        async with asyncio.timeout(20):
+            while not all(job.settled for job in made):
+                await asyncio.sleep(0)
+        return made
 
-    assert [answer.outputs[0, 0] for answer in asyncio.run(ask())] == [2.0 * i for i in range(10)]
+    assert [job.answers["main"][0, 0] for job in asyncio.run(ask())] == [2.0 * i for i in range(10)]

@@ -11,20 +11,23 @@ def test_left_out_variables_keep_their_defaults(home):
 
 
 def test_every_kind_of_variable_is_read():
-    said = {"VIGIL_MODEL": "m", "VIGIL_PROVIDERS": "cuda, cpu", "VIGIL_RECORD": "false", "VIGIL_POLL_S": "0.5"}
+    said = {"VIGIL_MODELS": "m, n", "VIGIL_PROVIDERS": "cuda, cpu", "VIGIL_RECORD": "false", "VIGIL_POLL_S": "0.5"}
     made = settings.from_environment(said | {"VIGIL_MAX_BATCH_ROWS": "32"})
-    assert (made.model, made.providers, made.record, made.poll_s) == ("m", ("cuda", "cpu"), False, 0.5)
+    assert (made.models, made.providers, made.record, made.poll_s) == (("m", "n"), ("cuda", "cpu"), False, 0.5)
     assert made.max_batch_rows == 32
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("VIGIL_MODLE", "m", "unknown variable VIGIL_MODLE; did you mean VIGIL_MODEL?"),
+        ("VIGIL_MODLE", "m", "unknown variable VIGIL_MODLE; did you mean VIGIL_MODELS?"),
         ("VIGIL_RECORD", "maybe", "VIGIL_RECORD must be true or false, got 'maybe'"),
         ("VIGIL_POLL_S", "fast", "VIGIL_POLL_S must be a float, 0 or more, got 'fast'"),
         ("VIGIL_MAX_BATCH_ROWS", "-1", "VIGIL_MAX_BATCH_ROWS must be a int, 0 or more, got '-1'"),
         ("VIGIL_WORKERS", "0", "VIGIL_WORKERS must be 1 or more, got '0'"),
+        ("VIGIL_LANE", "slow", "VIGIL_LANE must be one of auto, fast, asgi, got 'slow'"),
+        ("VIGIL_MODELS", "a,a", "VIGIL_MODELS must list different model names"),
+        ("VIGIL_MODELS", "../a", "VIGIL_MODELS must list different model names"),
         ("VIGIL_PROVIDERS", "gpu", "VIGIL_PROVIDERS must list some of cpu, cuda, tensorrt, got 'gpu'"),
         ("VIGIL_PROVIDERS", " ", "VIGIL_PROVIDERS must list some of"),
     ],

@@ -1,0 +1,238 @@
+"""The lane for predictions: from the connection to the queue and back, without an ASGI task.
+
+What is not a plain POST to a prediction route goes the normal way, through uvicorn to the ASGI lane. Clients
+send the same head with each request, so what a head decides is remembered by its bytes.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from registry.errors import RequestError
+from serving.http import Head, Reply
+from serving.lanes.guard import GuardedProtocol
+from serving.predict import Plan, Prediction
+from serving.server import Server
+
+REMEMBERED = 1024
+LONGEST_REMEMBERED_BYTES = 4096
+MOST_HELD_BYTES = 64 * 1024
+END = b"\r\n\r\n"
+UNUSUAL = (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"trailer")
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the head of a prediction decides; size_bytes: of the body that follows."""
+
+    plan: Plan
+    size_bytes: int
+
+
+class FastProtocol(GuardedProtocol):
+    """One connection; `enabled`: whether this lane takes anything at all."""
+
+    enabled: ClassVar[bool] = False
+    heads: ClassVar[dict[bytes, Remembered | None]] = {}
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._held: list[bytes] = []  # of a request that is not complete, or that waits for the one before it
+        self._held_bytes = 0
+        self._missing = 0  # bytes of the body of `_now` that are not here
+        self._now: Remembered | None = None
+        self._prediction: Prediction | None = None
+        self._answering = False
+        self._last = False  # close when the request under way is answered
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent."""
+        if self._under_way or self._receiving or not self.enabled:
+            super().data_received(data)
+        elif self._answering or self._held_bytes + len(data) < self._missing:
+            self._hold(data)
+        elif self._held:
+            self._held.append(data)
+            self._take_held()
+        else:
+            self._take(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the request under way: nobody waits for its answer."""
+        if self._prediction is not None:
+            self._prediction.gone = True
+        self._held = []
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close when the request under way is answered, at once if there is none."""
+        if self._answering or self._now is not None:
+            self._last = True
+        else:
+            super().shutdown()
+
+    def expire(self) -> None:
+        """Refuse a request that does not come to an end."""
+        if (self._held or self._now is not None) and not self._answering:
+            self.until = float("inf")
+            self.refuse(408, "the request did not arrive in time", "slow")
+        else:
+            super().expire()
+
+    def pause_writing(self) -> None:
+        """Stop reading from a client that does not read its answers."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on reading."""
+        super().resume_writing()
+        self.transport.resume_reading()
+
+    def _hold(self, data: bytes) -> None:
+        if not self._held and not self._answering:
+            self.until = self.sweeper.now + self._limits.receive_s
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._answering and self._held_bytes > MOST_HELD_BYTES:
+            self.transport.pause_reading()
+
+    def _take(self, data: bytes) -> None:
+        # data: begins with a head, or with the body of `_now`; more requests may follow.
+        now, start = self._now, 0
+        if now is None:
+            end = data.find(END)
+            if end < 0:
+                self._wait_for_head(data)
+                return
+            start = end + len(END)
+            now = self._remember(data[:start])
+            if now is None:
+                super().data_received(data)
+                return
+        stop = start + now.size_bytes
+        if len(data) < stop:
+            self._now, self._missing = now, now.size_bytes
+            self._hold(data[start:])
+            return
+        self._now, self._missing = None, 0
+        rest = data[stop:]
+        self._answering, self.until = True, float("inf")
+        if rest:
+            self._hold(rest)
+        prediction = self.service.begin(now.plan, data[start:stop], self._reply)  # type: ignore[union-attr]
+        if self._answering:
+            self._prediction = prediction
+
+    def _wait_for_head(self, data: bytes) -> None:
+        if len(data) > self._limits.max_head_bytes:
+            self.refuse(431, "the request line and headers are longer than is accepted", "head_too_large")
+        else:
+            self._hold(data)
+
+    def _remember(self, head: bytes) -> Remembered | None:
+        try:
+            return self.heads[head]
+        except KeyError:
+            pass
+        if len(head) > self._limits.max_head_bytes:
+            return None  # uvicorn's callbacks count and refuse it
+        found, keep = self._read(head)
+        if keep and len(head) <= LONGEST_REMEMBERED_BYTES:
+            if len(self.heads) >= REMEMBERED:
+                self.heads.clear()
+            self.heads[head] = found
+        return found
+
+    def _read(self, content: bytes) -> tuple[Remembered | None, bool]:
+        # What a head decides, None if this lane does not take it; and whether that will be so for good.
+        service, head = self.service, read_head(content)
+        if service is None or head is None or not _plain(head, service):
+            return None, True
+        try:
+            match = service.routes.find(head)
+            if match is None or match.route.handler is not None:
+                return None, True
+            return Remembered(service.plan(head, match), int(head.headers[b"content-length"])), True
+        except RequestError:  # the other lane says why; a model may yet come
+            return None, False
+
+    def _reply(self, reply: Reply) -> None:
+        self._answering, self._prediction = False, None
+        if self.transport.is_closing():
+            return
+        last = self._last or self.service.lifecycle.closing  # type: ignore[union-attr]
+        parts = [STATUS_LINE[reply.status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"content-type: ", reply.content_type, b"\r\ncontent-length: %d\r\n" % len(reply.body))
+        for name, value in reply.headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"connection: close\r\n\r\n" if last else b"\r\n", reply.body)
+        self.transport.write(b"".join(parts))
+        self.server_state.total_requests += 1
+        if last:
+            self.transport.close()
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        self.until = self.sweeper.now + self._limits.idle_s
+        if self._held:
+            self.transport.resume_reading()
+            self.loop.call_soon(self._go_on)  # not from here: a thousand requests in one piece would nest
+
+    def _go_on(self) -> None:
+        if self._held and not self._answering and not self.transport.is_closing():
+            self._take_held()
+
+    def _take_held(self) -> None:
+        whole = b"".join(self._held)
+        self._held, self._held_bytes = [], 0
+        self._take(whole)
+
+
+class _Reader:
+    # Takes the callbacks of the parser.
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self.headers[name] = self.headers[name] + b", " + value if name in self.headers else value
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def read_head(content: bytes) -> Head | None:
+    """Return the head in `content`, which ends with an empty line; None for anything but plain HTTP/1.1."""
+    reader = _Reader()
+    parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(content)
+        url = httptools.parse_url(reader.url)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade, httptools.HttpParserInvalidURLError):
+        return None
+    if not reader.complete or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+        return None
+    return Head(parser.get_method().decode(), url.path.decode("latin-1"), url.query or b"", reader.headers)
+
+
+def _plain(head: Head, server: Server) -> bool:
+    # Whatever is unusual is for uvicorn to judge.
+    length = head.headers.get(b"content-length", b"")
+    return (
+        head.method == "POST"
+        and "%" not in head.path
+        and length.isdigit()
+        and int(length) <= server.settings.max_body_bytes
+        and not any(name in head.headers for name in UNUSUAL)
+    )

@@ -1,0 +1,156 @@
+"""Limits on every connection, whatever comes over it: uvicorn's protocol with bounds on time and size.
+
+One sweep in half a second looks at all connections, so that no request has a timer of its own.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.server import Server
+
+SWEEP_S = 0.5
+HEAD_TOO_LARGE = "the request line and headers are longer than is accepted"
+
+
+class Sweeper:
+    """Closes connections whose time is over; `now` is a clock that is right to half a second and costs nothing."""
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        self.open: set[GuardedProtocol] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, protocol: "GuardedProtocol") -> None:
+        """Watch a connection."""
+        self.open.add(protocol)
+        if self._timer is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        self.now = time.monotonic()
+        for protocol in [one for one in self.open if one.until < self.now]:
+            protocol.expire()
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self.open else None
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """One connection. `until`: when it is closed unless something happens, on the sweeper's clock."""
+
+    service: ClassVar["Server | None"] = None
+    sweeper: ClassVar[Sweeper] = Sweeper()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.until = float("inf")
+        self._under_way = 0  # requests that began and are not answered
+        self._receiving = False  # the last of them is not here as a whole
+        self._in_head = True
+        self._head_bytes = 0
+        self._limits = self.service.settings if self.service is not None else Settings()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or refuse it when there are too many."""
+        super().connection_made(transport)
+        self.sweeper.add(self)
+        if self.service is not None:
+            self.service.metrics.connections.labels().inc(1)
+        self.until = self.sweeper.now + self._limits.receive_s
+        if len(self.sweeper.open) > self._limits.max_connections:
+            self.refuse(503, "too many connections; retry later", "connections", b"retry-after: 1\r\n")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self.sweeper.open.discard(self)
+        if self.service is not None:
+            self.service.metrics.connections.labels().inc(-1)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and refuse a head that grows beyond its limit without an end."""
+        before = self._head_bytes
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes = max(self._head_bytes, before + len(data))
+            if self._head_bytes > self._limits.max_head_bytes:
+                self.refuse(431, HEAD_TOO_LARGE, "head_too_large")
+
+    def expire(self) -> None:
+        """Close the connection: the client took too long to send, or left it idle."""
+        self.until = float("inf")
+        if self._receiving and not (self.cycle and self.cycle.response_started):
+            self.refuse(408, "the request did not arrive in time", "slow")
+        else:
+            self.transport.close()
+
+    def refuse(self, status: int, why: str, reason: str, more: bytes = b"") -> None:
+        """Answer with `status` and close the connection."""
+        if self.service is not None:
+            self.service.account.replied("other", status, 0.0)
+            self.service.metrics.connections_rejected.labels(reason).inc()
+        body = orjson.dumps({"error": f"connection: {why}"})
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[status], head, more, b"\r\n", body)))
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP, or has too long a head."""
+        if self._head_bytes > self._limits.max_head_bytes:
+            self.refuse(431, HEAD_TOO_LARGE, "head_too_large")
+        else:
+            self.refuse(400, "what was sent is not HTTP/1.1", "malformed")
+
+    def on_message_begin(self) -> None:
+        """Start the clock of a request."""
+        super().on_message_begin()
+        self._under_way += 1
+        self._receiving = self._in_head = True
+        self._head_bytes = 0
+        self.until = self.sweeper.now + self._limits.receive_s
+
+    def on_url(self, url: bytes) -> None:
+        """Count the bytes of the request line."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count the bytes of a header."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Go on to the body."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop the clock: the request is here."""
+        super().on_message_complete()
+        self._receiving = False
+        self._in_head, self._head_bytes = True, 0
+        self._wait()
+
+    def on_response_complete(self) -> None:
+        """Start the clock of an idle connection."""
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # the sweeper does this for all
+        self._under_way -= 1
+        if not self._receiving:
+            self._wait()
+
+    def _wait(self) -> None:
+        self.until = float("inf") if self._under_way else self.sweeper.now + self._limits.idle_s
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False
+
+    def _count(self, size_bytes: int) -> None:
+        self._head_bytes += size_bytes
+        if self._head_bytes > self._limits.max_head_bytes:
+            raise ValueError(HEAD_TOO_LARGE)  # the parser stops, and `send_400_response` is called

@@ -1,0 +1,161 @@
+"""The one path of a prediction, whichever lane it came by: decode, admit, queue and run, encode, account."""
+
+import itertools
+import logging
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import orjson
+
+from registry.errors import RequestError
+from serving import wire
+from serving.account import Account
+from serving.batcher import Job, late
+from serving.host import Host, Served
+from serving.http import Call, Head, Reply
+from serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+IDENT = re.compile(rb"[\x21-\x7e]{1,128}")
+SECONDS = re.compile(rb"\d{1,6}(?:\.\d{1,6})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that the head of a request decides: a lane that sees the same head again need not look again.
+
+    route: the label of its metrics. version: "" is the live one. ident: what the client called the request.
+    """
+
+    head: Head
+    route: str
+    host: Host
+    codec: wire.Codec
+    version: str
+    ident: str | None
+    timeout_s: float
+
+
+class Prediction(Job):
+    """A request on its way through the queue."""
+
+    __slots__ = ("plan", "served", "request", "ident", "reply", "started", "decode_s", "encode_s")
+
+    def __init__(
+        self,
+        plan: Plan,
+        served: Served,
+        request: wire.Request,
+        outputs: tuple[str, ...],
+        done: "Callable[[Prediction], None]",
+    ) -> None:
+        super().__init__(request.rows, done, outputs)
+        self.plan = plan
+        self.served = served
+        self.request = request
+        self.encode_s = 0.0
+        self.reply: Callable[[Reply], None]
+        self.ident: str
+        self.started: float
+        self.decode_s: float
+
+
+class Predictor:
+    """Answers predictions; use from one event loop only."""
+
+    def __init__(self, settings: Settings, account: Account) -> None:
+        self._longest_s = settings.timeout_s
+        self._account = account
+        # Unique without asking the system each time: a random start, and a number that counts on.
+        self._stem = os.urandom(8).hex()
+        self._numbers = itertools.count()
+
+    def plan(self, head: Head, route: str, host: Host, version: str = "") -> Plan:
+        """Return what `head` decides; raises RequestError for a content type or a time nobody can use."""
+        given = head.headers.get(b"x-request-id", b"")
+        ident = given.decode() if IDENT.fullmatch(given) else None
+        return Plan(head, route, host, wire.codec_of(head), version, ident, self._timeout_s(head))
+
+    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None]) -> Prediction:
+        """Put a request into the queue; `reply` is called once with the answer, or why there is none.
+
+        Raises RequestError, counted, when it is refused before the queue. Set `gone` on what is returned when
+        the client went away.
+        """
+        started = time.perf_counter()
+        host = plan.host
+        try:
+            served = host.serving(plan.version)
+            request = plan.codec.decode(Call(plan.head, body), served.release)
+            outputs = wire.wanted(request, served.engine.outputs)
+            prediction = Prediction(plan, served, request, outputs, self._finish)
+            prediction.deadline = started + plan.timeout_s
+            if served.batcher.expected_wait_s() > plan.timeout_s:
+                raise late()
+            host.admission.enter(len(request.rows))
+        except RequestError as error:
+            self._account.refused(host.name, error)
+            raise
+        prediction.started = started
+        prediction.reply = reply
+        prediction.ident = request.ident or plan.ident or f"{self._stem}{next(self._numbers):x}"
+        prediction.decode_s = prediction.since - started
+        served.batcher.submit(prediction)
+        return prediction
+
+    def _finish(self, prediction: Prediction) -> None:
+        prediction.plan.host.admission.leave(len(prediction.rows))
+        reply, answered = self._answer(prediction)
+        if not prediction.gone:
+            prediction.reply(reply)
+        self._account.replied(prediction.plan.route, reply.status, time.perf_counter() - prediction.started)
+        if answered:
+            self._account.add(prediction)
+
+    def _answer(self, prediction: Prediction) -> tuple[Reply, bool]:
+        try:
+            if prediction.error is not None:
+                raise prediction.error
+            begun = time.perf_counter()
+            if not prediction.finite:
+                wire.demand_finite(prediction.answers[prediction.served.release.manifest.output])
+            reply = prediction.plan.codec.encode(
+                prediction.served.release, prediction.request, prediction.ident, prediction.answers
+            )
+            prediction.encode_s = time.perf_counter() - begun
+            return reply, True
+        except RequestError as error:
+            self._account.refused(prediction.served.release.name, error)
+            return refusal(error), False
+        except Exception as error:  # a bug or a failing model: this request fails, the process lives, the log says why
+            log.error("request_failed", exc_info=error, extra={"request_id": prediction.ident})
+            return failure(), False
+
+    def _timeout_s(self, head: Head) -> float:
+        given = head.headers.get(b"x-request-timeout")
+        if given is None:
+            return self._longest_s
+        if not SECONDS.fullmatch(given) or not float(given):
+            raise RequestError(
+                f"X-Request-Timeout: must be a number of seconds above 0, found '{given[:40].decode('latin-1')}'",
+                status=400,
+            )
+        return min(float(given), self._longest_s)
+
+
+def refusal(error: RequestError) -> Reply:
+    """Return the reply that says why a request is refused."""
+    headers = error.headers
+    if error.retry_s is not None:
+        headers = (*headers, (b"retry-after", b"%d" % max(1, math.ceil(error.retry_s))))
+    return Reply(error.status, orjson.dumps({"error": str(error)} | error.place), headers=headers)
+
+
+def failure() -> Reply:
+    """Return the reply to a request that met a bug or a failing model."""
+    return Reply(500, b'{"error":"the model could not answer; see the log of the service"}')

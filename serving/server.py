@@ -1,0 +1,154 @@
+"""Everything one worker process needs to answer, and the routes with what each of them does."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from monitoring.metrics import ServingMetrics, SignalCollector
+from monitoring.recorder import Recorder
+from registry.errors import RequestError
+from serving import cards, wire
+from serving.account import Account
+from serving.host import Host
+from serving.hosts import Hosts
+from serving.http import JSON, Call, Head, Reply
+from serving.lifecycle import Lifecycle, tell_up
+from serving.predict import Plan, Prediction, Predictor, refusal
+from serving.routes import Match, Parameters, Route, Routes
+from serving.settings import Settings
+
+
+class Server:
+    """`start` loads the models, `stop` ends everything; use from one event loop only."""
+
+    def __init__(self, settings: Settings, pinned: Path | None = None, metrics_folder: Path | None = None) -> None:
+        """metrics_folder: where the workers of this service count together; None counts for this one alone."""
+        self.settings = settings
+        self.metrics = ServingMetrics(CollectorRegistry(), metrics_folder)
+        self.hosts = Hosts(settings, self.metrics, pinned)
+        self.metrics.registry.register(SignalCollector(self.hosts.states, self.metrics.counts))
+        self.recorder = Recorder(settings.log_path, metrics=self.metrics) if settings.record else None
+        self.account = Account(self.metrics, self.recorder)
+        self.predictor = Predictor(settings, self.account)
+        self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)
+        self.routes = Routes(
+            [
+                Route("POST", "/v1/predict", "predict"),
+                Route("POST", "/predict", "predict"),  # where BentoML's clients send; same limits, same checks
+                Route("POST", "/v1/models/{name}/predict", "predict"),
+                Route("POST", "/v2/models/{name}/infer", "predict"),
+                Route("POST", "/v2/models/{name}/versions/{version}/infer", "predict"),
+                Route("POST", "/v1/labels", "label", self.labels),
+                Route("POST", "/v1/models/{name}/labels", "label", self.labels),
+                Route("GET", "/v1/model", "predict", self.model),
+                Route("GET", "/v1/models", "predict", self.models),
+                Route("GET", "/v1/models/{name}", "predict", self.model),
+                Route("GET", "/v1/models/{name}/card", "predict", self.card),
+                Route("GET", "/livez", "open", self.livez),
+                Route("GET", "/readyz", "open", self.readyz),
+                Route("GET", "/metrics", "metrics", self.scrape),
+            ]
+        )
+
+    async def start(self) -> None:
+        """Load the live releases there are; a service without one runs, but is not ready."""
+        await self.hosts.start()
+        self.lifecycle.take_over()
+        tell_up(os.environ)
+
+    async def stop(self) -> None:
+        """Stop watching and write what the recorder still holds."""
+        await self.hosts.stop()
+        self.account.settle()
+        if self.recorder is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.recorder.close)
+
+    def plan(self, head: Head, match: Match) -> Plan:
+        """Return what the head of a prediction decides; raises RequestError."""
+        name = match.parameters.get("name")
+        host = self.hosts.find(name) if name else self.hosts.only()
+        return self.predictor.plan(head, match.route.pattern, host, match.parameters.get("version", ""))
+
+    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None]) -> Prediction | None:
+        """Start a prediction; `reply` is called once. None means that it was refused and answered at once."""
+        try:
+            return self.predictor.begin(plan, body, reply)
+        except RequestError as error:
+            reply(self.refused(plan.route, error))
+            return None
+
+    def refused(self, route: str, error: RequestError) -> Reply:
+        """Return the reply to a request that is refused, and count it."""
+        self.account.replied(route, error.status, 0.0)
+        return refusal(error)
+
+    async def labels(self, call: Call, parameters: Parameters) -> Reply:
+        """Write late labels to the log; the reply comes when they are on it."""
+        release = self._host(parameters).serving().release
+        _demand_json(call.head)
+        pairs = wire.decode_labels(call.body, release.manifest.classes)
+        if self.recorder is None:
+            raise RequestError("labels: recording is off (VIGIL_RECORD=false)", reason="not_ready", status=503)
+        accepted = await asyncio.get_running_loop().run_in_executor(None, self.recorder.label, pairs)
+        self.metrics.labels_accepted.labels(release.name).inc(accepted)
+        return Reply(200, orjson.dumps({"accepted": accepted}))
+
+    async def model(self, _: Call, parameters: Parameters) -> Reply:
+        """Describe a live release: what a client must send and what it gets."""
+        return Reply(200, wire.describe(self._host(parameters).serving().release))
+
+    async def models(self, _: Call, __: Parameters) -> Reply:
+        """List the models of this service, ready or not."""
+        said = [{"model": host.name, "ready": host.ready, "versions": host.versions()} for host in self.hosts.all]
+        return Reply(200, orjson.dumps({"models": said}))
+
+    async def card(self, call: Call, parameters: Parameters) -> Reply:
+        """Show the model card of a live release, as HTML or Markdown."""
+        served = self._host(parameters).serving()
+        kind = cards.wanted(call.head.query, call.head.headers.get(b"accept", b""))
+        return Reply(200, cards.choose(served.release, served.cards, kind), cards.TYPES[kind], cards.HEADERS)
+
+    async def livez(self, _: Call, __: Parameters) -> Reply:
+        """Say that the process answers."""
+        return Reply(200, b'{"alive":true}')
+
+    async def readyz(self, _: Call, __: Parameters) -> Reply:
+        """Say whether predictions are answered, and if not, why."""
+        draining = self.lifecycle.draining
+        ready = self.hosts.ready and not draining
+        reason = "draining" if draining else self.hosts.reason
+        return Reply(200 if ready else 503, orjson.dumps({"ready": ready, "reason": reason}))
+
+    async def scrape(self, _: Call, __: Parameters) -> Reply:
+        """Print the metrics."""
+        self.account.settle()
+        for host in self.hosts.all:
+            self.metrics.inflight_rows.labels(host.name).set(host.admission.rows)
+        return Reply(200, generate_latest(self.metrics.registry), CONTENT_TYPE_LATEST.encode())
+
+    def _host(self, parameters: Parameters) -> Host:
+        return self.hosts.find(parameters["name"]) if "name" in parameters else self.hosts.only()
+
+
+def _demand_json(head: Head) -> None:
+    given = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if given != JSON:
+        shown = given[:60].decode("latin-1") or "none"
+        raise RequestError(f"Content-Type: accepted is application/json, found {shown}", status=415)
+
+
+async def predict_rows(server: Server, rows: list[Any]) -> dict[str, Any]:
+    """Return the answer of `/v1/predict` to `rows`, for BentoML's own route."""
+    answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    head = Head("POST", "/predict", b"", {b"content-type": b"application/json"})
+    plan = server.predictor.plan(head, head.path, server.hosts.only())
+    server.begin(plan, orjson.dumps({"rows": rows}), answered.set_result)
+    reply = await answered
+    said: dict[str, Any] = orjson.loads(reply.body)
+    return said
