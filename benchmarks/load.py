@@ -56,10 +56,16 @@ class Found:
     client_cores: float
 
     @property
+    def failures(self) -> dict[str, int]:
+        """Return how many requests did not get a right answer, by what they got instead."""
+        named = {"wrong size": self.wrong_size, "broken": self.broken, "unfinished": self.unfinished}
+        other = {f"status {status}": count for status, count in self.statuses.items() if status != "200"}
+        return {what: count for what, count in (other | named).items() if count}
+
+    @property
     def failed(self) -> int:
         """Return how many requests did not get a right answer."""
-        other = sum(count for status, count in self.statuses.items() if status != "200")
-        return other + self.wrong_size + self.broken + self.unfinished
+        return sum(self.failures.values())
 
 
 def compiled(source: Path, target: str, *options: str) -> Path:

@@ -63,12 +63,16 @@ class Launch:
 
 @dataclass(frozen=True)
 class Server:
-    """peer: the virtual environment it lives in, empty for ours. ready: a path that answers 200."""
+    """peer: the virtual environment it lives in, empty for ours. ready: a path that answers 200.
+
+    lane: of ours, the one that must be in use: a service that fell back to another is not what is named.
+    """
 
     launch: Callable[[Place], Launch]
     ready: str
     wires: Mapping[str, Wire]
     peer: str = ""
+    lane: str = ""
 
     def missing(self, peers: Path) -> bool:
         """Return whether the peer is not installed."""
@@ -195,9 +199,9 @@ SERVERS: dict[str, Server] = {
     "bentoml": Server(_bentoml, "/readyz", {"json": wires.PREDICT}, "bentoml"),
     "litserve": Server(_litserve, "/health", {"json": wires.PREDICT}, "litserve"),
     "mlserver": Server(_mlserver, "/v2/health/ready", {"v2json": wires.V2_JSON}, "mlserver"),
-    "vigil-fast": Server(_vigil(lane="fast"), "/readyz", _OURS),
-    "vigil-asgi": Server(_vigil(lane="asgi"), "/readyz", _OURS),
-    "vigil-off": Server(_vigil(lane="fast", **OFF), "/readyz", _OURS),
+    "vigil-fast": Server(_vigil(lane="fast"), "/readyz", _OURS, lane="fast"),
+    "vigil-asgi": Server(_vigil(lane="asgi"), "/readyz", _OURS, lane="asgi"),
+    "vigil-off": Server(_vigil(lane="fast", **OFF), "/readyz", _OURS, lane="fast"),
 }
 
 
@@ -271,6 +275,14 @@ def start(name: str, place: Place, server: Server | None = None) -> Running:
     return Running(name, process, place, log)
 
 
+def other_lane(running: Running, server: Server) -> str:
+    """Return what is wrong with the lane of our service, empty if it is the one that was asked for."""
+    if not server.lane:
+        return ""
+    text = stack.get(running.place.port, "/metrics")[1].decode()
+    return "" if f'vigil_lane_info{{lane="{server.lane}"}} 1.0' in text else f"does not use the lane {server.lane}"
+
+
 def check(running: Running, wire: Wire) -> str:
     """Return why the server does not answer what ONNX Runtime answers in this process; empty if it does."""
     rows = running.place.model.rows(ROWS_CHECKED)
@@ -286,6 +298,9 @@ def check(running: Running, wire: Wire) -> str:
         connection.close()
     if answer.status != 200:
         return f"status {answer.status}: {content[:200].decode(errors='replace')}"
-    got = wire.decode({name.lower(): value for name, value in answer.getheaders()}, content)
+    try:
+        got = wire.decode({name.lower(): value for name, value in answer.getheaders()}, content)
+    except (ValueError, KeyError, TypeError) as error:
+        return f"an answer that cannot be read: {error!r}"
     worst = float(np.abs(got - running.place.model.answers(rows)).max())
     return "" if worst <= TOLERANCE else f"differs from ONNX Runtime by {worst:.3g}"

@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,9 +91,10 @@ class Field:
         except StackError as error:
             _tell(f"left out: {error}")
             return
+        lane = servers.other_lane(self.running[name], SERVERS[name])
         for server, wire in self._plan.lanes():
             if server == name:
-                why = servers.check(self.running[name], SERVERS[name].wires[wire])
+                why = lane or servers.check(self.running[name], SERVERS[name].wires[wire])
                 _tell(f"{name} {wire}: {why or 'answers rightly'}")
                 self.lanes += [] if why else [(name, wire)]
         self.running[name].pause()
@@ -150,6 +152,7 @@ def _medians(founds: list[Found], rows: int) -> dict[str, Any]:
         "p50_us": statistics.median(f.p50_us for f in founds),
         "p99_us": statistics.median(f.p99_us for f in founds),
         "failed": sum(f.failed for f in founds),
+        "failures": dict(sum((Counter(f.failures) for f in founds), Counter())),
         "client_cores": statistics.median(f.client_cores for f in founds),
     }
 

@@ -34,7 +34,7 @@ def text(model: str, found: dict[str, Any], reference: str) -> str:
     for share, by_lane in found.get("open_loop", {}).items():
         told = (f"{lane} {f['p99_us'] / 1e3:.2f}" for lane, f in by_lane.items())
         lines.append(f"p99 in ms at {share} of capacity: {', '.join(told)}")
-    failed = {f"{lane} {cell}": f["failed"] for cell, by in cells.items() for lane, f in by.items() if f["failed"]}
+    failed = {f"{lane} {cell}": f["failures"] for cell, by in cells.items() for lane, f in by.items() if f["failed"]}
     lines += [f"failed requests: {failed}"] if failed else []
     lines += [f"{what}: {said}" for what, said in found.get("behaviour", {}).items()]
     return "\n".join(lines)

@@ -48,7 +48,8 @@ def _json(rows: np.ndarray) -> tuple[dict[str, str], bytes]:
 
 def _v2(rows: np.ndarray) -> tuple[dict[str, str], bytes]:
     tensor = {"name": "input", "datatype": "FP32", "shape": rows.shape, "parameters": {"binary_data_size": rows.nbytes}}
-    head = orjson.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    wanted = {"name": "probabilities", "parameters": {"binary_data": True}}  # that alone: a server may have more
+    head = orjson.dumps({"inputs": [tensor], "outputs": [wanted]})
     length = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
     return length, head + rows.tobytes()
 
@@ -56,7 +57,8 @@ def _v2(rows: np.ndarray) -> tuple[dict[str, str], bytes]:
 def _v2_json(rows: np.ndarray) -> tuple[dict[str, str], bytes]:
     flat = orjson.dumps(rows.ravel(), option=orjson.OPT_SERIALIZE_NUMPY).decode()
     shape = json.dumps(rows.shape)
-    text = f'{{"inputs": [{{"name": "input", "datatype": "FP32", "shape": {shape}, "data": {flat}}}]}}'
+    text = f'{{"inputs": [{{"name": "input", "datatype": "FP32", "shape": {shape}, "data": {flat}}}], '
+    text += '"outputs": [{"name": "probabilities"}]}'
     return {"Content-Type": "application/json"}, text.encode()
 
 
@@ -69,11 +71,18 @@ def _from_raw(_: Mapping[str, str], body: bytes) -> np.ndarray:
 
 
 def _from_v2(headers: Mapping[str, str], body: bytes) -> np.ndarray:
-    return _from_raw(headers, body[int(headers["inference-header-content-length"]) :])
+    at = int(headers["inference-header-content-length"])
+    for output in json.loads(body[:at])["outputs"]:
+        size = output["parameters"]["binary_data_size"]
+        if output["name"] == "probabilities":
+            return _from_raw(headers, body[at : at + size])
+        at += size
+    raise ValueError("the answer has no probabilities")
 
 
 def _from_v2_json(_: Mapping[str, str], body: bytes) -> np.ndarray:
-    return _table(json.loads(body)["outputs"][0]["data"])
+    named = {output["name"]: output["data"] for output in json.loads(body)["outputs"]}
+    return _table(named["probabilities"])
 
 
 def _from_json(_: Mapping[str, str], body: bytes) -> np.ndarray:

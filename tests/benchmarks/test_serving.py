@@ -66,6 +66,15 @@ def test_answers_in_json_are_read_in_every_form_that_servers_give(said):
     np.testing.assert_array_equal(wires.JSON.decode({}, orjson.dumps(said)), np.full((1, 10), 0.1, np.float32))
 
 
+def test_the_probabilities_are_found_among_other_outputs_of_a_binary_answer():
+    sizes = {"other": 8, "probabilities": 40, "class": 5}
+    outputs = [{"name": name, "parameters": {"binary_data_size": size}} for name, size in sizes.items()]
+    head, values = json.dumps({"outputs": outputs}).encode(), np.arange(10, dtype=np.float32)
+    body = head + bytes(8) + values.tobytes() + bytes(5)
+    headers = {"inference-header-content-length": str(len(head))}
+    np.testing.assert_array_equal(wires.V2.decode(headers, body), values[None])
+
+
 def test_a_lane_is_chosen_by_words_of_its_name(tmp_path):
     lanes = plan(tmp_path, ("fastapi raw", "vigil-fast")).lanes()
     assert ("fastapi", "raw") in lanes and ("fastapi", "json") not in lanes
