@@ -6,6 +6,7 @@ not fit or cannot be written is dropped and counted. A killed process loses no c
 
 import contextlib
 import logging
+import math
 import sqlite3
 import threading
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from monitoring.metrics import ServingMetrics
+from monitoring.sampling import Bucket, Sampler
 from registry.errors import RequestError
 
 log = logging.getLogger(__name__)
@@ -114,18 +116,24 @@ def add_labels(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]])
 class Recorder:
     """Writes the log of one service process.
 
-    Every row handed over is counted once: written, or dropped as `queue_full`, `write_failed` or `duplicate_id`.
+    Every row handed to `put` is counted once: written, or dropped as `queue_full`, `write_failed` or `duplicate_id`.
     The rows of a challenger are counted where they were written, apart from these.
     """
 
     def __init__(
-        self, path: Path, limit_rows: int = 20_000, metrics: ServingMetrics | None = None, limit_bytes: int = MOST_BYTES
+        self,
+        path: Path,
+        limit_rows: int = 20_000,
+        metrics: ServingMetrics | None = None,
+        limit_bytes: int = MOST_BYTES,
+        rows_per_s: float = math.inf,
     ) -> None:
-        """limit_rows, limit_bytes: the most that may wait for the writer."""
+        """limit_rows, limit_bytes: the most that may wait for the writer. rows_per_s: see `sampler`."""
         self._path = path
         self._limit_rows = limit_rows
         self._limit_bytes = limit_bytes
         self._metrics = metrics
+        self._bucket = Bucket(rows_per_s)
         self._queue: deque[Records | Shadowed] = deque()
         self._waiting_rows = 0
         self._waiting_bytes = 0
@@ -137,6 +145,14 @@ class Recorder:
         self._connection: sqlite3.Connection | None = None
         self._writer = threading.Thread(target=self._write_on, name="recorder", daemon=True)
         self._writer.start()
+
+    def sampler(self, model: str) -> Sampler:
+        """Return what says, before any work, whether a request is recorded: `rows_per_s` over all models are.
+
+        To be held by the thread that asks it. What it leaves out is no loss, and counted apart.
+        """
+        left_out = (lambda _: None) if self._metrics is None else self._metrics.records_sampled_out.labels(model).inc
+        return Sampler(self._bucket, left_out)
 
     def put(self, records: Records | Shadowed) -> None:
         """Hand a batch to the writer and return at once; a batch that does not fit is dropped and counted."""

@@ -5,17 +5,21 @@ an image, the confidence of the answer. Bins are fixed by the reference, so coun
 and restarts. Counting costs one table lookup and one `bincount` for a whole batch.
 """
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from monitoring.sampling import Bucket
 from registry.release import InputSpec
 
 BINS = 16
 CELLS = 4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
 MOST_COLUMNS = 96
-BUFFER_ROWS = 64
+FLUSH_S = 2e-4
+MOST_BUFFER_ROWS = 512
 IMAGE = (
     "brightness", "contrast", "sharpness", "edge_x", "edge_y",
     "centre_x", "centre_y", "spread_x", "spread_y", "above_mean",
@@ -73,54 +77,117 @@ class Binner:
         self.signals = tuple(b.name for b in bins)
         self._low = np.array([b.low for b in bins], dtype=np.float32)
         self._scale = np.array([CELLS / (b.high - b.low) for b in bins], dtype=np.float32)
-        self._offset = np.arange(len(bins)) * CELLS
+        self._offset = np.arange(len(bins), dtype=np.int32) * CELLS
         starts = [np.searchsorted(b.cuts, np.arange(CELLS), side="right") + s * BINS for s, b in enumerate(bins)]
-        self._lookup = np.concatenate(starts)
+        self._lookup = np.concatenate(starts).astype(np.uint16)  # small enough to stay in the cache of a core
 
     def cells(self, values: np.ndarray) -> np.ndarray:
-        """Return the cell of each value, int64 (n, signals), for values (n, signals)."""
-        place = (values - self._low) * self._scale
-        cells: np.ndarray = np.fmax(np.fmin(place, CELLS - 1), 0).astype(np.int64)
-        return cells
+        """Return the cell of each value, int32 (n, signals), for values (n, signals)."""
+        place = values - self._low
+        place *= self._scale
+        np.fmin(place, CELLS - 1, out=place)
+        np.fmax(place, 0, out=place)
+        return place.astype(np.int32)
 
     def count(self, values: np.ndarray) -> np.ndarray:
         """Return how many rows fall into each bin, int64 (signals, BINS), for values (n, signals)."""
-        flat = self._lookup[self.cells(values) + self._offset]
-        return np.bincount(flat.ravel(), minlength=len(self.signals) * BINS).reshape(-1, BINS)
+        cells = self.cells(values)
+        cells += self._offset
+        bins = self._lookup.take(cells.ravel(), mode="clip")
+        return np.bincount(bins, minlength=len(self.signals) * BINS).reshape(-1, BINS)
 
 
 class Tally:
-    """The running counts of one release; rows wait in a buffer so that one `bincount` serves many."""
+    """The running counts of one release; rows wait in a buffer so that one `bincount` serves many.
+
+    A killed process loses the rows that wait: call `flush` every second or so.
+    later: where set, called with what is still to do when a request was larger than the buffer, as
+    `loop.call_soon` is; otherwise that is done at once.
+    """
+
+    later: Callable[[Callable[[], None]], object] | None = None
 
     def __init__(
-        self, spec: InputSpec, binner: Binner, threshold: float | None = None, counts: np.ndarray | None = None
+        self,
+        spec: InputSpec,
+        binner: Binner,
+        threshold: float | None = None,
+        counts: np.ndarray | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
-        """threshold: see `registry.release.Draft`. counts: (signals, BINS), what to add to; new zeros if None."""
+        """threshold: see `registry.release.Draft`. counts: (signals, BINS), what to add to; new zeros if None.
+
+        bucket: which requests are counted; all if None.
+        """
         self._spec = spec
         self._threshold = threshold
         self._binner = binner
-        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._takes = (bucket or Bucket(math.inf)).take
+        self._inputs: list[np.ndarray] = []
+        self._outputs: list[np.ndarray] = []
         self._rows = 0
         self._counts = np.zeros((len(binner.signals), BINS)) if counts is None else counts
+        self.buffer_rows = self._measure()
 
     def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
-        """Remember a batch; counts it at once only when enough rows are waiting."""
-        self._waiting.append((inputs, outputs))
-        self._rows += len(inputs)
-        if self._rows >= BUFFER_ROWS:
-            self._flush()
+        """Remember a request; counts it only when enough rows are waiting."""
+        rows = len(inputs)
+        if self._takes(rows):
+            self._inputs.append(inputs)
+            self._outputs.append(outputs)
+            self._rows += rows
+            if self._rows >= self.buffer_rows:
+                self._drain()
+
+    def flush(self) -> None:
+        """Count all rows that wait."""
+        while self._rows:
+            self._count_some()
 
     def counts(self) -> np.ndarray:
         """Return the counts of all rows so far, float64 (signals, BINS)."""
-        if self._waiting:
-            self._flush()
+        self.flush()
         return self._counts
 
-    def _flush(self) -> None:
-        inputs = np.concatenate([batch for batch, _ in self._waiting])
-        outputs = np.concatenate([batch for _, batch in self._waiting])
-        self._waiting, self._rows = [], 0
-        self._counts += self._binner.count(compute(self._spec, inputs, outputs, self._threshold))
+    def _drain(self) -> None:
+        while self._rows >= self.buffer_rows:
+            self._count_some()
+            if self.later is not None and self._rows >= self.buffer_rows:
+                self.later(self._drain)
+                return
+
+    def _count_some(self) -> None:
+        inputs, outputs = _joined(self._inputs), _joined(self._outputs)
+        here, rest = slice(self.buffer_rows), slice(self.buffer_rows, None)
+        self._inputs, self._outputs = [inputs[rest]], [outputs[rest]]
+        self._rows = len(inputs[rest])
+        if not self._rows:
+            self._inputs, self._outputs = [], []
+        self._counts += self._count(inputs[here], outputs[here])
+
+    def _count(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        return self._binner.count(compute(self._spec, inputs, outputs, self._threshold))
+
+    def _measure(self) -> int:
+        # The most rows that are counted within FLUSH_S here: to count delays the next answer by so much.
+        rows = 1
+        while rows < MOST_BUFFER_ROWS and self._cost_s(2 * rows) <= FLUSH_S:
+            rows *= 2
+        return rows
+
+    def _cost_s(self, rows: int) -> float:
+        inputs = np.zeros((rows, *self._spec.shape), dtype=self._spec.dtype)
+        outputs = np.full((rows, 2 if CLASS in self._binner.signals else 1), 0.5, dtype=np.float32)
+        took = []
+        for _ in range(4):
+            begun = time.thread_time()  # of this thread alone: a release is loaded while another one answers
+            self._count(inputs, outputs)
+            took.append(time.thread_time() - begun)
+        return min(took)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _input_names(spec: InputSpec) -> tuple[str, ...]:

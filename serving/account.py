@@ -7,6 +7,7 @@ Requests and rows are counted at once, so that a killed process has lost none of
 import asyncio
 import time
 from collections import defaultdict
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,8 +98,13 @@ class Account:
         served.tally.add(rows, outputs)
         predicted = self._predicted(served, outputs)
         if self._recorder is not None:
-            ids = [ident for one in predictions for ident in wire.ids_of(one.request, one.ident)]
-            self._recorder.put(Records(*place, time.time(), ids, predicted, outputs, rows))
+            wants = self._recorder.sampler(release.name).wants
+            taken = [wants(len(one.rows)) for one in predictions]
+            if any(taken):
+                kept = np.repeat(taken, [len(one.rows) for one in predictions])
+                ids = [i for one in compress(predictions, taken) for i in wire.ids_of(one.request, one.ident)]
+                record = Records(*place, time.time(), ids, list(compress(predicted, kept)), outputs[kept], rows[kept])
+                self._recorder.put(record)
 
     def _predicted(self, served: Served, outputs: np.ndarray) -> list[str]:
         manifest, place = served.release.manifest, (served.release.name, served.release.version)

@@ -15,6 +15,7 @@ from monitoring import reference
 from monitoring.counts import Gauge
 from monitoring.metrics import ServingMetrics, SignalState
 from monitoring.reference import Reference
+from monitoring.sampling import Bucket
 from monitoring.signals import Binner, Tally
 from registry import aliases, store
 from registry.aliases import Aliases, Pin
@@ -178,7 +179,8 @@ class Host:
         normal = reference.parse(opened.read(REFERENCE))
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
         counts = self._metrics.signal_counts(opened.name, opened.version, len(normal.bins))
-        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts)
+        bucket = Bucket(self._settings.signal_rows_per_s)
+        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts, bucket)
         batcher = Batcher(engine, opened.manifest.output, self._settings.max_batch_rows, rows.observe)
         return Served(opened, engine, batcher, normal, tally, cards.read(opened))
 

@@ -27,13 +27,16 @@ from serving.settings import Settings
 class Server:
     """`start` loads the models, `stop` ends everything; use from one event loop only."""
 
+    def _open_log(self) -> Recorder:
+        return Recorder(self.settings.log_path, metrics=self.metrics, rows_per_s=self.settings.record_rows_per_s)
+
     def __init__(self, settings: Settings, pinned: Path | None = None, metrics_folder: Path | None = None) -> None:
         """metrics_folder: where the workers of this service count together; None counts for this one alone."""
         self.settings = settings
         self.metrics = ServingMetrics(CollectorRegistry(), metrics_folder)
         self.hosts = Hosts(settings, self.metrics, pinned)
         self.metrics.registry.register(SignalCollector(self.hosts.states, self.metrics.counts))
-        self.recorder = Recorder(settings.log_path, metrics=self.metrics) if settings.record else None
+        self.recorder = self._open_log() if settings.record else None
         self.account = Account(self.metrics, self.recorder)
         self.predictor = Predictor(settings, self.account)
         self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)

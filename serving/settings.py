@@ -32,6 +32,7 @@ class Settings:
     log: the prediction log; empty means `log.sqlite` beside the store.
     workers: processes that share the port, each with models of its own.
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
+    record_rows_per_s, signal_rows_per_s: what a worker records and measures of the rows it answers, at most.
     metrics_folder: where the workers of a service keep their counts, a folder of each service in it; empty means
     in memory (/dev/shm), or the temporary folder where there is none.
     lane: fast, asgi, or auto, which is fast where it works.
@@ -47,6 +48,8 @@ class Settings:
     tensorrt_cache: str = ""
     log: str = ""
     record: bool = True
+    record_rows_per_s: float = 1000.0
+    signal_rows_per_s: float = 20_000.0
     metrics_folder: str = ""
     lane: str = "auto"
     poll_s: float = 0.25

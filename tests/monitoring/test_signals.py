@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
 from monitoring import signals
+from monitoring.sampling import Bucket
 from monitoring.signals import BINS, CELLS, Binner, Bins, Tally
 from registry.release import InputSpec
 
@@ -88,16 +89,55 @@ def test_values_outside_the_range_belong_to_the_outer_bins():
     assert binner.count(column)[0][:2].tolist() == [2, 3]  # not a number counts as too large: it must not vanish
 
 
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
-def test_the_tally_is_the_same_however_rows_are_batched(sizes):
+BINNER = Binner([Bins(name, -50.0, 50.0, (1000, 2000, 2100, 2200)) for name in signals.names(IMAGE, 10)])
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 100), st.booleans())
+def test_the_tally_is_the_same_however_rows_are_batched(sizes, buffer_rows, later):
     rows, p = rows_of(IMAGE, sum(sizes)), probabilities(sum(sizes))
-    binner = Binner([Bins(name, -50.0, 50.0, (1000, 2000, 2100, 2200)) for name in signals.names(IMAGE, 10)])
-    tally, start = Tally(IMAGE, binner), 0
+    tally, start, todo = Tally(IMAGE, BINNER), 0, []
+    tally.buffer_rows = buffer_rows
+    tally.later = todo.append if later else None
     for size in sizes:
         tally.add(rows[start : start + size], p[start : start + size])
         start += size
-    np.testing.assert_array_equal(tally.counts(), binner.count(signals.compute(IMAGE, rows, p)))
+        while todo:
+            todo.pop()()
+    np.testing.assert_array_equal(tally.counts(), BINNER.count(signals.compute(IMAGE, rows, p)))
     assert (tally.counts().sum(axis=1) == sum(sizes)).all()
+
+
+def test_a_request_larger_than_the_buffer_is_counted_in_pieces_that_let_others_in_between():
+    tally, todo = Tally(IMAGE, BINNER), []
+    tally.buffer_rows, tally.later = 10, todo.append
+    counts = tally._counts
+    tally.add(rows_of(IMAGE, 35), probabilities(35))
+    seen = [counts[0].sum()]
+    while todo:
+        todo.pop()()
+        seen.append(counts[0].sum())
+    assert seen == [10, 20, 30]
+    tally.flush()
+    assert counts[0].sum() == 35
+
+
+def test_requests_beyond_the_rate_are_left_out_whole():
+    tally = Tally(IMAGE, BINNER, bucket=Bucket(8))
+    for size in (5, 500, 1, 4):  # a minute must pass before the third is let through
+        tally.add(rows_of(IMAGE, size), probabilities(size))
+    assert tally.counts()[0].sum() == 505
+
+
+def test_the_tally_adds_to_the_counts_it_is_given():
+    shared = np.ones((len(BINNER.signals), BINS))
+    Tally(IMAGE, BINNER, counts=shared).add(rows_of(IMAGE, 600), probabilities(600))
+    assert shared[0].sum() > BINS + 500
+
+
+def test_larger_rows_wait_in_fewer_numbers():
+    large = InputSpec("float32", (3, 224, 224))
+    binner = Binner([Bins(name, 0.0, 1.0, ()) for name in signals.names(large, 10)])
+    assert Tally(large, binner).buffer_rows < Tally(IMAGE, BINNER).buffer_rows <= signals.MOST_BUFFER_ROWS
 
 
 def test_the_one_signal_of_a_regression_is_its_prediction():

@@ -1,0 +1,55 @@
+"""Which requests are recorded or measured when there are more than a rate allows: whole ones, by a token bucket.
+
+Whether a request is taken depends on the moment alone, not on its size: it may draw more than the bucket holds,
+and the next ones wait until that is made good. So over any second a share of the traffic of each moment is
+taken, small and large requests alike. Below the rate all are.
+"""
+
+import time
+from collections.abc import Callable
+
+BURST_S = 1.0
+
+
+class Bucket:
+    """Lets `rows_per_s` rows through, and a second's worth of them at once after a pause. For one thread."""
+
+    __slots__ = ("_level", "_most", "_rows_per_s", "_since")
+
+    def __init__(self, rows_per_s: float) -> None:
+        """rows_per_s: 0 lets nothing through, infinity everything."""
+        self._rows_per_s = rows_per_s
+        self._most = self._level = rows_per_s * BURST_S
+        self._since = time.monotonic()
+
+    def take(self, rows: int) -> bool:
+        """Say whether a request of `rows` is let through."""
+        if self._level > 0:
+            self._level -= rows
+            return True
+        now = time.monotonic()
+        level = self._level + (now - self._since) * self._rows_per_s
+        self._since = now
+        self._level = level if level < self._most else self._most
+        if self._level > 0:
+            self._level -= rows
+            return True
+        return False
+
+
+class Sampler:
+    """A bucket that counts the rows it does not let through."""
+
+    __slots__ = ("_left_out", "_take")
+
+    def __init__(self, bucket: Bucket, left_out: Callable[[int], None]) -> None:
+        """left_out: called with the rows of each request that is not let through."""
+        self._take = bucket.take
+        self._left_out = left_out
+
+    def wants(self, rows: int) -> bool:
+        """Say whether a request of `rows` is taken; count them if it is not."""
+        if self._take(rows):
+            return True
+        self._left_out(rows)
+        return False
