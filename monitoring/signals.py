@@ -18,7 +18,8 @@ from registry.release import InputSpec
 BINS = 16
 CELLS = 4096  # resolution of the lookup table; bin edges lie on its grid, so table and reference agree exactly
 MOST_COLUMNS = 96
-FLUSH_S = 2e-4
+FLUSH_S = 2e-4  # how long counting may delay an answer
+CPU_SHARE = 0.02
 MOST_BUFFER_ROWS = 512
 IMAGE = (
     "brightness", "contrast", "sharpness", "edge_x", "edge_y",
@@ -113,21 +114,25 @@ class Tally:
         binner: Binner,
         threshold: float | None = None,
         counts: np.ndarray | None = None,
-        bucket: Bucket | None = None,
+        rows_per_s: float = math.inf,
     ) -> None:
         """threshold: see `registry.release.Draft`. counts: (signals, BINS), what to add to; new zeros if None.
 
-        bucket: which requests are counted; all if None.
+        rows_per_s: what is counted, at most, and fewer of those rows that would take more than CPU_SHARE of a
+        core; whole requests beyond that are left out. Infinity counts all.
         """
         self._spec = spec
         self._threshold = threshold
         self._binner = binner
-        self._takes = (bucket or Bucket(math.inf)).take
         self._inputs: list[np.ndarray] = []
         self._outputs: list[np.ndarray] = []
         self._rows = 0
         self._counts = np.zeros((len(binner.signals), BINS)) if counts is None else counts
-        self.buffer_rows = self._measure()
+        call_s, row_s = self._line()
+        fits = max((FLUSH_S - call_s) / row_s, call_s / row_s)  # as many as fit, or the call costs more than its rows
+        self.buffer_rows = max(1, min(MOST_BUFFER_ROWS, round(fits)))
+        cost_s = call_s / self.buffer_rows + row_s
+        self._takes = Bucket(rows_per_s if math.isinf(rows_per_s) else min(rows_per_s, CPU_SHARE / cost_s)).take
 
     def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
         """Remember a request; counts it only when enough rows are waiting."""
@@ -168,12 +173,13 @@ class Tally:
     def _count(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         return self._binner.count(compute(self._spec, inputs, outputs, self._threshold))
 
-    def _measure(self) -> int:
-        # The most rows that are counted within FLUSH_S here: to count delays the next answer by so much.
-        rows = 1
-        while rows < MOST_BUFFER_ROWS and self._cost_s(2 * rows) <= FLUSH_S:
+    def _line(self) -> tuple[float, float]:
+        # What a call costs, and each row in it: from one row and so many that they cost twice as much.
+        rows, one = 2, self._cost_s(1)
+        while (many := self._cost_s(rows)) < 2 * one and rows < MOST_BUFFER_ROWS:
             rows *= 2
-        return rows
+        row_s = max(many - one, 1e-9) / (rows - 1)
+        return max(one - row_s, 0.0), row_s
 
     def _cost_s(self, rows: int) -> float:
         inputs = np.zeros((rows, *self._spec.shape), dtype=self._spec.dtype)

@@ -15,7 +15,6 @@ from monitoring import reference
 from monitoring.counts import Gauge
 from monitoring.metrics import ServingMetrics, SignalState
 from monitoring.reference import Reference
-from monitoring.sampling import Bucket
 from monitoring.signals import Binner, Tally
 from registry import aliases, store
 from registry.aliases import Aliases, Pin
@@ -179,8 +178,8 @@ class Host:
         normal = reference.parse(opened.read(REFERENCE))
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
         counts = self._metrics.signal_counts(opened.name, opened.version, len(normal.bins))
-        bucket = Bucket(self._settings.signal_rows_per_s)
-        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts, bucket)
+        rate = self._settings.signal_rows_per_s
+        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts, rate)
         batcher = Batcher(engine, opened.manifest.output, self._settings.max_batch_rows, rows.observe)
         return Served(opened, engine, batcher, normal, tally, cards.read(opened))
 
@@ -188,6 +187,7 @@ class Host:
         if self._previous is not None and self._previous is not served:
             self._previous.batcher.close()
         self._live, self._previous = served, self._live
+        served.tally.later = asyncio.get_running_loop().call_soon
         self.reason = "live"
         self._changed()
         self._tell_loaded()

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
 from monitoring import signals
-from monitoring.sampling import Bucket
 from monitoring.signals import BINS, CELLS, Binner, Bins, Tally
 from registry.release import InputSpec
 
@@ -122,7 +121,7 @@ def test_a_request_larger_than_the_buffer_is_counted_in_pieces_that_let_others_i
 
 
 def test_requests_beyond_the_rate_are_left_out_whole():
-    tally = Tally(IMAGE, BINNER, bucket=Bucket(8))
+    tally = Tally(IMAGE, BINNER, rows_per_s=8)
     for size in (5, 500, 1, 4):  # a minute must pass before the third is let through
         tally.add(rows_of(IMAGE, size), probabilities(size))
     assert tally.counts()[0].sum() == 505
@@ -134,10 +133,15 @@ def test_the_tally_adds_to_the_counts_it_is_given():
     assert shared[0].sum() > BINS + 500
 
 
-def test_larger_rows_wait_in_fewer_numbers():
-    large = InputSpec("float32", (3, 224, 224))
+def test_rows_that_cost_more_wait_in_fewer_numbers_and_are_counted_at_a_lower_rate():
+    large = InputSpec("uint8", (3, 224, 224))
     binner = Binner([Bins(name, 0.0, 1.0, ()) for name in signals.names(large, 10)])
-    assert Tally(large, binner).buffer_rows < Tally(IMAGE, BINNER).buffer_rows <= signals.MOST_BUFFER_ROWS
+    costly, cheap = Tally(large, binner, rows_per_s=1e9), Tally(IMAGE, BINNER, rows_per_s=1e9)
+    assert costly.buffer_rows < cheap.buffer_rows <= signals.MOST_BUFFER_ROWS
+    for tally, spec in ((costly, large), (cheap, IMAGE)):
+        for _ in range(3):
+            tally.add(rows_of(spec, 100), probabilities(100))
+    assert costly.counts()[0].sum() < cheap.counts()[0].sum() == 300
 
 
 def test_the_one_signal_of_a_regression_is_its_prediction():
