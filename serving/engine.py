@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime
 
 from registry.release import Release
-from serving import cores, gpu, outputs, sessions
+from serving import cores, gpu, sessions
 from serving.gpu import BoundSession, GpuSettings
 from serving.outputs import OutputSpec
 from serving.sessions import Choice, Threads, Way
@@ -99,7 +99,7 @@ class Engine:
     def _load_on_cores(self, source: Source, threads: int) -> None:
         tried = sessions.ways(threads, self._cores, source.size_bytes)
         opened = [Way(way, source.open(sessions.options(way), {})) for way in tried]
-        self.outputs = self._check(source, opened[0].session)
+        self.outputs = source.check(opened[0].session)
         self._choice = sessions.choose(opened, *self._main, self._input, source.golden.rows)
         self._small, self._large = self._choice.small.session, self._choice.large.session
         self._split = self._choice.split
@@ -128,7 +128,7 @@ class Engine:
             for name in gpu.DEVICES
         }
         self._large = source.open(sessions.options(Threads(self.threads)), told)
-        self.outputs = self._check(source, self._large)
+        self.outputs = source.check(self._large)
         ordered = {self._main[0]: self.outputs[self._main[0]]} | self.outputs
         bound = BoundSession(self._large, manifest.input, ordered, gpu.DEVICES[self.requested])
         try:
@@ -138,15 +138,6 @@ class Engine:
             raise EngineError(f"{self._release.tag}: cannot run on {self.requested}: {error}", "load") from error
         source.judge(answers, tuple(self.outputs), certified=settings.tf32)
         return bound
-
-    def _check(self, source: Source, session: onnxruntime.InferenceSession) -> dict[str, OutputSpec]:
-        names, rows = outputs.numeric(session), source.golden.rows
-        try:
-            got = dict(zip(names, session.run(names, {self._input: rows}, gpu.uncaptured()), strict=True))
-        except Exception as error:  # as above: the graph does not accept its own rows
-            raise EngineError(f"{self._release.tag}: cannot answer its held-out rows: {error}", "load") from error
-        source.judge(got.get(self._main[0]), names)
-        return outputs.specs(session, got, len(rows))
 
 
 def _told(choice: Choice) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from registry.release import REFERENCE, Release
 from serving import cards
 from serving.batcher import Admission, Batcher
 from serving.engine import Engine, EngineError, GpuSettings
+from serving.rehearsal import rehearse
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -173,6 +174,8 @@ class Host:
         if pin is not None and opened.digest != pin.digest:
             raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
         said = self._settings
+        if self._live is not None and said.rehearsal_mb:  # without one there is nothing to protect
+            rehearse(opened, said.rehearsal_mb)
         device = GpuSettings(said.cuda_graphs, said.tensorrt_path)
         engine = Engine(opened, said.providers, said.threads, device, said.workers)
         normal = reference.parse(opened.read(REFERENCE))

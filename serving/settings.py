@@ -29,6 +29,7 @@ class Settings:
     threads: of one run; 0 measures at load and keeps the fastest.
     cuda_graphs: replay a run on a GPU as one graph where the model allows it.
     tensorrt_cache: folder of engines that TensorRT has built; empty means `tensorrt` beside the store.
+    rehearsal_mb: memory in which a process of its own loads a release before it replaces one that serves; 0: none does.
     log: the prediction log; empty means `log.sqlite` beside the store.
     workers: processes that share the port, each with models of its own.
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
@@ -46,6 +47,7 @@ class Settings:
     threads: int = 0
     cuda_graphs: bool = True
     tensorrt_cache: str = ""
+    rehearsal_mb: int = 4096
     log: str = ""
     record: bool = True
     record_rows_per_s: float = 1000.0

@@ -11,6 +11,8 @@ import onnxruntime
 from registry import graph
 from registry.errors import ReleaseError
 from registry.release import HELDOUT, MODEL, MODEL_DATA, Release
+from serving import gpu, outputs
+from serving.outputs import OutputSpec
 
 CPU = "CPUExecutionProvider"
 GOLDEN_ROWS = 64
@@ -65,7 +67,7 @@ class Source:
             session = onnxruntime.InferenceSession(self._model, options, providers=usable or None, enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises many types for a graph it cannot load
             reason = "load" if demanded == CPU or demanded not in present or not self._opens() else "provider"
-            raise EngineError(f"{self.release.tag}: ONNX Runtime cannot load it: {error}", reason) from error
+            raise EngineError(f"{self.release.tag}: ONNX Runtime cannot load it: {_line(error)}", reason) from error
         if session.get_providers()[0] != demanded:
             raise EngineError(
                 f"{self.release.tag}: asked for {demanded}, ONNX Runtime gave {session.get_providers()[0]} "
@@ -73,6 +75,20 @@ class Source:
                 "provider",
             )
         return session
+
+    def check(self, session: onnxruntime.InferenceSession) -> dict[str, OutputSpec]:
+        """Return the outputs that a caller may ask for, if the main one repeats the stored answers.
+
+        Raises EngineError where it does not, or the graph does not accept its own rows.
+        """
+        names, rows = outputs.numeric(session), self.golden.rows
+        try:
+            answers = session.run(names, {self.release.manifest.input.name: rows}, gpu.uncaptured())
+        except Exception as error:  # as above
+            raise EngineError(f"{self.release.tag}: cannot answer its held-out rows: {_line(error)}", "load") from error
+        got = dict(zip(names, answers, strict=True))
+        self.judge(got.get(self.release.manifest.output), names)
+        return outputs.specs(session, got, len(rows))
 
     def judge(self, answers: np.ndarray | None, has: tuple[str, ...], certified: bool = False) -> None:
         """Raise EngineError unless `answers` to the held-out rows are those that are stored.
@@ -127,6 +143,10 @@ class Source:
             raise EngineError(
                 f"{self.release.tag}: {HELDOUT} cannot be read: {error}; publish the model again", "load"
             ) from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())  # some messages of ONNX Runtime end in a new line
 
 
 @cache

@@ -1,6 +1,7 @@
 """Releases whose model or answers were changed before their digests were fixed: whole, and wrong."""
 
 import io
+import uuid
 
 import numpy as np
 import onnx
@@ -22,14 +23,14 @@ def altered(tmp_path, change, spec=IMAGE, classes=DIGITS):
     return store.publish(make_draft(spec=spec, classes=classes), files)
 
 
-def release_with(tmp_path, change):
+def release_with(tmp_path, change, name="tiny"):
     """Publish a release whose graph was changed before its digests were fixed."""
 
-    files = make_files(tmp_path / "files")
+    files = make_files(tmp_path / f"files-{name}-{uuid.uuid4()}")
     model = onnx.ModelProto.FromString(onnx_bytes(IMAGE, len(DIGITS), 0))
     change(model.graph)
     (files / "model.onnx").write_bytes(model.SerializeToString())
-    return store.publish(make_draft(), files)
+    return store.publish(make_draft(name), files)
 
 
 def endless_for_bright(graph):
@@ -47,3 +48,26 @@ def endless_for_bright(graph):
         helper.make_node("Loop", ["", "bright", "logits"], ["looped"], body=body),
         helper.make_node("Softmax", ["looped"], list(last.output), axis=-1),
     ])  # fmt: skip
+
+
+def hungry(bytes_):
+    """Return a change that lets a model fill so many bytes in each run, and answer as before."""
+
+    def change(graph):
+        last = graph.node.pop()
+        graph.initializer.append(numpy_helper.from_array(np.array([bytes_ // 4], np.int64), "size"))
+        graph.node.extend([
+            helper.make_node("ConstantOfShape", ["size"], ["filled"]),
+            helper.make_node("ReduceMax", ["filled"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["logits", "nothing"], ["same"]),
+            helper.make_node("Softmax", ["same"], list(last.output), axis=-1),
+        ])  # fmt: skip
+
+    return change
+
+
+def endless(graph):
+    """Let the model repeat its last step for ever, whatever it is asked."""
+    endless_for_bright(graph)
+    limit = next(weight for weight in graph.initializer if weight.name == "limit")
+    limit.CopyFrom(numpy_helper.from_array(np.float32(-1), "limit"))

@@ -1,0 +1,137 @@
+import asyncio
+import os
+import resource
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import prometheus_client
+import pytest
+from odd_release import altered, endless, hungry, release_with
+from tiny_release import IMAGE, rows_of
+
+from monitoring.metrics import ServingMetrics
+from registry import aliases
+from serving import rehearsal
+from serving.engine import Engine, EngineError
+from serving.host import Host
+from serving.settings import Settings
+
+GIB = 2**30
+
+
+def children():
+    return [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def test_a_good_release_is_rehearsed_and_leaves_no_process(publish):
+    rehearsal.rehearse(publish(), 256)
+    assert children() == []
+
+
+def test_a_model_that_asks_for_terabytes_is_refused_by_engine_and_rehearsal(tmp_path):
+    made = release_with(tmp_path, hungry(4096 * GIB))
+    for load in (lambda: Engine(made, ("cpu",), threads=1), lambda: rehearsal.rehearse(made, 4096)):
+        with pytest.raises(EngineError, match=r"cannot answer its held-out rows: .*4398046511104") as caught:
+            load()
+        assert caught.value.reason == "load"
+
+
+def test_a_model_that_takes_more_than_it_may_is_refused_and_takes_nothing_here(tmp_path):
+    made = release_with(tmp_path, hungry(3 * GIB))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EngineError, match=r"cannot answer.*rehearsed with 512 MB, VIGIL_REHEARSAL_MB") as caught:
+        rehearsal.rehearse(made, 512)
+    assert caught.value.reason == "load"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB; the model asks for 3 GiB
+
+
+def test_other_answers_than_the_stored_ones_are_told_as_such(tmp_path):
+    def swap(arrays):
+        arrays["probabilities"] = np.roll(arrays["probabilities"], 1, axis=1)
+
+    with pytest.raises(EngineError, match="answers its held-out rows differently by") as caught:
+        rehearsal.rehearse(altered(tmp_path, swap), 256)
+    assert caught.value.reason == "golden"
+
+
+def test_a_release_that_was_exchanged_for_another_is_not_rehearsed(publish):
+    made = publish()
+    with pytest.raises(EngineError, match="is not the release that was asked for"):
+        rehearsal.rehearse(replace(made, digest="0" * 64), 256)
+
+
+def test_a_model_that_never_answers_is_refused_when_its_time_is_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal, "TIMEOUT_S", 3)
+    with pytest.raises(EngineError, match="did not answer its held-out rows within 3 s") as caught:
+        rehearsal.rehearse(release_with(tmp_path, endless), 256)
+    assert caught.value.reason == "load" and children() == []
+
+
+def test_a_model_that_brings_its_process_down_is_refused(tmp_path, eventually):
+    made, found = release_with(tmp_path, endless), []
+
+    def look():
+        with pytest.raises(EngineError) as caught:
+            rehearsal.rehearse(made, 256)
+        found.append(caught.value)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    os.kill(int(eventually("the child", children)[0]), signal.SIGSEGV)
+    thread.join(20)
+    assert "ended by signal 11" in str(found[0]) and found[0].reason == "load"
+
+
+def test_a_host_lives_on_with_its_release_when_the_next_one_takes_too_much_memory(tmp_path, publish):
+    first = publish()
+    aliases.promote(first.tag, "first")
+    bomb = release_with(tmp_path, hungry(3 * GIB))
+    rows, failures = rows_of(IMAGE, 3), ("tiny", "load")
+
+    async def swap(eventually_s=20.0):
+        metrics = ServingMetrics(prometheus_client.CollectorRegistry())
+        host = Host(Settings(threads=1, rehearsal_mb=512, poll_s=0.02), metrics)
+        await host.start()
+        try:
+            before = host.live().engine.run(rows)[0]
+            aliases.promote(bomb.tag, "next", force=True)
+            deadline = asyncio.get_running_loop().time() + eventually_s
+            while value(metrics, failures) == 0 and asyncio.get_running_loop().time() < deadline:
+                await asyncio.sleep(0.02)
+            assert value(metrics, failures) >= 1
+            assert host.ready and host.live().release.tag == first.tag
+            np.testing.assert_array_equal(host.live().engine.run(rows)[0], before)
+        finally:
+            await host.stop()
+
+    asyncio.run(swap())
+
+
+def value(metrics, labels):
+    name, reason = labels
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            if sample.name == "vigil_model_load_failures_total" and sample.labels == {"model": name, "reason": reason}:
+                return sample.value
+    return 0
+
+
+def test_without_a_live_release_or_with_0_mb_nothing_is_rehearsed(publish, monkeypatch):
+    asked = []
+    monkeypatch.setattr("serving.host.rehearse", lambda candidate, memory_mb: asked.append(candidate.tag))
+    first, second, third = (publish(seed=seed) for seed in range(3))
+
+    async def follow(settings, *tags):
+        host = Host(settings, ServingMetrics(prometheus_client.CollectorRegistry()))
+        for tag in tags:
+            aliases.promote(tag, "next", force=True)
+            await host._follow()
+            assert host.live().release.tag == tag
+
+    asyncio.run(follow(Settings(threads=1), first.tag, second.tag))
+    assert asked == [second.tag]
+    asyncio.run(follow(Settings(threads=1, rehearsal_mb=0), first.tag, third.tag))
+    assert asked == [second.tag]
