@@ -169,7 +169,7 @@ class Batcher:
             job.answers = dict(zip(names, outputs, strict=True))
             job.finite = _finite(outputs[0])
             return
-        outputs = self._engine.run(np.concatenate([job.rows for job in batch]), names, options)
+        outputs = self._engine.run(self._engine.join([job.rows for job in batch]), names, options)
         took, finite, at = time.perf_counter() - start, _finite(outputs[0]), 0
         for job in batch:
             end = at + len(job.rows)

@@ -93,17 +93,18 @@ def test_a_host_lives_on_with_its_release_when_the_next_one_takes_too_much_memor
 
     async def swap(eventually_s=20.0):
         metrics = ServingMetrics(prometheus_client.CollectorRegistry())
-        host = Host(Settings(threads=1, rehearsal_mb=512, poll_s=0.02), metrics)
+        settings = Settings(threads=1, rehearsal_mb=512, poll_s=0.02)
+        host = Host("tiny", settings, metrics, lambda: None, None)
         await host.start()
         try:
-            before = host.live().engine.run(rows)[0]
+            before = host.serving().engine.run(rows)[0]
             aliases.promote(bomb.tag, "next", force=True)
             deadline = asyncio.get_running_loop().time() + eventually_s
             while value(metrics, failures) == 0 and asyncio.get_running_loop().time() < deadline:
                 await asyncio.sleep(0.02)
             assert value(metrics, failures) >= 1
-            assert host.ready and host.live().release.tag == first.tag
-            np.testing.assert_array_equal(host.live().engine.run(rows)[0], before)
+            assert host.ready and host.serving().release.tag == first.tag
+            np.testing.assert_array_equal(host.serving().engine.run(rows)[0], before)
         finally:
             await host.stop()
 
@@ -125,11 +126,11 @@ def test_without_a_live_release_or_with_0_mb_nothing_is_rehearsed(publish, monke
     first, second, third = (publish(seed=seed) for seed in range(3))
 
     async def follow(settings, *tags):
-        host = Host(settings, ServingMetrics(prometheus_client.CollectorRegistry()))
+        host = Host("tiny", settings, ServingMetrics(prometheus_client.CollectorRegistry()), lambda: None, None)
         for tag in tags:
             aliases.promote(tag, "next", force=True)
             await host._follow()
-            assert host.live().release.tag == tag
+            assert host.serving().release.tag == tag
 
     asyncio.run(follow(Settings(threads=1), first.tag, second.tag))
     assert asked == [second.tag]
