@@ -10,7 +10,8 @@ from monitoring.recorder import Recorder
 from registry import store
 from registry.aliases import Aliases, Challenge, Pin
 from registry.errors import ReleaseError, UserError
-from serving.engine import Engine, EngineError
+from serving.engine import Engine, EngineError, GpuSettings
+from serving.rehearsal import rehearse
 from serving.settings import Settings
 from serving.shadow import Shadow
 
@@ -95,5 +96,8 @@ class Challenger:
         release = store.open_release(tag)
         if release.digest != pin.digest:
             raise ReleaseError(f"{tag}: is not the release that was put up as challenger (its digest differs)")
+        if self._settings.rehearsal_mb:
+            rehearse(release, self._settings.rehearsal_mb)
         # One thread: it is to run beside the live release, not in its place.
-        return Shadow(release, Engine(release, self._settings.providers, 1), live, idle)
+        device = GpuSettings(self._settings.cuda_graphs, self._settings.tensorrt_path)
+        return Shadow(release, Engine(release, self._settings.providers, 1, device), live, idle)

@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import pytest
+from odd_release import hungry, release_with
 from prometheus_client import CollectorRegistry
 
 from monitoring.metrics import ServingMetrics
@@ -151,3 +152,17 @@ def test_what_ends_while_it_is_loaded_never_runs(pair, following):
         assert made.shadow is None
 
     following(story, pair[0].version)
+
+
+def test_a_challenger_that_takes_more_memory_than_it_may_is_refused_in_a_process_of_its_own(
+    pair, tmp_path, metrics, following
+):
+    champion, _ = pair
+    hungry_one = release_with(tmp_path, hungry(8 * 2**30))
+
+    async def story(made, follow):
+        aliases.challenge(hungry_one.tag, 0.25, "promising")
+        assert await follow() is None
+        assert failures(metrics, "load") == 1
+
+    following(story, champion.version)

@@ -57,7 +57,8 @@ class Counted:
 
     def run(self, outputs, feed):
         self.rows[len(feed["x"])] += 1
-        time.sleep(self._row_s * len(feed["x"]))
+        if self._row_s:  # to sleep for 0 s is to give the core away for who knows how long
+            time.sleep(self._row_s * len(feed["x"]))
 
 
 @pytest.mark.parametrize(("row_s", "sizes"), [(0.0, {FEW, MANY}), (0.02, {FEW})])
