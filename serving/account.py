@@ -17,6 +17,7 @@ from monitoring.recorder import Recorder, Records
 from registry.errors import RequestError
 from serving import wire
 from serving.host import Served
+from serving.shadow import Shadow
 
 if TYPE_CHECKING:
     from serving.predict import Prediction
@@ -97,14 +98,18 @@ class Account:
         outputs = np.concatenate([one.answers[release.manifest.output] for one in predictions])
         served.tally.add(rows, outputs)
         predicted = self._predicted(served, outputs)
+        now_s = time.time()
         if self._recorder is not None:
             wants = self._recorder.sampler(release.name).wants
             taken = [wants(len(one.rows)) for one in predictions]
             if any(taken):
                 kept = np.repeat(taken, [len(one.rows) for one in predictions])
                 ids = [i for one in compress(predictions, taken) for i in wire.ids_of(one.request, one.ident)]
-                record = Records(*place, time.time(), ids, list(compress(predicted, kept)), outputs[kept], rows[kept])
+                record = Records(*place, now_s, ids, list(compress(predicted, kept)), outputs[kept], rows[kept])
                 self._recorder.put(record)
+        shadow = predictions[0].plan.host.challenger.shadow  # of one release, they are of one host
+        if shadow is not None:
+            _offer(shadow, predictions, predicted, now_s)
 
     def _predicted(self, served: Served, outputs: np.ndarray) -> list[str]:
         manifest, place = served.release.manifest, (served.release.name, served.release.version)
@@ -115,3 +120,15 @@ class Account:
             if count:
                 self._metrics.predictions.labels(*place, manifest.classes[k]).inc(count)
         return [manifest.classes[k] for k in decided.tolist()]
+
+
+def _offer(shadow: Shadow, predictions: "list[Prediction]", predicted: list[str], now_s: float) -> None:
+    # Whole requests, without what else was in the run or the bulk: a challenger may keep them for a while.
+    end = 0
+    for one in predictions:
+        start, end = end, end + len(one.rows)
+        if shadow.samples(one.ident):
+            release, ids = one.served.release, wire.ids_of(one.request, one.ident)
+            outputs = one.answers[release.manifest.output].copy()
+            place = (release.name, release.version, now_s)
+            shadow.offer(Records(*place, ids, predicted[start:end], outputs, one.rows))

@@ -5,11 +5,13 @@ import logging
 import time
 from collections.abc import Callable
 
+from monitoring.counts import GaugeChild
 from monitoring.metrics import ServingMetrics
 from monitoring.recorder import Recorder
 from registry import store
 from registry.aliases import Aliases, Challenge, Pin
 from registry.errors import ReleaseError, UserError
+from registry.release import Release
 from serving.engine import Engine, EngineError, GpuSettings
 from serving.rehearsal import rehearse
 from serving.settings import Settings
@@ -23,15 +25,17 @@ RETRY_S = 60.0  # nobody waits for a challenger, and loading takes what the live
 class Challenger:
     """Follows the challenge of one model; `shadow` is what takes requests, None while there is none.
 
+    recorder: where its answers go, if anywhere; to be set before the first challenge.
     Use from one event loop only. A challenger that fails to verify or load is logged and counted, and tried again
     after RETRY_S; whatever happens to it, the live release answers on.
     """
 
-    def __init__(self, settings: Settings, metrics: ServingMetrics, recorder: Recorder | None) -> None:
+    def __init__(self, settings: Settings, metrics: ServingMetrics) -> None:
         self.shadow: Shadow | None = None
+        self.recorder: Recorder | None = None
         self._settings = settings
         self._metrics = metrics
-        self._recorder = recorder
+        self._info: GaugeChild | None = None
         self._wanted: tuple[Pin, str] | None = None  # the challenger and the version of the champion
         self._loading: asyncio.Task[None] | None = None
         self._refused_s = 0.0
@@ -68,12 +72,14 @@ class Challenger:
         if self.shadow is not None:
             self.shadow.stop()
             log.info("challenger_dropped", extra={"release": self.shadow.release.tag})
-        self.shadow = None
+        if self._info is not None:
+            self._info.clear()
+        self.shadow = self._info = None
 
     async def _load(self, model: str, challenge: Challenge, live: str, idle: Callable[[], bool]) -> None:
         tag, loop = f"{model}:{challenge.version}", asyncio.get_running_loop()
         try:
-            made = await loop.run_in_executor(None, self._open, tag, challenge.pin, live, idle)
+            release, engine = await loop.run_in_executor(None, self._open, tag, challenge.pin)
         except UserError as error:
             self._refuse(tag, error.reason if isinstance(error, EngineError) else "verify", str(error))
             return
@@ -83,8 +89,11 @@ class Challenger:
         finally:
             self._loading = None
         if self._wanted == (challenge.pin, live):
-            made.start(challenge.share, self._metrics, self._recorder)
-            self.shadow = made
+            self.shadow = Shadow(release, engine, live, idle)
+            self.shadow.start(challenge.share, self._metrics, self.recorder)
+            place = (model, release.version, "challenger", engine.provider, engine.requested)
+            self._info = self._metrics.model_info.labels(*place)
+            self._info.set(1)
             log.info("challenger_loaded", extra={"release": tag, "share": challenge.share})
 
     def _refuse(self, tag: str, reason: str, error: str) -> None:
@@ -92,12 +101,12 @@ class Challenger:
         self._refused_s = time.monotonic() + RETRY_S
         log.error("challenger_refused", extra={"release": tag, "reason": reason, "error": error})
 
-    def _open(self, tag: str, pin: Pin, live: str, idle: Callable[[], bool]) -> Shadow:
+    def _open(self, tag: str, pin: Pin) -> tuple[Release, Engine]:
         release = store.open_release(tag)
         if release.digest != pin.digest:
             raise ReleaseError(f"{tag}: is not the release that was put up as challenger (its digest differs)")
         if self._settings.rehearsal_mb:
             rehearse(release, self._settings.rehearsal_mb)
-        # One thread: it is to run beside the live release, not in its place.
         device = GpuSettings(self._settings.cuda_graphs, self._settings.tensorrt_path)
-        return Shadow(release, Engine(release, self._settings.providers, 1, device), live, idle)
+        # One thread: it is to run beside the live release, not in its place.
+        return release, Engine(release, self._settings.providers, 1, device, self._settings.workers)

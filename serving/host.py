@@ -22,6 +22,7 @@ from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.release import REFERENCE, Release
 from serving import cards
 from serving.batcher import Admission, Batcher
+from serving.challenger import Challenger
 from serving.engine import Engine, EngineError, GpuSettings
 from serving.rehearsal import rehearse
 from serving.settings import Settings
@@ -45,7 +46,7 @@ class Served:
 
 
 class Host:
-    """One model: its live release, and the one before it, kept warm for a rollback."""
+    """One model: its live release, the one before it, kept warm for a rollback, and its challenger."""
 
     def __init__(
         self, model: str, settings: Settings, metrics: ServingMetrics, changed: Callable[[], None], pinned: Path | None
@@ -61,6 +62,7 @@ class Host:
         self._metrics = metrics
         self._pinned = pinned
         self.admission = Admission(settings.max_inflight_rows)
+        self.challenger = Challenger(settings, metrics)
         self._live: Served | None = None
         self._previous: Served | None = None
         self._refused: tuple[Pin, float] | None = None
@@ -120,6 +122,7 @@ class Host:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.challenger.stop()
         for served in self._loaded():
             served.batcher.close()
 
@@ -137,8 +140,13 @@ class Host:
         except AliasError as error:
             self.reason = str(error)
             return
-        pin = wanted.champion
         self._tell_target(wanted)
+        await self._lead(wanted)
+        if (live := self._live) is not None:
+            self.challenger.follow(wanted, live.release.version, lambda: live.batcher.idle)
+
+    async def _lead(self, wanted: Aliases) -> None:
+        pin = wanted.champion
         if pin is None or (self._live and self._live.release.digest == pin.digest):
             return
         if self._previous is not None and self._previous.release.digest == pin.digest:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from monitoring.metrics import ServingMetrics, SignalState
+from monitoring.recorder import Recorder
 from registry.errors import RequestError
 from serving.host import Host
 from serving.settings import Settings
@@ -48,9 +49,14 @@ class Hosts:
         """Return the signal counts of all loaded releases, for a scrape."""
         return [state for host in self.all for state in host.states()]
 
-    async def start(self) -> None:
-        """Load what should be live; a model without a release is not ready, and is looked for again."""
+    async def start(self, recorder: Recorder | None) -> None:
+        """Load what should be live; a model without a release is not ready, and is looked for again.
+
+        recorder: where the answers of challengers go, if anywhere.
+        """
         self._tell_ready()
+        for host in self.all:
+            host.challenger.recorder = recorder
         await asyncio.gather(*(host.start() for host in self.all))
 
     async def stop(self) -> None:

@@ -61,7 +61,7 @@ class Server:
 
     async def start(self) -> None:
         """Load the live releases there are; a service without one runs, but is not ready."""
-        await self.hosts.start()
+        await self.hosts.start(self.recorder)
         self.lifecycle.take_over()
         tell_up(os.environ)
 

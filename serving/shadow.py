@@ -61,6 +61,7 @@ class Shadow:
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._options = onnxruntime.RunOptions()
+        self._options.log_severity_level = 4  # else a failing challenger fills the log of the service
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._recorder: Recorder | None = None
         self._tally: _Tally

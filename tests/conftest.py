@@ -84,7 +84,7 @@ class Service:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, _parsed(error)
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             return 0, None
 
     def headers(self, path):

@@ -32,7 +32,7 @@ def following(metrics):
 
     def run(story, live):
         async def tell():
-            made = Challenger(Settings(), metrics, None)
+            made = Challenger(Settings(), metrics)
 
             async def follow():
                 made.follow(aliases.read("tiny"), live, lambda: True)
@@ -56,19 +56,27 @@ def failures(metrics, reason):
     )  # fmt: skip
 
 
-def test_a_challenge_is_loaded_its_share_follows_and_its_end_drops_it(pair, following):
+def test_a_challenge_is_loaded_its_share_follows_and_its_end_drops_it(pair, following, metrics):
     champion, other = pair
+
+    def shown():
+        samples = [one for family in metrics.registry.collect() for one in family.samples]
+        return [
+            one.labels["version"] for one in samples
+            if one.name == "vigil_model_info" and one.labels["stage"] == "challenger" and one.value == 1
+        ]  # fmt: skip
 
     async def story(made, follow):
         assert await follow() is None
         aliases.challenge(other.tag, 0.25, "promising")
         shadow = await follow()
         assert (shadow.release.tag, shadow.champion, shadow.share) == (other.tag, champion.version, 0.25)
+        assert shown() == [other.version]
         aliases.challenge(other.tag, 0.5, "more")
         assert await follow() is shadow and shadow.share == 0.5
         aliases.end_challenge("tiny", "enough")
         assert await follow() is None and shadow.share == 0.0
-        assert await asyncio.to_thread(shadow.join, 20)
+        assert await asyncio.to_thread(shadow.join, 20) and shown() == []
 
     following(story, champion.version)
 
