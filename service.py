@@ -20,7 +20,7 @@ from pydantic import BaseModel  # noqa: E402
 from monitoring import folder  # noqa: E402
 from registry import logs  # noqa: E402
 from registry.errors import ConfigError  # noqa: E402
-from serving import lifecycle, settings, supervisor  # noqa: E402
+from serving import lifecycle, settings, supervisor, tracing  # noqa: E402
 from serving.lanes import check  # noqa: E402
 from serving.lanes.asgi import App  # noqa: E402
 from serving.server import Server, predict_rows  # noqa: E402
@@ -37,16 +37,18 @@ class Arguments(BaseModel):
 arguments = bentoml.use_arguments(Arguments)
 try:
     configured = settings.from_environment(os.environ)
+    tracing.demand(configured.trace_share)
 except ConfigError as error:  # here, in the parent, once: a worker that cannot start would be started for ever
     sys.exit(f"vigil: {error}")
 lifecycle.follow_parent(os.environ)
 check.install(configured)
+LINES_PER_S = 10  # of one event: whoever sends bad requests must not fill the log
 running: list[Server] = []
 
 
 def start() -> Server:
     """Return the server of this worker process."""
-    logs.set_up()
+    logs.set_up(LINES_PER_S)
     pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
     running[:] = [Server(configured, pinned, folder.of_service(configured.metrics_folder))]
     return running[0]

@@ -6,6 +6,8 @@ import sys
 import time
 
 USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+LIBRARIES = ("uvicorn.error", "asyncio")  # they write a line for what a client does wrong
+MOST_EVENTS = 1000
 OURS = ("registry", "training", "serving", "monitoring", "demo", "vigil")
 
 
@@ -35,10 +37,40 @@ class Lines(logging.Formatter):
         return json.dumps(line | said | ({"trace": trace} if trace else {}), default=str)
 
 
-def set_up() -> None:
-    """Send the project's own loggers to stderr; those of libraries stay as they are."""
+class Fewer(logging.Filter):
+    """Lets so many lines of one event through each second; the next one says how many were suppressed."""
+
+    def __init__(self, most_per_s: int) -> None:
+        super().__init__()
+        self._most = most_per_s
+        self._seen: dict[str, tuple[int, int]] = {}  # event: second, lines in it; events are constant, so few
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the line is written; on the threads of one process."""
+        event = f"{record.name}:{record.msg}"  # not yet with its arguments
+        second, lines = self._seen.get(event, (0, 0))
+        now = int(record.created)
+        if now != second:
+            if lines > self._most:
+                record.suppressed = lines - self._most
+            lines = 0
+            if len(self._seen) >= MOST_EVENTS:
+                self._seen.clear()
+        self._seen[event] = (now, lines + 1)
+        return lines < self._most
+
+
+def set_up(most_per_s: int | None = None) -> None:
+    """Send the project's own loggers to stderr; those of libraries stay as they are.
+
+    most_per_s: lines of one event, for a process in which others cause lines; then the server's library too.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines(as_json=not sys.stderr.isatty()))
+    if most_per_s is not None:
+        handler.addFilter(Fewer(most_per_s))
+        for name in LIBRARIES:
+            logging.getLogger(name).addFilter(Fewer(most_per_s))
     for name in OURS:
         logger = logging.getLogger(name)
         logger.handlers = [handler]

@@ -224,7 +224,7 @@ def _deliver(batch: list[Job]) -> None:
         try:
             job.settle(job.error)
         except Exception:  # writing one answer must not cost the others theirs
-            log.exception("answer_not_delivered")
+            log.exception("answer_not_delivered", extra={"request_id": getattr(job, "ident", None)})
 
 
 class Admission:

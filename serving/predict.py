@@ -13,11 +13,12 @@ import orjson
 
 from registry.errors import RequestError
 from serving import wire
-from serving.account import Account
+from serving.account import STAGES, Account
 from serving.batcher import Job, late
 from serving.host import Host, Served
 from serving.http import Call, Head, Reply
 from serving.settings import Settings
+from serving.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +69,9 @@ class Prediction(Job):
 class Predictor:
     """Answers predictions; use from one event loop only."""
 
-    def __init__(self, settings: Settings, account: Account) -> None:
+    def __init__(self, settings: Settings, account: Account, tracer: Tracer | None = None) -> None:
         self._longest_s = settings.timeout_s
+        self._tracer = tracer
         self._account = account
         # Unique without asking the system each time: a random start, and a number that counts on.
         self._stem = os.urandom(8).hex()
@@ -77,9 +79,7 @@ class Predictor:
 
     def plan(self, head: Head, route: str, host: Host, version: str = "") -> Plan:
         """Return what `head` decides; raises RequestError for a content type or a time nobody can use."""
-        given = head.headers.get(b"x-request-id", b"")
-        ident = given.decode() if IDENT.fullmatch(given) else None
-        return Plan(head, route, host, wire.codec_of(head), version, ident, self._timeout_s(head))
+        return Plan(head, route, host, wire.codec_of(head), version, ident_of(head), self._timeout_s(head))
 
     def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None]) -> Prediction:
         """Put a request into the queue; `reply` is called once with the answer, or why there is none.
@@ -114,6 +114,10 @@ class Predictor:
         if not prediction.gone:
             prediction.reply(reply)
         self._account.replied(prediction.plan.route, reply.status, time.perf_counter() - prediction.started)
+        if self._tracer is not None and self._tracer.wants(prediction.plan.head):
+            stages = {stage: getattr(prediction, f"{stage}_s") for stage in STAGES}
+            plan = prediction.plan
+            self._tracer.finish(plan.head, plan.route, prediction.started, stages, reply.status)
         if answered:
             self._account.add(prediction)
 
@@ -146,6 +150,12 @@ class Predictor:
                 status=400,
             )
         return min(float(given), self._longest_s)
+
+
+def ident_of(head: Head) -> str | None:
+    """Return what the client called its request, if it is fit to be repeated in an answer and in a log."""
+    given = head.headers.get(b"x-request-id", b"")
+    return given.decode() if IDENT.fullmatch(given) else None
 
 
 def refusal(error: RequestError) -> Reply:

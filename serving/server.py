@@ -22,13 +22,11 @@ from serving.lifecycle import Lifecycle, tell_up
 from serving.predict import Plan, Prediction, Predictor, refusal
 from serving.routes import Match, Parameters, Route, Routes
 from serving.settings import Settings
+from serving.tracing import Tracer
 
 
 class Server:
     """`start` loads the models, `stop` ends everything; use from one event loop only."""
-
-    def _open_log(self) -> Recorder:
-        return Recorder(self.settings.log_path, metrics=self.metrics, rows_per_s=self.settings.record_rows_per_s)
 
     def __init__(self, settings: Settings, pinned: Path | None = None, metrics_folder: Path | None = None) -> None:
         """metrics_folder: where the workers of this service count together; None counts for this one alone."""
@@ -38,7 +36,8 @@ class Server:
         self.metrics.registry.register(SignalCollector(self.hosts.states, self.metrics.counts))
         self.recorder = self._open_log() if settings.record else None
         self.account = Account(self.metrics, self.recorder)
-        self.predictor = Predictor(settings, self.account)
+        self.tracer = Tracer(settings.trace_share) if settings.trace_share else None
+        self.predictor = Predictor(settings, self.account, self.tracer)
         self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)
         self.routes = Routes(
             [
@@ -59,6 +58,9 @@ class Server:
             ]
         )
 
+    def _open_log(self) -> Recorder:
+        return Recorder(self.settings.log_path, metrics=self.metrics, rows_per_s=self.settings.record_rows_per_s)
+
     async def start(self) -> None:
         """Load the live releases there are; a service without one runs, but is not ready."""
         await self.hosts.start(self.recorder)
@@ -69,8 +71,9 @@ class Server:
         """Stop watching and write what the recorder still holds."""
         await self.hosts.stop()
         self.account.settle()
-        if self.recorder is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self.recorder.close)
+        for part in (self.recorder, self.tracer):
+            if part is not None:
+                await asyncio.get_running_loop().run_in_executor(None, part.close)
 
     def plan(self, head: Head, match: Match) -> Plan:
         """Return what the head of a prediction decides; raises RequestError."""

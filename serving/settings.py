@@ -34,6 +34,7 @@ class Settings:
     workers: processes that share the port, each with models of its own.
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
     record_rows_per_s, signal_rows_per_s: what a worker records and measures of the rows it answers, at most.
+    trace_share: of the requests, see `serving.tracing`; 0 loads nothing of it.
     metrics_folder: where the workers of a service keep their counts, a folder of each service in it; empty means
     in memory (/dev/shm), or the temporary folder where there is none.
     lane: fast, asgi, or auto, which is fast where it works.
@@ -53,6 +54,7 @@ class Settings:
     record_rows_per_s: float = 1000.0
     signal_rows_per_s: float = 20_000.0
     metrics_folder: str = ""
+    trace_share: float = 0.0
     lane: str = "auto"
     poll_s: float = 0.25
     timeout_s: float = 30.0

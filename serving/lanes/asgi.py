@@ -12,7 +12,7 @@ from typing import Any
 from registry.errors import RequestError
 from serving.http import Call, Head, Reply
 from serving.lanes import check
-from serving.predict import failure
+from serving.predict import failure, ident_of
 from serving.routes import Match
 from serving.server import Server
 
@@ -67,7 +67,8 @@ class App:
         except RequestError as error:
             reply, counted = server.refused(server.routes.label(head.path), error), True
         except Exception:  # a bug: this request fails, the process lives, the log has the trace
-            log.exception("request_failed", extra={"route": server.routes.label(head.path)})
+            said = {"route": server.routes.label(head.path), "request_id": ident_of(head)}
+            log.exception("request_failed", extra=said)
             reply = failure()
         await _send(server, send, reply)
         if not counted:
