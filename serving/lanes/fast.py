@@ -45,11 +45,13 @@ class FastProtocol(GuardedProtocol):
         self._now: Remembered | None = None
         self._prediction: Prediction | None = None
         self._answering = False
+        self._full = False  # the client does not read what it is sent
+        self._paused = False  # we do not read what the client sends
         self._last = False  # close when the request under way is answered
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
-        if self._under_way or self._receiving or not self.enabled:
+        if self._under_way or self._receiving or self._refused or not self.enabled:
             super().data_received(data)
         elif self._answering or self._held_bytes + len(data) < self._missing:
             self._hold(data)
@@ -75,21 +77,24 @@ class FastProtocol(GuardedProtocol):
 
     def expire(self) -> None:
         """Refuse a request that does not come to an end."""
-        if (self._held or self._now is not None) and not self._answering:
-            self.until = float("inf")
+        slow = bool(self._held) or self._now is not None
+        if slow and not (self._answering or self._full or self._refused):
             self.refuse(408, "the request did not arrive in time", "slow")
         else:
             super().expire()
 
     def pause_writing(self) -> None:
-        """Stop reading from a client that does not read its answers."""
+        """Stop reading from a client that does not read its answers, and answering it."""
         super().pause_writing()
-        self.transport.pause_reading()
+        self._full = True
+        self._pause()
 
     def resume_writing(self) -> None:
-        """Go on reading."""
+        """Go on."""
         super().resume_writing()
-        self.transport.resume_reading()
+        self._full = False
+        self._read_on()
+        self._go_on()
 
     def _hold(self, data: bytes) -> None:
         if not self._held and not self._answering:
@@ -97,7 +102,16 @@ class FastProtocol(GuardedProtocol):
         self._held.append(data)
         self._held_bytes += len(data)
         if self._answering and self._held_bytes > MOST_HELD_BYTES:
-            self.transport.pause_reading()
+            self._pause()
+
+    def _pause(self) -> None:
+        self._paused = True
+        self.transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._paused and not self._full and self._held_bytes <= MOST_HELD_BYTES and not self.transport.is_closing():
+            self._paused = False
+            self.transport.resume_reading()
 
     def _take(self, data: bytes) -> None:
         # data: begins with a head, or with the body of `_now`; more requests may follow.
@@ -105,7 +119,7 @@ class FastProtocol(GuardedProtocol):
         if now is None:
             end = data.find(END)
             if end < 0:
-                self._wait_for_head(data)
+                super().data_received(data)  # uvicorn waits for the rest, with the clock of the guard
                 return
             start = end + len(END)
             now = self._remember(data[:start])
@@ -125,12 +139,6 @@ class FastProtocol(GuardedProtocol):
         prediction = self.service.begin(now.plan, data[start:stop], self._reply)  # type: ignore[union-attr]
         if self._answering:
             self._prediction = prediction
-
-    def _wait_for_head(self, data: bytes) -> None:
-        if len(data) > self._limits.max_head_bytes:
-            self.refuse(431, "the request line and headers are longer than is accepted", "head_too_large")
-        else:
-            self._hold(data)
 
     def _remember(self, head: bytes) -> Remembered | None:
         try:
@@ -180,12 +188,13 @@ class FastProtocol(GuardedProtocol):
 
     def _next(self) -> None:
         self.until = self.sweeper.now + self._limits.idle_s
+        self._read_on()
         if self._held:
-            self.transport.resume_reading()
             self.loop.call_soon(self._go_on)  # not from here: a thousand requests in one piece would nest
 
     def _go_on(self) -> None:
-        if self._held and not self._answering and not self.transport.is_closing():
+        busy = self._answering or self._full or self._now is not None
+        if self._held and not busy and not self.transport.is_closing():
             self._take_held()
 
     def _take_held(self) -> None:

@@ -4,6 +4,7 @@ One sweep in half a second looks at all connections, so that no request has a ti
 """
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,15 +16,22 @@ from serving.settings import Settings
 if TYPE_CHECKING:
     from serving.server import Server
 
+QUIET = logging.getLogger(f"{__name__}.uvicorn")  # what a client does wrong is counted; a line each would fill the log
+QUIET.setLevel(logging.ERROR)
 SWEEP_S = 0.5
+LINGER_S = 1.0  # how long a refused client may go on sending, so that it reads why and is not reset
 HEAD_TOO_LARGE = "the request line and headers are longer than is accepted"
 
 
 class Sweeper:
-    """Closes connections whose time is over; `now` is a clock that is right to half a second and costs nothing."""
+    """Closes connections whose time is over; `now` is a clock that is right to half a second and costs nothing.
+
+    It stands still while this process does: what a client sent in that time has not been looked at.
+    """
 
     def __init__(self) -> None:
-        self.now = time.monotonic()
+        self.now = 0.0
+        self._swept = time.monotonic()
         self.open: set[GuardedProtocol] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -31,10 +39,12 @@ class Sweeper:
         """Watch a connection."""
         self.open.add(protocol)
         if self._timer is None:
+            self._swept = time.monotonic()
             self._sweep()
 
     def _sweep(self) -> None:
-        self.now = time.monotonic()
+        swept, self._swept = self._swept, time.monotonic()
+        self.now += min(SWEEP_S, self._swept - swept)
         for protocol in [one for one in self.open if one.until < self.now]:
             protocol.expire()
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self.open else None
@@ -48,11 +58,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.logger = QUIET
         self.until = float("inf")
         self._under_way = 0  # requests that began and are not answered
         self._receiving = False  # the last of them is not here as a whole
         self._in_head = True
         self._head_bytes = 0
+        self._ended = 0  # requests, ever
+        self._refused = False
         self._limits = self.service.settings if self.service is not None else Settings()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -62,7 +75,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.service is not None:
             self.service.metrics.connections.labels().inc(1)
         self.until = self.sweeper.now + self._limits.receive_s
-        if len(self.sweeper.open) > self._limits.max_connections:
+        if len(self.sweeper.open) > 2 * self._limits.max_connections:
+            self.transport.abort()  # a flood: those that were told to go are still here
+        elif len(self.sweeper.open) > self._limits.max_connections:
             self.refuse(503, "too many connections; retry later", "connections", b"retry-after: 1\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -74,30 +89,51 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and refuse a head that grows beyond its limit without an end."""
-        before = self._head_bytes
+        if self._refused:
+            return
+        ended, before = self._ended, self._head_bytes
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        # The parser tells of a header once it is whole. If no request ended in `data`, all of it is of this head.
+        if self._receiving and self._in_head and self._ended == ended and not self._refused:
             self._head_bytes = max(self._head_bytes, before + len(data))
             if self._head_bytes > self._limits.max_head_bytes:
                 self.refuse(431, HEAD_TOO_LARGE, "head_too_large")
 
     def expire(self) -> None:
-        """Close the connection: the client took too long to send, or left it idle."""
-        self.until = float("inf")
-        if self._receiving and not (self.cycle and self.cycle.response_started):
+        """Close the connection: the client took too long to send, or left it idle, or does not read its answer."""
+        if self.transport.is_closing():
+            self.transport.abort()
+            return
+        self.until = self.sweeper.now + LINGER_S
+        answered = not self._in_head and self.cycle is not None and self.cycle.response_started
+        if self._receiving and not self._refused and not answered:
             self.refuse(408, "the request did not arrive in time", "slow")
         else:
             self.transport.close()
 
     def refuse(self, status: int, why: str, reason: str, more: bytes = b"") -> None:
-        """Answer with `status` and close the connection."""
+        """Answer with `status`, and close the connection once the client has stopped sending."""
         if self.service is not None:
             self.service.account.replied("other", status, 0.0)
             self.service.metrics.connections_rejected.labels(reason).inc()
+        self._refused = True
+        self.until = self.sweeper.now + LINGER_S
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # for whoever waits for the rest of the request
+            self.cycle.message_event.set()
         body = orjson.dumps({"error": f"connection: {why}"})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
+        self.flow.resume_reading()
         self.transport.write(b"".join((STATUS_LINE[status], head, more, b"\r\n", body)))
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def shutdown(self) -> None:
+        """Close the connection when what is under way is answered."""
+        if self._refused:
+            self.transport.close()
+        elif not (self._receiving and self._in_head):  # a head that has begun: its answer will say `Connection: close`
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, or has too long a head."""
@@ -128,10 +164,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """Go on to the body."""
         self._in_head = False
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False  # its body was not read, and must not be taken for the next request
 
     def on_message_complete(self) -> None:
         """Stop the clock: the request is here."""
         super().on_message_complete()
+        self._ended += 1
         self._receiving = False
         self._in_head, self._head_bytes = True, 0
         self._wait()
