@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from monitoring.metrics import ServingMetrics, SignalCollector
 from monitoring.recorder import Recorder
 from registry.errors import RequestError
-from serving import cards, wire
+from serving import cards, protocol, wire
 from serving.account import Account
 from serving.host import Host
 from serving.hosts import Hosts
@@ -55,6 +55,7 @@ class Server:
                 Route("GET", "/livez", "open", self.livez),
                 Route("GET", "/readyz", "open", self.readyz),
                 Route("GET", "/metrics", "metrics", self.scrape),
+                *protocol.Pages(self.hosts, lambda: self.lifecycle.draining).routes(),
             ]
         )
 

@@ -50,7 +50,7 @@ def binary(rows, outputs=None, parameters=None, **changed):
     )  # fmt: skip
 
 
-def spelled(rows, flat=False, outputs=None, **changed):
+def spelled(rows, outputs=None, flat=False, **changed):
     """Return the call of protocol v2 that sends rows as JSON."""
     data = (rows.ravel() if flat else rows).tolist()
     tensor = {"name": "input", "datatype": DATATYPES[rows.dtype.name], "shape": rows.shape, "data": data}

@@ -9,7 +9,7 @@ import orjson
 from registry.release import Release
 from serving.http import Call, Reply
 from serving.wire import columns
-from serving.wire.numbers import array_of
+from serving.wire.numbers import array_of, is_suspect
 from serving.wire.request import LONGEST_ID, Request, ids_of, kind, refuse
 from serving.wire.rows import Layout, layout_of
 from serving.wire.text import demand_unique, known_object, read
@@ -42,8 +42,8 @@ def encode(release: Release, request: Request, ident: str, outputs: dict[str, np
         ]
     else:
         predictions = [{"id": one, "prediction": row[0]} for one, row in zip(ids, main, strict=True)]
-    answer = {"model": release.name, "version": release.version, "id": ident, "predictions": predictions}
-    return Reply(200, orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
+    rows = orjson.dumps(predictions, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(200, b'%b%b,"predictions":%b}' % (layout_of(release).opening, orjson.dumps(ident), rows))
 
 
 def decode_body(body: bytes, layout: Layout) -> Request:
@@ -51,7 +51,7 @@ def decode_body(body: bytes, layout: Layout) -> Request:
     return read(body, partial(_request, body, layout))
 
 
-def _request(body: bytes, layout: Layout, said: Any) -> Request:
+def _request(body: bytes, layout: Layout, said: Any, loose: bool) -> Request:
     spec = layout.spec
     given = known_object(said, known=("rows", "ids")).get("rows")
     if not isinstance(given, list) or not given:
@@ -63,7 +63,7 @@ def _request(body: bytes, layout: Layout, said: Any) -> Request:
     demand_unique(body, pairs)
     if spec.categories or spec.fills:
         given = columns.coded(given, spec)
-    rows = array_of(given, body, layout)
+    rows = array_of(given, is_suspect(body, loose), layout)
     return Request(rows, _ids(said.get("ids"), len(rows)))
 
 

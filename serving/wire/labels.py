@@ -17,7 +17,7 @@ def decode_labels(body: bytes, classes: tuple[str, ...]) -> list[tuple[str, str]
     return read(body, partial(_labels, body, classes))
 
 
-def _labels(body: bytes, classes: tuple[str, ...], said: Any) -> list[tuple[str, str]]:
+def _labels(body: bytes, classes: tuple[str, ...], said: Any, _: bool) -> list[tuple[str, str]]:
     given = known_object(said, known=("labels",)).get("labels")
     if not isinstance(given, list) or not given:
         refuse("labels", None, f"must be a list of at least one label, found {kind(given)}", "missing")

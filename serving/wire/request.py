@@ -1,6 +1,7 @@
 """What every codec makes of a request, and how it refuses one: by field and row."""
 
 import math
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -67,13 +68,17 @@ def kind(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     names: dict[type, str] = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
-    return names.get(type(value), f"the number {shown(value)}")
+    return names.get(type(value)) or f"the number {shown(value)}"
 
 
 def shown(value: Any) -> str:
-    """Return a value as text of at most 40 characters."""
-    text = repr(value)
+    """Return a JSON value as text of at most 40 characters, however large and deep it is."""
+    text = _SHORT.repr(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxlong = 2, 10, 60, 60
 
 
 def some(known: Iterable[str]) -> str:

@@ -12,14 +12,18 @@ from serving.wire.request import kind, malformed, shown
 Read = TypeVar("Read")
 
 
-def read(body: bytes, use: Callable[[Any], Read]) -> Read:
-    """Return what `use` makes of the JSON value in `body`; raises RequestError 400 if it is none."""
+def read(body: bytes, use: Callable[[Any, bool], Read]) -> Read:
+    """Return what `use` makes of the JSON value in `body`; raises RequestError 400 if it is none.
+
+    `use` is also told whether the text is loose, no JSON but for NaN and Infinity; what it then makes is dropped,
+    but it can say in which row they are.
+    """
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        use(_lenient(body, error))
+        use(_loose(body, error), True)
         raise malformed(f"not valid JSON: {error}") from error
-    return use(said)
+    return use(said, False)
 
 
 def known_object(said: Any, known: tuple[str, ...]) -> dict[str, Any]:
@@ -65,8 +69,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> None:
         keys.add(key)
 
 
-def _lenient(body: bytes, error: orjson.JSONDecodeError) -> Any:
-    # NaN and Infinity are not JSON, but many clients send them: read on to say in which row.
+def _loose(body: bytes, error: orjson.JSONDecodeError) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

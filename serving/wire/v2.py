@@ -14,6 +14,7 @@ import orjson
 from registry.errors import RequestError
 from registry.release import Release
 from serving.http import Call, Reply
+from serving.wire.numbers import is_suspect
 from serving.wire.request import LONGEST_ID, Request, refuse, shown
 from serving.wire.rows import Layout, demand_finite, layout_of, settle, view
 from serving.wire.tensor import OCTETS
@@ -59,9 +60,10 @@ def encode(release: Release, request: Request, ident: str, outputs: dict[str, np
     return _binary(head, raw)
 
 
-def _from_json(body: bytes, release: Release, said: Any) -> Request:
+def _from_json(body: bytes, release: Release, said: Any, loose: bool) -> Request:
     ask = ask_of(said, body, release, binary=False)
-    return Request(rows_of(ask, body, layout_of(release)), None, ask.ident, ask.outputs, ask.form)
+    rows = rows_of(ask, is_suspect(body, loose), layout_of(release))
+    return Request(rows, None, ask.ident, ask.outputs, ask.form)
 
 
 def _from_binary(body: bytes, length: int, release: Release) -> Request:
@@ -98,7 +100,7 @@ def _asked(head: bytes, release: Release, layout: Layout) -> tuple[Ask, str | No
     return ask, ask.ident if ident is None else ident
 
 
-def _ask(head: bytes, release: Release, said: Any) -> Ask:
+def _ask(head: bytes, release: Release, said: Any, _: bool) -> Ask:
     return ask_of(said, head, release, binary=True)
 
 

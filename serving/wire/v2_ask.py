@@ -19,7 +19,7 @@ DATATYPES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Form:
     """How the answer is written. names: of the tensors in it, None is all. binary: unless `differing` says else.
 
@@ -35,7 +35,7 @@ class Form:
         return self.differing.get(name, self.binary)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Ask:
     """A call without its numbers. rows: how many; size_bytes: of their bytes; data: or the numbers as JSON."""
 
@@ -58,8 +58,8 @@ def ask_of(said: Any, text: bytes, release: Release, binary: bool) -> Ask:
     return Ask(rows, size_bytes, data, _ident(said.get("id")), _outputs(form, release), form)
 
 
-def rows_of(ask: Ask, text: bytes, layout: Layout) -> np.ndarray:
-    """Return the numbers in the JSON `text`, (n, *shape), given flat or nested; raises RequestError."""
+def rows_of(ask: Ask, suspect: bool, layout: Layout) -> np.ndarray:
+    """Return the numbers of `ask.data`, (n, *shape), given flat or nested; raises RequestError."""
     name, data = layout.spec.name, ask.data or []
     if data and not isinstance(data[0], list):
         if len(data) != ask.rows * layout.size:
@@ -72,7 +72,7 @@ def rows_of(ask: Ask, text: bytes, layout: Layout) -> np.ndarray:
         for row in data:
             if isinstance(row, list) and len(row) > column and row[column] is None:
                 row[column] = fill
-    rows = array_of(data, text, layout, name)
+    rows = array_of(data, suspect, layout, name)
     if layout.coded:
         demand_codes(rows, layout, name)
     return rows

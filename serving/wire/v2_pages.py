@@ -43,9 +43,9 @@ def model_metadata(release: Release, outputs: Mapping[str, Output], versions: It
     return orjson.dumps(said)
 
 
-def model_ready(release: Release, ready: bool) -> bytes:
+def model_ready(name: str, ready: bool) -> bytes:
     """Return the body of GET /v2/models/NAME/ready."""
-    return orjson.dumps({"name": release.name, "ready": ready})
+    return orjson.dumps({"name": name, "ready": ready})
 
 
 def server_live() -> bytes:

@@ -10,12 +10,23 @@ from tiny_release import DIGITS, HOMES, IMAGE, TABLE, make_draft
 from registry.errors import RequestError
 from registry.release import InputSpec, Manifest, Release
 from serving import wire
+from serving.wire import json_rows
+from serving.wire.request import Request
+from serving.wire.rows import Layout
 
 ROW = np.arange(64).reshape(8, 8).tolist()
 
 
 def body(rows, **more):
     return json.dumps({"rows": rows} | more).encode()
+
+
+def decode(sent, spec):
+    return json_rows.decode_body(sent, Layout(spec))
+
+
+def encode(release, ids, outputs):
+    return json_rows.encode(release, Request(outputs, ids), "R", {release.manifest.output: outputs}).body
 
 
 def changed(value, row=1, place=(2, 3)):
@@ -57,7 +68,7 @@ def changed(value, row=1, place=(2, 3)):
 )
 def test_what_is_wrong_is_named_by_field_and_row(sent, message, reason):
     with pytest.raises(RequestError) as caught:
-        wire.decode_predict(sent, IMAGE)
+        decode(sent, IMAGE)
     assert message in str(caught.value)
     assert caught.value.reason == reason
     assert caught.value.status in (400, 422)
@@ -76,36 +87,93 @@ def test_what_is_wrong_is_named_by_field_and_row(sent, message, reason):
 )
 def test_what_is_wrong_in_a_table_is_named_by_column(row, message, reason):
     with pytest.raises(RequestError) as caught:
-        wire.decode_predict(body([row]), TABLE)
+        decode(body([row]), TABLE)
     assert message in str(caught.value) and caught.value.reason == reason
 
 
 def test_an_object_and_a_list_are_the_same_row_whatever_the_order_of_the_names():
-    by_name = wire.decode_predict(body([{"weight": 3, "age": 1, "height": 2.5}]), TABLE).rows
+    by_name = decode(body([{"weight": 3, "age": 1, "height": 2.5}]), TABLE).rows
     assert by_name.dtype == np.float32
-    assert np.array_equal(by_name, wire.decode_predict(body([[1, 2.5, 3]]), TABLE).rows)
+    assert np.array_equal(by_name, decode(body([[1, 2.5, 3]]), TABLE).rows)
 
 
 def test_an_object_among_lists_is_refused_by_row():
     with pytest.raises(RequestError, match=r"rows\[1\]: must be an object like row 0, found a list"):
-        wire.decode_predict(body([{"age": 1, "height": 2, "weight": 3}, [1, 2, 3]]), TABLE)
+        decode(body([{"age": 1, "height": 2, "weight": 3}, [1, 2, 3]]), TABLE)
 
 
-def test_ids_are_kept_and_made_when_left_out():
-    assert wire.decode_predict(body([ROW, ROW], ids=["a", "b"]), IMAGE).ids == ["a", "b"]
-    made = wire.decode_predict(body([ROW, ROW]), IMAGE).ids
-    assert len(set(made)) == 2
+def test_ids_are_kept_and_made_of_that_of_the_request_when_left_out():
+    assert wire.ids_of(decode(body([ROW, ROW], ids=["a", "b"]), IMAGE), "R") == ["a", "b"]
+    assert wire.ids_of(decode(body([ROW, ROW]), IMAGE), "R") == ["R-0", "R-1"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b'{"rows":[[1,2,3]],"rows":[[4,5,6]]}',
+        b'{"rows":[[1,2,3]],"r\\u006fws":[[4,5,6]]}',
+        b'{"rows":[{"age":1,"height":2,"weight":3,"age":4}]}',
+        b'{"rows":[{"age":1,"height":2,"weight":3},{"age":1,"height":2,"weight":3, "weight" : 4}]}',
+        b'{"rows":[[1,2,3]],"ids":["a"],"ids":["b"]}',
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(sent):
+    with pytest.raises(RequestError, match="body: the field '.*' is given twice") as caught:
+        decode(sent, TABLE)
+    assert caught.value.status == 400 and caught.value.place["field"] in ("rows", "age", "weight", "ids")
+
+
+def test_a_colon_in_an_id_is_not_taken_for_a_key():
+    assert decode(body([[1, 2, 3]], ids=['2026-11-24T11:00:00Z ":']), TABLE).rows.tolist() == [[1, 2, 3]]
+
+
+def test_half_a_character_is_refused_where_a_nan_would_be_named():
+    with pytest.raises(RequestError, match="body: not valid JSON") as caught:
+        decode(b'{"rows":[[1,2,3]],"ids":["\\ud800"]}', TABLE)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("depth", [500, 1000, 1020, 1030, 100_000])
+def test_json_of_any_depth_is_refused(depth):
+    for sent in (b'{"rows":' * depth + b"1" + b"}" * depth, b'{"rows":' + b"[" * depth + b"]" * depth + b"}"):
+        with pytest.raises(RequestError):
+            decode(sent, IMAGE)
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+@pytest.mark.parametrize("letters", [0, 1, 15, 16, 60])
+def test_true_and_false_are_no_numbers_however_many_such_letters_come_before(word, letters):
+    sent = '{"ids":["x' + "tf" * letters + '"],"rows":[[1,' + word + ",3]]}"
+    with pytest.raises(RequestError, match=r"rows\[0\]\['height'\]: must be a number, found a boolean"):
+        decode(sent.encode(), TABLE)
+
+
+def test_a_whole_number_may_be_written_as_a_float():
+    assert decode(body([np.array(ROW, float).tolist()]), IMAGE).rows.tolist() == [ROW]
+
+
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70), min_size=3, max_size=3)
+)
+def test_numbers_are_rounded_as_numpy_rounds_them(row):
+    with np.errstate(over="ignore"):
+        expected = np.array([row], float).astype(np.float32)
+    if np.isfinite(expected).all():
+        assert decode(body([row]), TABLE).rows.tobytes() == expected.tobytes()
+        return
+    with pytest.raises(RequestError, match="must be a finite float32, found -?inf"):
+        decode(body([row]), TABLE)
 
 
 def test_a_word_true_in_an_id_does_not_spoil_good_rows():
-    assert wire.decode_predict(body([ROW], ids=["true"]), IMAGE).rows.tolist() == [ROW]
+    assert decode(body([ROW], ids=["true"]), IMAGE).rows.tolist() == [ROW]
 
 
 @given(
     st.lists(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3), min_size=1)
 )
 def test_valid_rows_arrive_bit_for_bit(rows):
-    got = wire.decode_predict(body(rows), TABLE).rows
+    got = decode(body(rows), TABLE).rows
     assert got.tobytes() == np.array(rows, dtype=np.float32).tobytes()
 
 
@@ -121,7 +189,7 @@ def test_valid_rows_arrive_bit_for_bit(rows):
     ],
 )
 def test_text_becomes_the_index_of_its_value_and_an_empty_cell_its_fill(row, expected):
-    got = wire.decode_predict(body([row, row]), HOMES).rows
+    got = decode(body([row, row]), HOMES).rows
     assert got.dtype == np.float32 and got.tolist() == [expected, expected]
 
 
@@ -144,26 +212,26 @@ def test_text_becomes_the_index_of_its_value_and_an_empty_cell_its_fill(row, exp
 )
 def test_a_value_that_a_column_does_not_have_is_named_with_those_it_has(row, message, reason):
     with pytest.raises(RequestError) as caught:
-        wire.decode_predict(body([row]), HOMES)
+        decode(body([row]), HOMES)
     assert message in str(caught.value) and caught.value.reason == reason
 
 
 def test_a_code_may_be_sent_as_a_whole_number_which_is_never_taken_for_an_index():
     spec = InputSpec("float32", (1,), ("zip",), {"zip": ("1", "10", "20")})
-    assert wire.decode_predict(body([[10], ["10"], [1]]), spec).rows.tolist() == [[1], [1], [0]]
+    assert decode(body([[10], ["10"], [1]]), spec).rows.tolist() == [[1], [1], [0]]
     for wrong in (0, 2, 1.0, True, 10**40):
         with pytest.raises(RequestError, match=r"rows\[0\]\['zip'\]: must be one of 1, 10, 20, found"):
-            wire.decode_predict(body([[wrong]]), spec)
+            decode(body([[wrong]]), spec)
 
 
 def test_a_column_of_true_and_false_takes_them_as_json_has_them():
     spec = InputSpec("float32", (1,), ("garage",), {"garage": ("false", "true")})
-    assert wire.decode_predict(body([[True], ["true"], [False]]), spec).rows.tolist() == [[1], [1], [0]]
+    assert decode(body([[True], ["true"], [False]]), spec).rows.tolist() == [[1], [1], [0]]
 
 
 def test_null_in_a_column_without_a_fill_is_refused():
     with pytest.raises(RequestError, match=r"rows\[0\]\['\w+'\]: must be a number, found null"):
-        wire.decode_predict(body([[1, None, 3]]), TABLE)
+        decode(body([[1, None, 3]]), TABLE)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6, width=32) | st.none(), st.sampled_from(HOMES.categories["city"]))))
@@ -172,7 +240,7 @@ def test_mixed_rows_by_name_and_by_place_are_those_of_plain_python(cells):
     by_place = [[one["area"], one["city"], None] for one in by_name]
     expected = [[80.0 if a is None else a, HOMES.categories["city"].index(c), 1.0] for a, c, _ in by_place]
     for rows in (by_name, by_place):
-        assert wire.decode_predict(body(rows), HOMES).rows.tolist() == expected
+        assert decode(body(rows), HOMES).rows.tolist() == expected
 
 
 def release_of(**changed):
@@ -183,13 +251,13 @@ def release_of(**changed):
 def test_a_threshold_decides_the_class_and_its_probability_is_told():
     outputs = np.array([[0.75, 0.25], [0.9, 0.1]], dtype=np.float32)
     made = release_of(spec=TABLE, classes=("no", "yes"), threshold=0.2)
-    said = json.loads(wire.encode_predict(made, ["a", "b"], outputs))["predictions"]
+    said = json.loads(encode(made, ["a", "b"], outputs))["predictions"]
     assert [(one["class"], one["probability"]) for one in said] == [("yes", 0.25), ("no", 0.9)]
 
 
 def test_a_regression_answers_one_number_per_row():
     outputs = np.array([[0.1], [1e6]], dtype=np.float32)
-    said = json.loads(wire.encode_predict(release_of(spec=HOMES, classes=()), ["a", "b"], outputs))
+    said = json.loads(encode(release_of(spec=HOMES, classes=()), ["a", "b"], outputs))
     assert said["predictions"] == [{"id": "a", "prediction": 0.1}, {"id": "b", "prediction": 1e6}]
 
 
@@ -218,13 +286,13 @@ NESTED = st.recursive(
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(NESTED | st.fixed_dictionaries({"rows": NESTED}), st.sampled_from([IMAGE, TABLE, HOMES]))
 def test_any_json_is_answered_or_refused_but_never_crashes(said, spec):
-    for decode in (
-        lambda b: wire.decode_predict(b, spec),
+    for read in (
+        lambda b: decode(b, spec),
         lambda b: wire.decode_labels(b, DIGITS),
         lambda b: wire.decode_labels(b, ()),
     ):
         try:
-            decode(json.dumps(said).encode())
+            read(json.dumps(said).encode())
         except RequestError as error:
             assert 400 <= error.status < 500 and str(error)
 
@@ -232,7 +300,7 @@ def test_any_json_is_answered_or_refused_but_never_crashes(said, spec):
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_but_never_crash(sent):
     with pytest.raises(RequestError):
-        wire.decode_predict(sent, IMAGE)
+        decode(sent, IMAGE)
 
 
 def test_labels_are_class_names_or_numbers_of_classes():
