@@ -7,6 +7,7 @@ Requests and rows are counted at once, so that a killed process has lost none of
 import asyncio
 import time
 from collections import defaultdict
+from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from monitoring.recorder import Recorder, Records
 from registry.errors import RequestError
 from serving import wire
 from serving.host import Served
-from serving.shadow import Shadow
 
 if TYPE_CHECKING:
     from serving.predict import Prediction
@@ -98,18 +98,16 @@ class Account:
         outputs = np.concatenate([one.answers[release.manifest.output] for one in predictions])
         served.tally.add(rows, outputs)
         predicted = self._predicted(served, outputs)
-        now_s = time.time()
+        answered = Records(*place, time.time(), [], predicted, outputs, rows)
         if self._recorder is not None:
             wants = self._recorder.sampler(release.name).wants
-            taken = [wants(len(one.rows)) for one in predictions]
-            if any(taken):
-                kept = np.repeat(taken, [len(one.rows) for one in predictions])
-                ids = [i for one in compress(predictions, taken) for i in wire.ids_of(one.request, one.ident)]
-                record = Records(*place, now_s, ids, list(compress(predicted, kept)), outputs[kept], rows[kept])
-                self._recorder.put(record)
+            if (recorded := _part(answered, predictions, [wants(len(one.rows)) for one in predictions])) is not None:
+                self._recorder.put(recorded)
         shadow = predictions[0].plan.host.challenger.shadow  # of one release, they are of one host
         if shadow is not None:
-            _offer(shadow, predictions, predicted, now_s)
+            samples = shadow.samples
+            if (offered := _part(answered, predictions, [samples(one.ident) for one in predictions])) is not None:
+                shadow.offer(offered)
 
     def _predicted(self, served: Served, outputs: np.ndarray) -> list[str]:
         manifest, place = served.release.manifest, (served.release.name, served.release.version)
@@ -122,13 +120,11 @@ class Account:
         return [manifest.classes[k] for k in decided.tolist()]
 
 
-def _offer(shadow: Shadow, predictions: "list[Prediction]", predicted: list[str], now_s: float) -> None:
-    # Whole requests, without what else was in the run or the bulk: a challenger may keep them for a while.
-    end = 0
-    for one in predictions:
-        start, end = end, end + len(one.rows)
-        if shadow.samples(one.ident):
-            release, ids = one.served.release, wire.ids_of(one.request, one.ident)
-            outputs = one.answers[release.manifest.output].copy()
-            place = (release.name, release.version, now_s)
-            shadow.offer(Records(*place, ids, predicted[start:end], outputs, one.rows))
+def _part(answered: Records, predictions: "list[Prediction]", taken: list[bool]) -> Records | None:
+    # The rows of the requests that are taken, with their ids.
+    if not any(taken):
+        return None
+    ids = [ident for one in compress(predictions, taken) for ident in wire.ids_of(one.request, one.ident)]
+    kept = np.repeat(taken, [len(one.rows) for one in predictions])
+    predicted = list(compress(answered.predicted, kept))
+    return replace(answered, ids=ids, predicted=predicted, outputs=answered.outputs[kept], rows=answered.rows[kept])

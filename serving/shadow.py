@@ -12,6 +12,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Protocol
 
@@ -95,7 +96,7 @@ class Shadow:
         return zlib.crc32(ident.encode()) < self.share * 4_294_967_296
 
     def offer(self, records: Records) -> None:
-        """Take what the champion answered to a request, once it has gone to the recorder; returns at once."""
+        """Take what the champion answered to requests, once it has gone to the recorder; returns at once."""
         if records.version != self.champion:
             return
         rows, size_bytes = len(records.ids), records.rows.nbytes
@@ -116,7 +117,7 @@ class Shadow:
             self._answer(batch)
 
     def _take(self) -> list[Records]:
-        # As many requests as fit one run, or one that is larger; none when it is time to end.
+        # As much as fits one run, or one offer that is larger; none when it is time to end.
         with self._changed:
             while not self._queue and not self._stopping.is_set():
                 self._changed.wait()
@@ -136,8 +137,9 @@ class Shadow:
             for records, part in zip(batch, np.split(outputs, ends[:-1]), strict=True):
                 self._settle(records, part)
         except Exception as error:  # whatever a model or its numbers raise, it ends here
-            if len(batch) > 1 and not self._stopping.is_set():
-                for one in batch:
+            parts = batch if len(batch) > 1 else _halves(batch[0])
+            if len(parts) > 1 and not self._stopping.is_set():  # find out whose rows they are
+                for one in parts:
                     self._answer([one])
                 return
             outcome = "dropped" if self._stopping.is_set() else "failed"
@@ -174,6 +176,18 @@ class Shadow:
         if not self._failed and not self._stopping.is_set():  # the first; a counter tells how many follow
             self._failed = True
             log.warning("challenger_failed", exc_info=error, extra={"release": self.release.tag})
+
+
+def _halves(records: Records) -> list[Records]:
+    middle = len(records.ids) // 2
+    return [
+        replace(
+            records, ids=records.ids[part], predicted=records.predicted[part], outputs=records.outputs[part],
+            rows=records.rows[part],
+        )
+        for part in (slice(0, middle), slice(middle, None))
+        if records.ids[part]
+    ]  # fmt: skip
 
 
 class _Tally:

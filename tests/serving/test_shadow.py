@@ -226,7 +226,7 @@ def test_a_challenger_that_raises_is_counted_and_answers_the_next(pair, begin, m
     assert caplog.messages.count("challenger_failed") == 1  # the counter tells the rest
 
 
-def test_rows_that_a_challenger_cannot_take_cost_the_other_requests_nothing(pair, begin, metrics, eventually):
+def test_rows_that_a_challenger_cannot_take_cost_the_others_nothing(pair, begin, metrics, eventually):
     go = threading.Event()
 
     def act(rows):
@@ -236,12 +236,12 @@ def test_rows_that_a_challenger_cannot_take_cost_the_other_requests_nothing(pair
 
     beside = begin(pair[1], Faulty(act))
     beside.offer(nothing(1))
-    bad = nothing(2, name="bad")
-    bad.rows[:] = 1
+    bad = nothing(100, name="bad")
+    bad.rows[[3, 70]] = 1
     for one in (nothing(3, name="a"), bad, nothing(3, name="b")):
         beside.offer(one)
     go.set()
-    eventually("the rows", lambda: outcomes(metrics) == {"run": 7, "dropped": 0, "failed": 2})
+    eventually("the rows", lambda: outcomes(metrics) == {"run": 105, "dropped": 0, "failed": 2})
 
 
 @pytest.mark.parametrize("answer", [np.full((3, 10), np.nan), np.full((3, 10), np.inf), np.zeros((3, 9))])
