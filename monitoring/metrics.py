@@ -209,5 +209,5 @@ class SignalCollector(Collector):
                 for b in range(total.shape[1]):
                     place = (state.model, state.version, signal, f"{b:02d}")
                     counts.add_metric(place, float(total[s, b]))
-                    shares.add_metric(place, float(state.shares[s, b]))
+                    shares.add_metric(place, float(f"{state.shares[s, b]:.6g}"))
         yield from (counts, shares, rows)

@@ -233,6 +233,7 @@ class Admission:
     def __init__(self, limit_rows: int) -> None:
         self.limit_rows = limit_rows
         self.rows = 0
+        self.show: Callable[[float], None] = lambda _: None  # told of the rows at each change
 
     def enter(self, rows: int) -> None:
         """Take `rows` in, or raise RequestError: 413 for more than ever fit, 503 for more than fit now."""
@@ -249,7 +250,9 @@ class Admission:
                 status=503,
             )
         self.rows += rows
+        self.show(self.rows)
 
     def leave(self, rows: int) -> None:
         """Let `rows` out, answered or failed."""
         self.rows -= rows
+        self.show(self.rows)

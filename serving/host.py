@@ -225,6 +225,7 @@ class Host:
             ]
             told += [(metrics.drift_z_threshold, (*place, w), limit) for w, limit in normal.z_thresholds.items()]
         self._told = _tell(self._told, told)
+        self.admission.show = metrics.inflight_rows.labels(self.name).set
         metrics.inflight_rows_limit.labels(self.name).set(self._settings.max_inflight_rows)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from monitoring.metrics import ServingMetrics, SignalCollector
+from monitoring.metrics import ServingMetrics
+from monitoring.page import Page
 from monitoring.recorder import Recorder
 from registry.errors import RequestError
 from serving import cards, protocol, wire
@@ -33,7 +34,7 @@ class Server:
         self.settings = settings
         self.metrics = ServingMetrics(CollectorRegistry(), metrics_folder)
         self.hosts = Hosts(settings, self.metrics, pinned)
-        self.metrics.registry.register(SignalCollector(self.hosts.states, self.metrics.counts))
+        self.page = Page(self.metrics)
         self.recorder = self._open_log() if settings.record else None
         self.account = Account(self.metrics, self.recorder)
         self.tracer = Tracer(settings.trace_share) if settings.trace_share else None
@@ -133,11 +134,11 @@ class Server:
         return Reply(200 if ready else 503, orjson.dumps({"ready": ready, "reason": reason}))
 
     async def scrape(self, _: Call, __: Parameters) -> Reply:
-        """Print the metrics."""
+        """Print the metrics of all workers; off the loop, since others may hold their lock."""
         self.account.settle()
-        for host in self.hosts.all:
-            self.metrics.inflight_rows.labels(host.name).set(host.admission.rows)
-        return Reply(200, generate_latest(self.metrics.registry), CONTENT_TYPE_LATEST.encode())
+        states = list(self.hosts.states())
+        text = await asyncio.get_running_loop().run_in_executor(None, self.page.text, states)
+        return Reply(200, text, CONTENT_TYPE_LATEST.encode())
 
     def _host(self, parameters: Parameters) -> Host:
         return self.hosts.find(parameters["name"]) if "name" in parameters else self.hosts.only()

@@ -16,7 +16,7 @@ ALLOWED = {
     "serving": {"registry", "monitoring"},
     "grafana": set(),
 }
-SERVING_MAY_USE = {"counts", "folder", "metrics", "signals", "reference", "recorder", "sampling"}
+SERVING_MAY_USE = {"counts", "folder", "metrics", "page", "signals", "reference", "recorder", "sampling"}
 TRAINING_MAY_USE = {"signals", "reference"}
 HEAVY = ("torch", "pandas", "sklearn", "evidently", "matplotlib", "scipy")
 

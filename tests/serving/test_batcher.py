@@ -184,6 +184,16 @@ def test_admission_refuses_what_is_too_many_now_and_what_never_fits():
     admission.enter(10)
 
 
+def test_admission_tells_of_each_change_and_of_no_refusal():
+    admission, told = Admission(10), []
+    admission.show = told.append
+    admission.enter(8)
+    with pytest.raises(RequestError):
+        admission.enter(3)
+    admission.leave(8)
+    assert told == [8, 0]
+
+
 def test_requests_that_wait_when_the_batcher_closes_are_still_answered(engine):
     async def ask():
         batcher = Batcher(engine, "main", 1, observe=lambda rows: None)
