@@ -218,7 +218,9 @@ def test_the_service_does_not_serve_an_unsigned_champion(publish, pair, monkeypa
     monkeypatch.setenv(signing.VARIABLE, str(pair[1]))
 
     async def reason():
-        host = Host(Settings(threads=1), ServingMetrics(prometheus_client.CollectorRegistry()))
+        host = Host(
+            "tiny", Settings(threads=1), ServingMetrics(prometheus_client.CollectorRegistry()), lambda: None, None
+        )
         await host.start()
         try:
             return host.ready, host.reason
