@@ -20,7 +20,7 @@ from pydantic import BaseModel  # noqa: E402
 from monitoring import folder  # noqa: E402
 from registry import logs  # noqa: E402
 from registry.errors import ConfigError  # noqa: E402
-from serving import lifecycle, settings, supervisor, tracing  # noqa: E402
+from serving import exposure, lifecycle, settings, supervisor, tracing  # noqa: E402
 from serving.lanes import check  # noqa: E402
 from serving.lanes.asgi import App  # noqa: E402
 from serving.server import Server, predict_rows  # noqa: E402
@@ -49,6 +49,7 @@ running: list[Server] = []
 def start() -> Server:
     """Return the server of this worker process."""
     logs.set_up(LINES_PER_S)
+    exposure.warn(configured.keys_path, sys.argv)
     pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
     running[:] = [Server(configured, pinned, folder.of_service(configured.metrics_folder))]
     return running[0]
@@ -73,6 +74,10 @@ class Vigil:
     def supervise() -> None:
         """Look after the workers; runs once, in their parent."""
         logs.set_up()
+        try:
+            exposure.demand_usable(configured)
+        except ConfigError as error:
+            sys.exit(f"vigil: {error}")
         supervisor.prepare(configured)
 
     @bentoml.api(route="/predict")

@@ -86,7 +86,8 @@ def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
     if options.model:
         os.environ["VIGIL_MODELS"] = options.model
-    for name in ("BENTOML_HOME", "VIGIL_LOG", "VIGIL_REQUIRE_SIGNATURE"):  # the service runs in another folder
+    # The service runs in another folder.
+    for name in ("BENTOML_HOME", "VIGIL_KEYS", "VIGIL_LOG", "VIGIL_REQUIRE_SIGNATURE"):
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).absolute())
     encrypted = tls.arguments(options.certfile, options.keyfile, options.client_ca)

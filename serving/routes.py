@@ -60,6 +60,15 @@ class Routes:
                 return Match(_of_method(routes, head), found.groupdict())
         return None
 
+    def role(self, head: Head) -> Role:
+        """Return what a key needs for `head`; an address that is none of ours is for an admin."""
+        routes = self._exact.get(head.path)
+        if routes is None:
+            routes = next((found for expression, found in self._patterns if expression.fullmatch(head.path)), None)
+        if routes is None:
+            return "admin"
+        return next((route.role for route in routes if route.method == head.method), routes[0].role)
+
     def label(self, path: str) -> str:
         """Return the pattern that `path` fits, "other" if none: what a metric may say of it."""
         if path in self._exact:

@@ -15,6 +15,7 @@ from monitoring.page import Page
 from monitoring.recorder import Recorder
 from registry.errors import RequestError
 from serving import cards, protocol, wire
+from serving.access import OPEN, Access
 from serving.account import Account
 from serving.host import Host
 from serving.hosts import Hosts
@@ -36,6 +37,7 @@ class Server:
         self.hosts = Hosts(settings, self.metrics, pinned)
         self.page = Page(self.metrics)
         self.recorder = self._open_log() if settings.record else None
+        self.access = Access(settings.keys_path, self.metrics, metrics_folder)
         self.account = Account(self.metrics, self.recorder)
         self.tracer = Tracer(settings.trace_share) if settings.trace_share else None
         self.predictor = Predictor(settings, self.account, self.tracer)
@@ -76,6 +78,21 @@ class Server:
         for part in (self.recorder, self.tracer):
             if part is not None:
                 await asyncio.get_running_loop().run_in_executor(None, part.close)
+
+    def admit(self, head: Head, admin: bool) -> Match | None:
+        """Return the route of a request whose key may use it; None for one of BentoML's pages.
+
+        admin: it came in by the admin address. Raises RequestError: 404 for what is answered at the other
+        address, 401, 403 or 429 for what its key may not do, 405.
+        """
+        role = self.routes.role(head)
+        if self.settings.admin_address is not None and role != OPEN and (role in ("metrics", "admin")) != admin:
+            raise RequestError(f"{head.path[:200]}: is not answered at this address", status=404)
+        self.access.demand(head, role)
+        match = self.routes.find(head)
+        if match is None and head.method not in ("GET", "HEAD"):
+            raise RequestError(f"{head.path[:200]}: no such address", status=404)
+        return match
 
     def plan(self, head: Head, match: Match) -> Plan:
         """Return what the head of a prediction decides; raises RequestError."""

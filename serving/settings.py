@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from registry import signing, store
 from registry.errors import ConfigError
@@ -18,6 +18,13 @@ PROVIDERS = {
 }
 NOT_OURS = (signing.VARIABLE, signing.PASSWORD, lifecycle.SUPERVISOR)  # of the registry, and between our processes
 LANES = ("auto", "fast", "asgi")
+
+
+class Address(NamedTuple):
+    """Where to listen. host: a name or a number."""
+
+    host: str
+    port: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,8 @@ class Settings:
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
     record_rows_per_s, signal_rows_per_s: what a worker records and measures of the rows it answers, at most.
     trace_share: of the requests, see `serving.tracing`; 0 loads nothing of it.
+    keys: the key file; empty lets everyone in.
+    admin_address: where alone metrics and admin routes are answered; None answers them where predictions are.
     metrics_folder: where the workers of a service keep their counts, a folder of each service in it; empty means
     in memory (/dev/shm), or the temporary folder where there is none.
     lane: fast, asgi, or auto, which is fast where it works.
@@ -68,6 +77,8 @@ class Settings:
     workers: int = 1
     drain_s: float = 5.0
     grace_s: float = 20.0
+    keys: str = ""
+    admin_address: Address | None = None
 
     @property
     def log_path(self) -> Path:
@@ -76,6 +87,10 @@ class Settings:
     @property
     def tensorrt_path(self) -> Path:
         return Path(self.tensorrt_cache) if self.tensorrt_cache else store.home() / "tensorrt"
+
+    @property
+    def keys_path(self) -> Path | None:
+        return Path(self.keys) if self.keys else None
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
@@ -107,11 +122,23 @@ def _value(variable: str, text: str, default: object) -> object:
     except (KeyError, ValueError):
         wanted = "true or false" if isinstance(default, bool) else f"a {type(default).__name__}, 0 or more"
         raise ConfigError(f"environment: {variable} must be {wanted}, got '{text}'") from None
+    if variable == "VIGIL_ADMIN_ADDRESS":
+        return _address(variable, text)
     if isinstance(default, tuple):
         return (_providers if variable == "VIGIL_PROVIDERS" else _models)(variable, text)
     if variable == "VIGIL_LANE" and text not in LANES:
         raise ConfigError(f"environment: {variable} must be one of {', '.join(LANES)}, got '{text}'")
     return text
+
+
+def _address(variable: str, text: str) -> Address | None:
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise ConfigError(f"environment: {variable} must be HOST:PORT, as 127.0.0.1:9400, got '{text}'")
+    return Address(host, int(port))
 
 
 def _models(variable: str, text: str) -> tuple[str, ...]:

@@ -8,12 +8,14 @@ options. Where they are missing a warning says so, and the workers are left to c
 
 import asyncio
 import logging
+import operator
 import os
 import signal
 import sys
 from typing import Any
 
 from tornado.ioloop import IOLoop
+from zmq import ZMQError
 
 from serving.lifecycle import SUPERVISOR
 from serving.settings import Settings
@@ -46,8 +48,21 @@ def take_over(settings: Settings, heard: int) -> "Supervisor | None":
     except (AttributeError, ValueError) as error:
         log.warning("workers_left_to_circus", extra={"error": str(error)})
         return None
+    close_controls(arbiter)
     supervisor.start(heard)
     return supervisor
+
+
+def close_controls(arbiter: Any) -> None:
+    """Stop listening for commands: circus opens two ports on loopback, and runs what any program there sends it."""
+    for name, bound, endpoint in (
+        ("control", "ctrl.ctrl_socket", "endpoint"),
+        ("events", "evpub_socket", "pubsub_endpoint"),
+    ):
+        try:
+            operator.attrgetter(bound)(arbiter).unbind(getattr(arbiter, endpoint))
+        except (AttributeError, ZMQError) as error:
+            log.warning("circus_port_open", extra={"port": name, "error": str(error)})
 
 
 class Supervisor:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import RequestError
 from serving.http import Call, Head, Reply
@@ -15,8 +15,14 @@ from serving.lanes import check
 from serving.predict import failure, ident_of
 from serving.routes import Match
 from serving.server import Server
+from serving.settings import Settings
+
+if TYPE_CHECKING:
+    from serving.lanes.admin import Admin
 
 log = logging.getLogger(__name__)
+
+DOOR = "vigil.admin"  # in a scope: this request came in by the admin address; no client can put it there
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,6 +38,7 @@ class App:
         self._inner = inner
         self._make = server
         self._server: Server | None = None
+        self._admin: Admin | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -48,18 +55,28 @@ class App:
                 await self._server.start()
                 lane = await check.enable(self._server, self)
                 self._server.metrics.lane_info.labels(lane).set(1)
+                await self._open_admin(self._server.settings)
             if message["type"] == "lifespan.shutdown.complete" and self._server is not None:
+                if self._admin is not None:
+                    await self._admin.stop()
                 await self._server.stop()
             await send(message)
 
         await self._inner(scope, receive, watched)
+
+    async def _open_admin(self, settings: Settings) -> None:
+        if settings.admin_address is not None:
+            from serving.lanes.admin import Admin  # stands on parts of uvicorn that this lane can do without
+
+            self._admin = Admin(settings.admin_address, self)
+            await self._admin.start()
 
     async def _answer(self, server: Server, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         head = _head(scope)
         counted = False
         try:
-            match = server.routes.find(head)
+            match = server.admit(head, DOOR in scope)
             if match is None:
                 await self._inner(scope, receive, _counting(server, send))
                 return

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn.config
 import uvicorn.server
 
+from serving.access import Access
 from serving.server import Server
 from serving.settings import Settings
 
@@ -61,9 +62,10 @@ async def enable(server: Server, application: Application) -> str:
     FastProtocol.heads.clear()
     if not FastProtocol.enabled:
         return "asgi"
-    server.account.muted = True
+    server.account.muted, access = True, server.access
+    server.access = Access(None, server.metrics)  # the probe has no key; nobody else can ask yet
     difference = await _difference(application)
-    server.account.muted = False
+    server.account.muted, server.access = False, access
     if difference:
         FastProtocol.enabled = False
         _fall_back(difference)

@@ -42,6 +42,7 @@ class FastProtocol(GuardedProtocol):
         self._held: list[bytes] = []  # of a request that is not complete, or that waits for the one before it
         self._held_bytes = 0
         self._missing = 0  # bytes of the body of `_now` that are not here
+        self._unwanted = 0  # bytes to come of the body of a request that was refused
         self._now: Remembered | None = None
         self._prediction: Prediction | None = None
         self._answering = False
@@ -51,6 +52,11 @@ class FastProtocol(GuardedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
+        if self._unwanted:
+            dropped = min(self._unwanted, len(data))
+            self._unwanted, data = self._unwanted - dropped, data[dropped:]
+            if not data:
+                return
         if self._under_way or self._receiving or self._refused or not self.enabled:
             super().data_received(data)
         elif self._answering or self._held_bytes + len(data) < self._missing:
@@ -126,6 +132,8 @@ class FastProtocol(GuardedProtocol):
             if now is None:
                 super().data_received(data)
                 return
+            if not self._permitted(now, data, start + now.size_bytes):
+                return
         stop = start + now.size_bytes
         if len(data) < stop:
             self._now, self._missing = now, now.size_bytes
@@ -139,6 +147,20 @@ class FastProtocol(GuardedProtocol):
         prediction = self.service.begin(now.plan, data[start:stop], self._reply)  # type: ignore[union-attr]
         if self._answering:
             self._prediction = prediction
+
+    def _permitted(self, now: Remembered, data: bytes, stop: int) -> bool:
+        # Whether the key in a head may predict; if not, the answer is sent, and the body is not waited for.
+        service: Server = self.service  # type: ignore[assignment]
+        try:
+            service.access.demand(now.plan.head, "predict")
+        except RequestError as error:
+            self._unwanted = max(0, stop - len(data))
+            self._answering = True
+            if stop < len(data):
+                self._hold(data[stop:])
+            self._reply(service.refused(now.plan.route, error))
+            return False
+        return True
 
     def _remember(self, head: bytes) -> Remembered | None:
         try:

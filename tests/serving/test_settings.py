@@ -18,6 +18,24 @@ def test_every_kind_of_variable_is_read():
 
 
 @pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", None),
+        ("127.0.0.1:9400", ("127.0.0.1", 9400)),
+        ("[::1]:1", ("::1", 1)),
+        ("admin.local:65535", ("admin.local", 65535)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(text, address):
+    assert settings.from_environment({"VIGIL_ADMIN_ADDRESS": text}).admin_address == address
+
+
+def test_the_key_file_is_named_by_its_path(tmp_path):
+    assert settings.Settings().keys_path is None
+    assert settings.from_environment({"VIGIL_KEYS": str(tmp_path / "keys.json")}).keys_path == tmp_path / "keys.json"
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
         ("VIGIL_MODLE", "m", "unknown variable VIGIL_MODLE; did you mean VIGIL_MODELS?"),
@@ -30,6 +48,10 @@ def test_every_kind_of_variable_is_read():
         ("VIGIL_MODELS", "../a", "VIGIL_MODELS must list different model names"),
         ("VIGIL_PROVIDERS", "gpu", "VIGIL_PROVIDERS must list some of cpu, cuda, tensorrt, got 'gpu'"),
         ("VIGIL_PROVIDERS", " ", "VIGIL_PROVIDERS must list some of"),
+        ("VIGIL_ADMIN_ADDRESS", "9400", "VIGIL_ADMIN_ADDRESS must be HOST:PORT, as 127.0.0.1:9400, got '9400'"),
+        ("VIGIL_ADMIN_ADDRESS", ":9400", "VIGIL_ADMIN_ADDRESS must be HOST:PORT"),
+        ("VIGIL_ADMIN_ADDRESS", "localhost:0", "VIGIL_ADMIN_ADDRESS must be HOST:PORT"),
+        ("VIGIL_ADMIN_ADDRESS", "localhost:65536", "VIGIL_ADMIN_ADDRESS must be HOST:PORT"),
     ],
 )
 def test_a_wrong_variable_is_named_with_what_is_accepted(variable, value, message):

@@ -1,0 +1,45 @@
+"""What is looked at before the service shows itself: what its workers need for it, and who could then call."""
+
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving import keys
+from serving.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def demand_usable(settings: Settings) -> None:
+    """Raise ConfigError for a key file or an admin address that the workers could not use; for their parent."""
+    if settings.keys_path is not None:
+        keys.read(settings.keys_path)
+    if settings.admin_address is not None:
+        from serving.lanes import admin
+
+        admin.bind(settings.admin_address).close()
+
+
+def warn(key_file: Path | None, arguments: Sequence[str]) -> bool:
+    """Log a warning, and return True, if there is no key file and other machines may connect.
+
+    arguments: of this worker; `--fd N` among them is the socket that it listens on.
+    """
+    host = _host(arguments)
+    if key_file is not None or host is None or ipaddress.ip_address(host).is_loopback:
+        return False
+    log.warning("no_keys", extra={"host": host, "cure": "VIGIL_KEYS=FILE vigil keys add NAME --role predict"})
+    return True
+
+
+def _host(arguments: Sequence[str]) -> str | None:
+    with contextlib.suppress(ValueError, IndexError, OSError):
+        descriptor = os.dup(int(arguments[arguments.index("--fd") + 1]))
+        with socket.socket(fileno=descriptor) as listening:
+            name = listening.getsockname()
+            return str(name[0]) if isinstance(name, tuple) else None
+    return None
