@@ -1,7 +1,7 @@
 """The text of a scrape. The signals are most of it, and of their lines only the counts ever change.
 
-So prometheus_client writes the lines of a release once; later scrapes put the counts behind them. For 68 signals
-that takes 2 ms instead of 45.
+So prometheus_client writes the lines of a release once; later scrapes put the counts behind them. For 68 signals of
+two releases that takes 2.4 ms instead of 35.
 """
 
 from collections.abc import Iterable, Sequence
