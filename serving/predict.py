@@ -111,9 +111,10 @@ class Predictor:
     def _finish(self, prediction: Prediction) -> None:
         prediction.plan.host.admission.leave(len(prediction.rows))
         reply, answered = self._answer(prediction)
+        # Counted first: no client has an answer that a process killed between the two has not counted.
+        self._account.replied(prediction.plan.route, reply.status, time.perf_counter() - prediction.started)
         if not prediction.gone:
             prediction.reply(reply)
-        self._account.replied(prediction.plan.route, reply.status, time.perf_counter() - prediction.started)
         if self._tracer is not None and self._tracer.wants(prediction.plan.head):
             stages = {stage: getattr(prediction, f"{stage}_s") for stage in STAGES}
             plan = prediction.plan

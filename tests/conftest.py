@@ -67,11 +67,19 @@ def publish(tmp_path):
 class Service:
     """A running `bentoml serve`; `url` is its root. tls: what the client shows and trusts, of an https service."""
 
-    process: subprocess.Popen
+    command: list
     url: str
     log: Path
     environment: dict = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
+    process: subprocess.Popen = None
+
+    def start(self):
+        """Start it; again, if it has ended."""
+        with open(self.log, "ab") as stream:
+            self.process = subprocess.Popen(
+                self.command, cwd=ROOT, env=self.environment, stdout=stream, stderr=stream, start_new_session=True
+            )
 
     def call(self, path, body=None, headers=None, method=None):
         """Return (status, JSON or text) of one request."""
@@ -129,11 +137,8 @@ def start_service(tmp_path_factory, eventually):
         log = tmp_path_factory.mktemp("service") / "log"
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(port)]
         command += arguments
-        with open(log, "wb") as stream:
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        service = Service(process, f"http{'s' if tls else ''}://127.0.0.1:{port}", log, environment, tls)
+        service = Service(command, f"http{'s' if tls else ''}://127.0.0.1:{port}", log, environment, tls)
+        service.start()
         running.append(service)
         eventually("the service answering /livez", lambda: service.call("/livez")[0] == 200, 60)
         return service

@@ -8,6 +8,7 @@ import asyncio
 import json
 import threading
 import time
+import urllib.parse
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -33,6 +34,12 @@ class Tally:
         return took[min(len(took) - 1, int(share * len(took)))]
 
 
+def address(service):
+    """Return host and port of a running service."""
+    place = urllib.parse.urlparse(service.url)
+    return place.hostname, place.port
+
+
 def request(body, path="/v1/predict", headers=()):
     """Return the bytes of one POST of JSON."""
     lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
@@ -40,11 +47,14 @@ def request(body, path="/v1/predict", headers=()):
 
 
 class Load:
-    """Keeps `connections` busy from `with` to its end, in a thread of its own; keep: how to keep each answer."""
+    """Keeps `connections` busy from `with` to its end, in a thread of its own.
 
-    def __init__(self, address, content, connections, keep=None):
+    keep: how to keep each answer. every_s: from one request of a connection to its next, at least.
+    """
+
+    def __init__(self, address, content, connections, keep=None, every_s=0.0):
         self.tally = Tally()
-        self._address, self._content, self._keep = address, content, keep
+        self._address, self._content, self._keep, self._every_s = address, content, keep, every_s
         self._connections = connections
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
@@ -63,6 +73,7 @@ class Load:
     async def _client(self):
         stream = None
         while not self._stop.is_set():
+            started = time.perf_counter()
             try:
                 if stream is None:
                     stream = await asyncio.open_connection(*self._address)
@@ -72,6 +83,8 @@ class Load:
                 self.tally.errors.append(type(error).__name__)
                 stream = _close(stream)
                 await asyncio.sleep(0.005)  # so that a port that refuses is not asked a million times
+            if self._every_s:
+                await asyncio.sleep(max(0.0, started + self._every_s - time.perf_counter()))
         _close(stream)
 
     async def _one(self, reader, writer):
