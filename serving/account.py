@@ -6,24 +6,25 @@ Requests and rows are counted at once, so that a killed process has lost none of
 
 import asyncio
 import time
-from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from monitoring.counts import CounterChild
 from monitoring.metrics import ServingMetrics
 from monitoring.recorder import Recorder, Records
 from registry.errors import RequestError
 from serving import wire
-from serving.host import Served
 
 if TYPE_CHECKING:
+    from serving.host import Served
     from serving.predict import Prediction
 
 BULK_REQUESTS = 128
-BULK_ROWS = 512
+BULK_ROWS = 1024
+BULK_BYTES = 2_000_000
 LATEST_S = 0.1
 STAGES = ("decode", "queue", "infer", "encode")
 
@@ -34,9 +35,8 @@ class Account:
     def __init__(self, metrics: ServingMetrics, recorder: Recorder | None) -> None:
         self._metrics = metrics
         self._recorder = recorder
-        self._waiting: list[Prediction] = []
-        self._rows = 0
-        self._seconds: defaultdict[str, list[float]] = defaultdict(list)
+        self._ledgers: dict[Served, Ledger] = {}
+        self._replies: dict[tuple[str, int], tuple[CounterChild, list[float]]] = {}
         self._armed = False
         self.muted = False  # while the service tries itself
 
@@ -51,80 +51,136 @@ class Account:
         """Count a reply that went out `seconds` after its request had come in."""
         if self.muted:
             return
-        self._metrics.requests.labels(route, str(status)).inc()
-        self._seconds[route].append(seconds)
-        self._arm()
+        try:
+            counter, waiting = self._replies[route, status]
+        except KeyError:
+            counter, waiting = self._metrics.requests.labels(route, str(status)), []
+            self._replies[route, status] = counter, waiting
+        counter.inc()
+        waiting.append(seconds)
+        if not self._armed:
+            self._armed = True
+            asyncio.get_running_loop().call_later(LATEST_S, self._late)
+        elif len(waiting) >= BULK_REQUESTS:
+            self._metrics.request_seconds.labels(route).observe_all(waiting)
+            waiting.clear()
 
     def add(self, prediction: "Prediction") -> None:
         """Take a prediction that was answered."""
         served = prediction.served
-        self._metrics.input_rows.labels(served.release.name, served.release.version).inc(len(prediction.rows))
-        self._waiting.append(prediction)
-        self._rows += len(prediction.rows)
-        if len(self._waiting) >= BULK_REQUESTS or self._rows >= BULK_ROWS:
-            self.settle()
+        try:
+            ledger = self._ledgers[served]
+        except KeyError:
+            ledger = self._ledgers[served] = Ledger(self._metrics, self._recorder, served)
+        ledger.add(prediction)
 
     def settle(self) -> None:
         """Work off what is waiting."""
-        waiting, self._waiting, self._rows = self._waiting, [], 0
-        by_release: defaultdict[Served, list[Prediction]] = defaultdict(list)
-        for prediction in waiting:
-            by_release[prediction.served].append(prediction)
-        for served, predictions in by_release.items():
-            self._settle_release(served, predictions)
-        for route, seconds in self._seconds.items():
-            histogram = self._metrics.request_seconds.labels(route)
-            for one in seconds:
-                histogram.observe(one)
-        self._seconds.clear()
-
-    def _arm(self) -> None:
-        if not self._armed:
-            self._armed = True
-            asyncio.get_running_loop().call_later(LATEST_S, self._late)
+        for (route, _), (_, waiting) in self._replies.items():
+            if waiting:
+                self._metrics.request_seconds.labels(route).observe_all(waiting)
+                waiting.clear()
+        for served, ledger in list(self._ledgers.items()):
+            ledger.settle()
+            if ledger.idle:  # of a release that may be gone
+                del self._ledgers[served]
 
     def _late(self) -> None:
         self._armed = False
         self.settle()
 
-    def _settle_release(self, served: Served, predictions: "list[Prediction]") -> None:
+
+class Ledger:
+    """What was answered by one release and is not worked off.
+
+    idle: nothing came between the last two times that it was.
+    """
+
+    def __init__(self, metrics: ServingMetrics, recorder: Recorder | None, served: "Served") -> None:
         release = served.release
-        place = (release.name, release.version)
-        for stage in STAGES:
-            histogram = self._metrics.stage_seconds.labels(*place, stage)
-            for one in predictions:
-                histogram.observe(getattr(one, f"{stage}_s"))
-        rows = np.concatenate([one.rows for one in predictions])
-        outputs = np.concatenate([one.answers[release.manifest.output] for one in predictions])
-        served.tally.add(rows, outputs)
-        predicted = self._predicted(served, outputs)
-        answered = Records(*place, time.time(), [], predicted, outputs, rows)
-        if self._recorder is not None:
-            wants = self._recorder.sampler(release.name).wants
-            if (recorded := _part(answered, predictions, [wants(len(one.rows)) for one in predictions])) is not None:
+        self._place = release.name, release.version
+        self._metrics = metrics
+        self._recorder = recorder
+        self._wants = recorder.sampler(release.name).wants if recorder is not None else None
+        self._served = served
+        self._manifest = release.manifest
+        self._main = release.manifest.output
+        self._answered = metrics.input_rows.labels(*self._place)
+        stages = [metrics.stage_seconds.labels(*self._place, stage) for stage in STAGES]
+        self._decode, self._queue, self._infer, self._encode = stages
+        spec = release.manifest.input
+        row_bytes = max(1, int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize)
+        self._most_rows = max(1, min(BULK_ROWS, BULK_BYTES // row_bytes))
+        self._waiting: list[Prediction] = []
+        self._rows = 0
+        self.idle = False
+
+    def add(self, prediction: "Prediction") -> None:
+        """Count the rows at once, and work off what is waiting when it is much."""
+        rows = len(prediction.rows)
+        self._answered.inc(rows)
+        self._waiting.append(prediction)
+        self._rows += rows
+        if self._rows >= self._most_rows or len(self._waiting) >= BULK_REQUESTS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Work off what is waiting."""
+        waiting = self._waiting
+        self.idle = not waiting
+        if not waiting:
+            return
+        self._waiting, self._rows = [], 0
+        self._decode.observe_all([one.decode_s for one in waiting])
+        self._queue.observe_all([one.queue_s for one in waiting])
+        self._infer.observe_all([one.infer_s for one in waiting])
+        self._encode.observe_all([one.encode_s for one in waiting])
+        rows = np.concatenate([one.rows for one in waiting])
+        outputs = np.concatenate([one.answers[self._main] for one in waiting])
+        self._served.tally.add(rows, outputs)
+        bulk = Bulk(waiting, rows, outputs, self._count_classes(outputs))
+        if self._recorder is not None and self._wants is not None:
+            recorded = self._part(bulk, [self._wants(len(one.rows)) for one in waiting])
+            if recorded is not None:
                 self._recorder.put(recorded)
-        shadow = predictions[0].plan.host.challenger.shadow  # of one release, they are of one host
+        shadow = waiting[0].plan.host.challenger.shadow  # of one release, they are of one host
         if shadow is not None:
-            samples = shadow.samples
-            if (offered := _part(answered, predictions, [samples(one.ident) for one in predictions])) is not None:
+            offered = self._part(bulk, [shadow.samples(one.ident) for one in waiting])
+            if offered is not None:
                 shadow.offer(offered)
 
-    def _predicted(self, served: Served, outputs: np.ndarray) -> list[str]:
-        manifest, place = served.release.manifest, (served.release.name, served.release.version)
-        if not manifest.classes:
-            return [repr(value) for value in outputs[:, 0].tolist()]
-        decided = manifest.decide(outputs)
-        for k, count in enumerate(np.bincount(decided, minlength=len(manifest.classes)).tolist()):
+    def _count_classes(self, outputs: np.ndarray) -> np.ndarray | None:
+        classes = self._manifest.classes
+        if not classes:
+            return None
+        decided = self._manifest.decide(outputs)
+        for k, count in enumerate(np.bincount(decided, minlength=len(classes)).tolist()):
             if count:
-                self._metrics.predictions.labels(*place, manifest.classes[k]).inc(count)
-        return [manifest.classes[k] for k in decided.tolist()]
+                self._metrics.predictions.labels(*self._place, classes[k]).inc(count)
+        return decided
+
+    def _part(self, bulk: "Bulk", taken: list[bool]) -> Records | None:
+        # The rows of the requests that are taken, without what else was in the bulk: who gets them may keep them.
+        if not any(taken):
+            return None
+        kept = np.repeat(taken, [len(one.rows) for one in bulk.predictions])
+        outputs = bulk.outputs[kept]
+        if bulk.decided is None:
+            predicted = [repr(value) for value in outputs[:, 0].tolist()]
+        else:
+            predicted = [self._manifest.classes[k] for k in bulk.decided[kept].tolist()]
+        ids = [ident for one in compress(bulk.predictions, taken) for ident in wire.ids_of(one.request, one.ident)]
+        return Records(*self._place, time.time(), ids, predicted, outputs, bulk.rows[kept])
 
 
-def _part(answered: Records, predictions: "list[Prediction]", taken: list[bool]) -> Records | None:
-    # The rows of the requests that are taken, with their ids.
-    if not any(taken):
-        return None
-    ids = [ident for one in compress(predictions, taken) for ident in wire.ids_of(one.request, one.ident)]
-    kept = np.repeat(taken, [len(one.rows) for one in predictions])
-    predicted = list(compress(answered.predicted, kept))
-    return replace(answered, ids=ids, predicted=predicted, outputs=answered.outputs[kept], rows=answered.rows[kept])
+@dataclass(frozen=True)
+class Bulk:
+    """Requests that are worked off together.
+
+    rows: (n, *shape) and outputs: (n, ...) of all of them. decided: the class of each row, None in a regression.
+    """
+
+    predictions: "list[Prediction]"
+    rows: np.ndarray
+    outputs: np.ndarray
+    decided: np.ndarray | None

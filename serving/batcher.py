@@ -171,9 +171,12 @@ class Batcher:
             return
         outputs = self._engine.run(self._engine.join([job.rows for job in batch]), names, options)
         took, finite, at = time.perf_counter() - start, _finite(outputs[0]), 0
+        several, main, first = len(names) > 1, names[0], outputs[0]
         for job in batch:
             end = at + len(job.rows)
-            job.answers = {name: output[at:end] for name, output in zip(names, outputs, strict=True)}
+            job.answers = {main: first[at:end]}
+            if several:
+                job.answers |= {name: output[at:end] for name, output in zip(names, outputs, strict=True)}
             job.queue_s, job.infer_s, job.finite, at = start - job.since, took, finite, end
 
 

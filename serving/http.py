@@ -29,9 +29,13 @@ class Call:
 
 @dataclass(slots=True)
 class Reply:
-    """What goes back; lengths, dates and connection headers are added by the lane."""
+    """What goes back; lengths, dates and connection headers are added by the lane.
+
+    ident: of the request, sent as `vigil-id` where there is one.
+    """
 
     status: int
     body: bytes
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    ident: str = ""

@@ -132,6 +132,7 @@ class Predictor:
             reply = prediction.plan.codec.encode(
                 prediction.served.release, prediction.request, prediction.ident, prediction.answers
             )
+            reply.ident = prediction.ident
             prediction.encode_s = time.perf_counter() - begun
             return reply, True
         except RequestError as error:

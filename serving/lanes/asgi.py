@@ -140,6 +140,8 @@ async def _send(server: Server, send: Send, reply: Reply) -> None:
         (b"content-length", str(len(reply.body)).encode()),
         *reply.headers,
     ]
+    if reply.ident:
+        headers.append((b"vigil-id", reply.ident.encode()))
     if server.lifecycle.closing:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

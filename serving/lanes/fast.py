@@ -17,6 +17,7 @@ from serving.predict import Plan, Prediction
 from serving.server import Server
 
 REMEMBERED = 1024
+Headers = tuple[tuple[bytes, bytes], ...]
 LONGEST_REMEMBERED_BYTES = 4096
 MOST_HELD_BYTES = 64 * 1024
 END = b"\r\n\r\n"
@@ -36,6 +37,7 @@ class FastProtocol(GuardedProtocol):
 
     enabled: ClassVar[bool] = False
     heads: ClassVar[dict[bytes, Remembered | None]] = {}
+    lines: ClassVar[dict[tuple[int, bytes, Headers], bytes]] = {}
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -194,19 +196,32 @@ class FastProtocol(GuardedProtocol):
         if self.transport.is_closing():
             return
         last = self._last or self.service.lifecycle.closing  # type: ignore[union-attr]
-        parts = [STATUS_LINE[reply.status]]
+        body = reply.body
+        parts = [self._lines(reply), b"content-length: %d\r\n" % len(body)]
         for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
-        parts += (b"content-type: ", reply.content_type, b"\r\ncontent-length: %d\r\n" % len(reply.body))
-        for name, value in reply.headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"connection: close\r\n\r\n" if last else b"\r\n", reply.body)
+        if reply.ident:
+            parts += (b"vigil-id: ", reply.ident.encode(), b"\r\n")
+        parts += (b"connection: close\r\n\r\n" if last else b"\r\n", body)
         self.transport.write(b"".join(parts))
         self.server_state.total_requests += 1
         if last:
             self.transport.close()
         else:
             self._next()
+
+    def _lines(self, reply: Reply) -> bytes:
+        # The status line and the headers that a release repeats with each answer.
+        key = reply.status, reply.content_type, reply.headers
+        lines = self.lines.get(key)
+        if lines is None:
+            parts = [STATUS_LINE[reply.status], b"content-type: ", reply.content_type, b"\r\n"]
+            for name, value in reply.headers:
+                parts += (name, b": ", value, b"\r\n")
+            if len(self.lines) >= REMEMBERED:
+                self.lines.clear()
+            lines = self.lines[key] = b"".join(parts)
+        return lines
 
     def _next(self) -> None:
         self.until = self.sweeper.now + self._limits.idle_s

@@ -18,11 +18,13 @@ from serving.wire.rows import Layout, layout_of, settle, view
 OCTETS = b"application/octet-stream"
 NPY = b"application/x-npy"
 MAGIC = b"\x93NUMPY"
+SHAPE = b"shape %d"  # what is kept per number of rows, of which there are few
 LONGEST_HEAD = 1024  # of an npy file; numpy writes 128 for any shape of fewer than six axes
 _VALUE = rb"('[^'\\]{1,16}'|True|False|\((?:\d{1,18},\s?){0,32}\d{0,18}\))"
 _PAIR = re.compile(rb"'(descr|fortran_order|shape)':\s*" + _VALUE)
 _HEAD = re.compile(rb"\{\s*(?:'\w{5,13}':\s*" + _VALUE + rb",?\s*){3}\}\s*")
 Shape = tuple[int, ...]
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 def decode_octets(call: Call, release: Release) -> Request:
@@ -36,9 +38,10 @@ def decode_octets(call: Call, release: Release) -> Request:
 
 
 def encode_octets(release: Release, request: Request, ident: str, outputs: dict[str, np.ndarray]) -> Reply:
-    """Return the main output, with model, version, id and shape as headers."""
+    """Return the main output, with model, version, id and shape as headers; the lane adds the id."""
+    layout = layout_of(release)
     main = outputs[release.manifest.output]
-    return Reply(200, main.tobytes(), OCTETS, _headers(release, ident, main.shape))
+    return Reply(200, main.tobytes(), OCTETS, _headers(layout, main.shape))
 
 
 def decode_npy(call: Call, release: Release) -> Request:
@@ -59,15 +62,21 @@ def decode_npy(call: Call, release: Release) -> Request:
 
 
 def encode_npy(release: Release, request: Request, ident: str, outputs: dict[str, np.ndarray]) -> Reply:
-    """Return the main output as an npy file, with model, version, id and shape as headers."""
+    """Return the main output as an npy file, with model, version, id and shape as headers; the lane adds the id."""
+    layout = layout_of(release)
     main = outputs[release.manifest.output]
     body = _npy_head(main.dtype.str, main.shape) + main.tobytes()
-    return Reply(200, body, NPY, _headers(release, ident, main.shape))
+    return Reply(200, body, NPY, _headers(layout, main.shape))
 
 
-def _headers(release: Release, ident: str, shape: Shape) -> tuple[tuple[bytes, bytes], ...]:
-    spelled = b",".join([b"%d" % length for length in shape])
-    return *layout_of(release).named, (b"vigil-id", ident.encode()), (b"vigil-shape", spelled)
+def _headers(layout: Layout, shape: Shape) -> Headers:
+    # The same object for the same shape: a lane need not write it out anew.
+    said = SHAPE % shape[0]
+    found: Headers | None = layout.kept.get(said)
+    if found is None:
+        spelled = b",".join([b"%d" % length for length in shape])
+        found = layout.kept[said] = (*layout.named, (b"vigil-shape", spelled))
+    return found
 
 
 def _spelled(layout: Layout) -> str:
