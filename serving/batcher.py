@@ -154,7 +154,7 @@ class Batcher:
         except Exception as error:  # ONNX Runtime raises many types; find out whose rows they are
             if len(batch) == 1 or (options is not None and options.terminate):
                 for job in batch:
-                    job.error = error
+                    job.error = job.error or error  # one that is late has its error
                 return
             for job in batch:
                 self._run([job], options)
