@@ -114,6 +114,7 @@ def test_a_client_with_a_certificate_of_the_authority_gets_answers(live):
     assert ask(live, live.tls) == 200
     status, said = live.call("/v1/predict", {"rows": ROWS.tolist()})
     assert status == 200 and len(said["predictions"]) == 3
+    assert live.metric("vigil_lane_info", lane="fast") == 1
 
 
 def test_one_connection_carries_many_requests(live):
