@@ -27,6 +27,7 @@ class Layout:
     spec: InputSpec
     model: str = ""
     version: str = ""
+    classes: tuple[str, ...] = ()
     kept: dict[bytes, Any] = field(default_factory=dict)
 
     @cached_property
@@ -38,6 +39,11 @@ class Layout:
     def opening(self) -> bytes:
         """How an answer in JSON begins; next comes the id."""
         return orjson.dumps({"model": self.model, "version": self.version})[:-1] + b',"id":'
+
+    @cached_property
+    def said(self) -> list[bytes]:
+        """What comes between the id of a row and its probability in JSON, for each class."""
+        return [b',"class":%b,"probability":' % orjson.dumps(name) for name in self.classes]
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -87,7 +93,10 @@ def layout_of(release: Release) -> Layout:
     if found is None or found[0] is not release:
         if len(_layouts) >= MOST_LAYOUTS:
             _layouts.clear()
-        found = _layouts[id(release)] = release, Layout(release.manifest.input, release.name, release.version)
+        found = _layouts[id(release)] = (
+            release,
+            Layout(release.manifest.input, release.name, release.version, release.manifest.classes),
+        )
     return found[1]
 
 

@@ -9,6 +9,8 @@ import orjson
 from registry.errors import RequestError
 from serving.wire.request import kind, malformed, shown
 
+COLON = ord(":")
+MOST_FOUND = 8
 Read = TypeVar("Read")
 
 
@@ -42,7 +44,7 @@ def demand_unique(body: bytes, pairs: int) -> None:
     Each pair has a colon, and only pairs and texts have one: with no more colons than pairs none was lost. Fewer
     pairs than there are only make this slower.
     """
-    if body.count(b":") == pairs:
+    if not _has_more_colons(body, pairs):
         return
     try:
         json.loads(body, object_pairs_hook=_unique)
@@ -59,6 +61,15 @@ def pairs_in(said: Any, depth: int = 8) -> int:
     if isinstance(said, list) and said and isinstance(said[0], dict):  # a list of numbers is long and has none
         return sum(pairs_in(value, depth - 1) for value in said) if depth else 0
     return 0
+
+
+def _has_more_colons(body: bytes, count: int) -> bool:
+    if count > MOST_FOUND:
+        return body.count(b":") > count
+    at = body.find(COLON)  # a few are found three times faster than all are counted
+    while at >= 0 and count:
+        at, count = body.find(COLON, at + 1), count - 1
+    return at >= 0
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:

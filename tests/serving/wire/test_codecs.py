@@ -89,7 +89,7 @@ def test_rows_of_another_shape_are_refused_in_every_encoding(shape, name):
     if sent.shape[1:] == spec.shape and len(sent):
         return
     for encoding, one in calls_of(sent).items():
-        if encoding == "octets" and sent.nbytes and sent.nbytes % (spec.dtype == "uint8" and 64 or 12) == 0:
+        if encoding == "octets" and sent.nbytes and sent.nbytes % np.zeros(spec.shape, spec.dtype).nbytes == 0:
             continue  # bytes have no shape
         with pytest.raises(RequestError) as caught:
             decode(one, PLAIN[name])

@@ -2,9 +2,11 @@ import dataclasses
 import json
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from tiny_release import DIGITS, HOMES, IMAGE, TABLE, make_draft
 
 from registry.errors import RequestError
@@ -14,6 +16,7 @@ from serving.wire import json_rows
 from serving.wire.request import Request
 from serving.wire.rows import Layout
 
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 ROW = np.arange(64).reshape(8, 8).tolist()
 
 
@@ -253,6 +256,24 @@ def test_a_threshold_decides_the_class_and_its_probability_is_told():
     made = release_of(spec=TABLE, classes=("no", "yes"), threshold=0.2)
     said = json.loads(encode(made, ["a", "b"], outputs))["predictions"]
     assert [(one["class"], one["probability"]) for one in said] == [("yes", 0.25), ("no", 0.9)]
+
+
+@given(
+    arrays.arrays(np.float32, st.tuples(st.integers(1, 3), st.just(3)), elements=FINITE),
+    st.lists(st.text(max_size=9), min_size=3, max_size=3, unique=True),
+    st.text(max_size=9) | st.lists(st.text(max_size=9), min_size=3, max_size=3),
+)
+def test_an_answer_is_the_text_that_orjson_makes_of_its_objects(outputs, classes, ids):
+    made, count = release_of(spec=TABLE, classes=tuple(classes)), len(outputs)
+    ids, ident = (ids[:count], "R") if isinstance(ids, list) else ([f"{ids}-{i}" for i in range(count)], ids)
+    rows = [
+        {"id": one, "class": classes[k], "probability": row[k], "probabilities": row}
+        for one, k, row in zip(ids, outputs.argmax(axis=1), outputs, strict=True)
+    ]
+    said = {"model": "homes", "version": made.version, "id": ident, "predictions": rows}
+    request = Request(outputs, None if ids[0] == f"{ident}-0" else ids)
+    reply = json_rows.encode(made, request, ident, {"probabilities": outputs})
+    assert reply.body == orjson.dumps(said, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def test_a_regression_answers_one_number_per_row():
