@@ -169,6 +169,18 @@ def test_every_answer_is_counted_once_by_route_and_code(lanes, lane):
 
 
 @pytest.mark.parametrize("lane", LANES)
+def test_neither_a_body_nor_a_long_conversation_counts_as_a_head(lanes, lane):
+    labels = json.dumps({"labels": [{"id": f"row-{i:040}", "label": "1"} for i in range(1000)]}).encode()
+    assert len(labels) > 40_000
+    probe = request("/livez", b"", (), "GET", length=False)
+    turns = 40_000 // len(probe)
+    with connect(lanes[lane]) as client, client.makefile("rb") as stream:
+        for content in (request("/v1/labels", labels), *[probe] * turns, request()):
+            client.sendall(content)
+            assert answers(stream, 1)[0][0] == 200
+
+
+@pytest.mark.parametrize("lane", LANES)
 def test_a_head_and_a_body_beyond_their_limits_are_refused(lanes, lane):
     long_head = request(headers=(*JSON, ("X-Long", "x" * 40_000)))
     assert ask(lanes[lane], long_head)[0][0] == 431
