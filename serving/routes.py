@@ -81,4 +81,6 @@ def _of_method(routes: list[Route], head: Head) -> Route:
         if route.method == head.method:
             return route
     accepted = ", ".join(route.method for route in routes)
-    raise RequestError(f"{head.path[:200]}: {head.method} is not accepted; use {accepted}", status=405)
+    error = RequestError(f"{head.path[:200]}: {head.method} is not accepted; use {accepted}", status=405)
+    error.headers = ((b"allow", accepted.encode()),)
+    raise error

@@ -8,10 +8,12 @@ import numpy as np
 
 from registry.release import InputSpec, Release
 from serving.wire.request import LONGEST_ID
+from serving.wire.v2_ask import DATATYPES
 
 Schema = dict[str, Any]
 
 ID: Schema = {"type": "string", "minLength": 1, "maxLength": LONGEST_ID}
+SCALARS = ["string", "number", "boolean", "null"]
 COUNT: Schema = {"type": "integer", "minimum": 0}
 
 
@@ -59,18 +61,33 @@ def labels(release: Release) -> Schema:
 
 
 def infer(release: Release) -> Schema:
-    """Return what the Open Inference Protocol's `infer` takes in JSON."""
+    """Return what the Open Inference Protocol's `infer` takes in JSON; what it does not know it leaves aside."""
     spec = release.manifest.input
-    dtype = np.dtype(spec.dtype)
-    kind = {"f": "FP", "i": "INT", "u": "UINT"}[dtype.kind] + str(8 * dtype.itemsize)
     sizes = [{"type": "integer", "minimum": 1}, *({"const": size} for size in spec.shape)]
-    shape = {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)}
-    free: Schema = {"type": "object"}
-    tensor = {"name": {"const": spec.name}, "datatype": {"const": kind}, "shape": shape, "parameters": free}
-    given = record(tensor | {"data": many({}, 1)}, ("parameters",))
-    wanted = record({"name": {"type": "string"}, "parameters": free}, ("parameters",))
-    said = {"id": {"type": "string"}, "inputs": many(given, 1, 1), "outputs": many(wanted), "parameters": free}
-    return record(said, ("id", "outputs", "parameters"))
+    free: Schema = {"type": ["object", "null"], "additionalProperties": {"type": SCALARS}}
+    tensor = {
+        "name": {"const": spec.name},
+        "datatype": {"const": DATATYPES[spec.dtype]},
+        "shape": {"type": "array", "prefixItems": sizes, "minItems": len(sizes), "maxItems": len(sizes)},
+        "data": {"anyOf": [many(_tensor_cell(spec), 1), many({"type": "array"}, 1)], "description": "Flat, or by row."},
+    }
+    wanted = {"name": {"type": "string"}, "parameters": free}
+    said = {
+        "id": {"type": ["string", "null"], "maxLength": LONGEST_ID},
+        "inputs": many(_open(tensor | {"parameters": free}, tuple(tensor)), 1, 1),
+        "outputs": many(_open(wanted, ("name",))) | {"type": ["array", "null"]},
+        "parameters": free,
+    }
+    return _open(said, ("inputs",))
+
+
+def _open(properties: Schema, required: tuple[str, ...]) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+def _tensor_cell(spec: InputSpec) -> Schema:
+    number = _number(spec)
+    return number | {"type": [number["type"], "null"]} if spec.fills else number
 
 
 def _row(spec: InputSpec) -> Schema:
@@ -104,8 +121,11 @@ def _spellings(value: str) -> Iterator[str | int]:
 
 def _number(spec: InputSpec) -> Schema:
     dtype = np.dtype(spec.dtype)
+    if dtype == np.float64:
+        return {"type": "number"}
     if dtype.kind == "f":
-        most = float(np.finfo(dtype).max)
-        return {"type": "number", "minimum": -most, "maximum": most}
+        info = np.finfo(dtype)
+        beyond = float(2**info.maxexp - 2 ** (info.maxexp - info.nmant - 2))  # the first that is rounded to infinity
+        return {"type": "number", "exclusiveMinimum": -beyond, "exclusiveMaximum": beyond}
     limits = np.iinfo(dtype)
     return {"type": "integer", "minimum": int(limits.min), "maximum": int(limits.max)}

@@ -14,7 +14,7 @@ from monitoring.metrics import ServingMetrics
 from monitoring.page import Page
 from monitoring.recorder import Recorder
 from registry.errors import RequestError
-from serving import cards, protocol, wire
+from serving import cards, openapi, protocol, wire
 from serving.access import OPEN, Access
 from serving.account import Account
 from serving.host import Host
@@ -59,6 +59,8 @@ class Server:
                 Route("GET", "/readyz", "open", self.readyz),
                 Route("GET", "/metrics", "metrics", self.scrape),
                 *protocol.Pages(self.hosts, lambda: self.lifecycle.draining).routes(),
+                Route("GET", "/openapi.json", "predict", self.openapi),
+                Route("GET", "/docs.json", "admin", self.openapi),  # what BentoML's page at / shows
             ]
         )
 
@@ -138,6 +140,13 @@ class Server:
         served = self._host(parameters).serving()
         kind = cards.wanted(call.head.query, call.head.headers.get(b"accept", b""))
         return Reply(200, cards.choose(served.release, served.cards, kind), cards.TYPES[kind], cards.HEADERS)
+
+    async def openapi(self, _: Call, __: Parameters) -> Reply:
+        """Describe every route, and what the live models take and give, in OpenAPI 3.1."""
+        releases = [host.serving().release for host in self.hosts.all if host.ready]
+        return Reply(
+            200, orjson.dumps(openapi.document(self.routes.table, releases, self.settings.keys_path is not None))
+        )
 
     async def livez(self, _: Call, __: Parameters) -> Reply:
         """Say that the process answers."""

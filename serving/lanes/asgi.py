@@ -27,6 +27,13 @@ DOOR = "vigil.admin"  # in a scope: this request came in by the admin address; n
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# BentoML's page at / would load a tag manager from elsewhere; with this a browser fetches from this service alone.
+PAGE_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    b" connect-src 'self'",
+)
+
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -78,7 +85,7 @@ class App:
         try:
             match = server.admit(head, DOOR in scope)
             if match is None:
-                await self._inner(scope, receive, _counting(server, send))
+                await self._inner(scope, receive, _inner_send(server, send))
                 return
             reply, counted = await _reply(server, head, match, receive)
         except RequestError as error:
@@ -156,9 +163,10 @@ def _head(scope: Scope) -> Head:
     return Head(scope["method"], scope["path"], scope["query_string"], headers)
 
 
-def _counting(server: Server, send: Send) -> Send:
+def _inner_send(server: Server, send: Send) -> Send:
     async def counted(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), PAGE_POLICY]
             server.account.replied("other", message["status"], 0.0)
             if server.lifecycle.closing:
                 message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}

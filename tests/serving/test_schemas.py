@@ -18,6 +18,7 @@ from serving.wire import Request, decode_labels, json_rows
 
 CODES = InputSpec("float32", (2,), ("status", "used"), {"status": ("404", "ok"), "used": ("true", "no")}, {"used": 1.0})
 SPECS = {"table": TABLE, "text": HOMES, "codes": CODES, "image": InputSpec("uint8", (2, 3))}
+SPECS |= {"half": InputSpec("float16", (2,)), "double": InputSpec("float64", (2,))}
 HEAD = Head("POST", "/v1/predict", b"", {b"content-type": b"application/json"})
 JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(-300, 300), st.sampled_from([0.5, 3.0, 1e39, -4e38, 2.0**70]),
@@ -61,8 +62,9 @@ def cell(spec, column):
 
 def bodies(spec):
     if not spec.columns:
-        pixels = st.lists(st.integers(0, 255), min_size=spec.shape[1], max_size=spec.shape[1])
-        row = st.lists(pixels, min_size=spec.shape[0], max_size=spec.shape[0])
+        row = st.integers(0, 255)
+        for size in reversed(spec.shape):
+            row = st.lists(row, min_size=size, max_size=size)
     else:
         cells = {column: cell(spec, column) for column in spec.columns}
         row = st.tuples(*cells.values())
@@ -143,3 +145,14 @@ def test_a_code_may_be_sent_as_the_number_it_reads_as(row):
     valid = jsonschema_rs.is_valid(schemas.rows(release), body)
     assert valid is (row not in ([405, True], ["no", "no"]))
     assert accepted(lambda raw: json_rows.decode(Call(HEAD, raw), release), body) is valid
+
+
+@pytest.mark.parametrize(
+    "number", [3.4028235e38, 3.4028235677973362e38, 3.4028235677973366e38, -3.4028235677973366e38, 1e39]
+)
+def test_the_largest_number_a_schema_takes_is_the_last_that_is_not_rounded_to_infinity(number):
+    release, body = release_of(TABLE), {"rows": [[number, 0, 0]]}
+    with np.errstate(over="ignore"):
+        fits = bool(np.isfinite(np.float32(number)))
+    assert jsonschema_rs.is_valid(schemas.rows(release), body) is fits
+    assert accepted(lambda raw: json_rows.decode(Call(HEAD, raw), release), body) is fits
