@@ -83,11 +83,14 @@ class Account:
         for served, ledger in list(self._ledgers.items()):
             ledger.settle()
             if ledger.idle:  # of a release that may be gone
+                served.tally.flush()
                 del self._ledgers[served]
 
     def _late(self) -> None:
         self._armed = False
         self.settle()
+        for served in self._ledgers:  # what a worker holds back is missing when another one is scraped
+            served.tally.flush()
 
 
 class Ledger:

@@ -1,5 +1,7 @@
 """What the real service tells of itself: counts over several workers, traces, and a log that stays short."""
 
+import contextlib
+import http.client
 import json
 import os
 import signal
@@ -81,6 +83,25 @@ def test_every_worker_shows_the_counts_of_all_of_them_and_of_one_that_was_killed
         eventually("the sum", lambda: counts(service) == expected(50))
     assert service.metric("vigil_inflight_rows") == 0
     eventually("the limits of both", lambda: service.metric("vigil_inflight_rows_limit") == 2 * 4096)
+
+
+def test_a_worker_that_nobody_scrapes_holds_no_signals_back(started, eventually):
+    service = started(VIGIL_WORKERS="2")
+    eventually("two workers", lambda: len(workers(service)) == 2)
+    predict(service, 10)
+    eventually("the sum", lambda: counts(service) == expected(10))
+    for _ in range(10):  # whoever answers
+        predict(service, 1)
+    address = urllib.parse.urlparse(service.url)
+
+    def signals(asked):
+        asked.request("GET", "/metrics")
+        lines = asked.getresponse().read().decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if "bin_total{" in line and '"margin"' in line)
+
+    # one connection is one worker
+    with contextlib.closing(http.client.HTTPConnection(address.hostname, address.port, timeout=10)) as asked:
+        eventually("the signals of both", lambda: signals(asked) == 20 * len(ROWS))
 
 
 def test_two_services_on_one_machine_count_apart_and_one_that_starts_again_begins_at_0(started):
