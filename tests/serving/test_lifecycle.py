@@ -7,11 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import urllib.parse
 from pathlib import Path
 
 import pytest
+from load import address
 from tiny_release import IMAGE, rows_of
 
 from registry import aliases
@@ -34,11 +33,6 @@ def started(home, publish, start_service, eventually):
         return service
 
     return start
-
-
-def address(service):
-    parsed = urllib.parse.urlparse(service.url)
-    return parsed.hostname, parsed.port
 
 
 def workers(service):
@@ -92,17 +86,6 @@ def test_an_interrupt_or_a_second_sigterm_does_not_wait_for_the_drain(started, e
     assert refuses(service)
 
 
-def test_a_killed_worker_is_replaced_also_in_a_container(started, eventually):
-    service = started(VIGIL_WORKERS="2", BENTOML_CONTAINERIZED="1")
-    eventually("both workers", lambda: len(events(service, "worker_up")) == 2)
-    killed = min(workers(service))
-    os.kill(killed, signal.SIGKILL)
-    eventually("a new worker", lambda: len(events(service, "worker_up")) == 3)
-    (ended,) = events(service, "worker_ended")
-    assert (ended["worker"], ended["status"], ended["level"]) == (killed, -signal.SIGKILL, "error")
-    assert len(workers(service)) == 2 and service.call("/v1/predict", BODY)[0] == 200
-
-
 def test_workers_follow_a_killed_parent_and_the_port_is_free(started, eventually):
     service = started()
     (worker,) = workers(service)
@@ -111,39 +94,6 @@ def test_workers_follow_a_killed_parent_and_the_port_is_free(started, eventually
     eventually("the port being free", lambda: refuses(service), 2)
     with socket.create_server(address(service)):
         eventually("the worker being gone", lambda: not Path(f"/proc/{worker}").exists())
-
-
-def test_sighup_replaces_every_worker_and_loses_no_request(started, eventually):
-    service = started(VIGIL_WORKERS="2")
-    eventually("both workers", lambda: len(events(service, "worker_up")) == 2)
-    before, stop, counts, lost = workers(service), threading.Event(), [0], []
-
-    def client():
-        connection = http.client.HTTPConnection(*address(service), timeout=20)
-        while not stop.is_set():
-            try:
-                connection.request("POST", "/v1/predict", BODY, {"Content-Type": "application/json"})
-                answer = connection.getresponse()
-                answer.read()
-                counts[0] += 1
-                if answer.status != 200:
-                    lost.append(answer.status)
-            except (OSError, http.client.HTTPException) as error:
-                lost.append(repr(error))
-                connection.close()
-        connection.close()
-
-    clients = [threading.Thread(target=client) for _ in range(3)]
-    for thread in clients:
-        thread.start()
-    service.process.send_signal(signal.SIGHUP)
-    eventually("the end of the roll", lambda: events(service, "rolled"), 60)
-    stop.set()
-    for thread in clients:
-        thread.join()
-    assert lost == [] and counts[0] > 100
-    assert len(workers(service)) == 2 and not before & workers(service)
-    assert events(service, "rolled")[0]["old_left"] == 0
 
 
 def test_a_worker_that_cannot_start_is_tried_three_times_and_then_ends_the_service(home, tmp_path):

@@ -31,6 +31,24 @@ def serve(home, publish, start_service, eventually):
     return start
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, start_service, eventually):
+    home = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home))
+        aliases.promote(store.publish(make_draft(), make_files(home / "files")).tag, "first")
+    service = start_service(home, VIGIL_WORKERS="2", BENTOML_CONTAINERIZED="1")
+    eventually("all workers", lambda: count_of(service, "worker_up") == 2, 60)
+    return service
+
+
+@pytest.fixture
+def pair(shared, monkeypatch):
+    """Return a service of two workers, as in a container, and make its store the one of this test."""
+    monkeypatch.setenv("BENTOML_HOME", shared.environment["BENTOML_HOME"])
+    return shared
+
+
 def count_of(service, event):
     return service.log.read_text().count(f'"event": "{event}"')
 
@@ -65,8 +83,7 @@ def kill_workers(service, eventually, kills):
     with Load(address(service), request(BODY), CONNECTIONS) as tally:
         for _ in range(kills):
             errors, up = len(tally.errors), count_of(service, "worker_up")
-            answered = tally.statuses[200]
-            eventually("load", lambda n=answered: tally.statuses[200] > n + 50)
+            eventually("load", lambda n=tally.statuses[200]: tally.statuses[200] > n + 50)
             assert service.metric("vigil_inflight_rows") <= CONNECTIONS
             started = time.monotonic()
             os.kill(min(workers(service)), signal.SIGKILL)
@@ -77,26 +94,30 @@ def kill_workers(service, eventually, kills):
     return tally, lost, back_s
 
 
-def check_counts(service, tally, eventually):
+def answered(service):
+    return service.metric("vigil_requests_total", route="/v1/predict", code="200")
+
+
+def check_counts(service, before, tally, eventually):
     # What a killed worker had answered stays counted; what it was working on is not in flight for ever.
     idle = lambda: [service.metric("vigil_inflight_rows") for _ in range(8)] == [0] * 8  # noqa: E731
     eventually("nothing in flight, whichever worker is asked", idle)
-    counted = service.metric("vigil_requests_total", route="/v1/predict", code="200")
+    counted = answered(service) - before
     assert tally.statuses[200] <= counted <= tally.statuses[200] + len(tally.errors)
 
 
-def test_a_killed_worker_loses_no_more_than_what_it_was_working_on(serve, eventually):
-    service = serve(workers=2)
-    tally, lost, _ = kill_workers(service, eventually, kills=2)
-    assert max(lost) <= CONNECTIONS and len(workers(service)) == 2
-    check_counts(service, tally, eventually)
+def test_a_killed_worker_is_replaced_and_loses_no_more_than_what_it_was_working_on(pair, eventually):
+    before = answered(pair)
+    tally, lost, _ = kill_workers(pair, eventually, kills=1)
+    assert lost[0] <= CONNECTIONS and len(workers(pair)) == 2
+    check_counts(pair, before, tally, eventually)
 
 
 @pytest.mark.proof
 def test_a_hundred_killed_workers_lose_no_more_than_what_they_were_working_on(serve, eventually):
     service = serve(workers=2, BENTOML_CONTAINERIZED="1")
     tally, lost, back_s = kill_workers(service, eventually, kills=100)
-    check_counts(service, tally, eventually)
+    check_counts(service, 0, tally, eventually)
     print(
         f"100 kills, {tally.statuses[200]} answers, {sum(lost)} requests lost (at most {max(lost)} by one kill of a "
         f"worker with {CONNECTIONS} connections between two); full size again after {sorted(back_s)[50]:.1f} s in the "
@@ -117,10 +138,11 @@ def swaps_and_rolls(service, eventually, folder, rounds, requests):
     return quiet, tally
 
 
-def test_swaps_and_rolling_restarts_lose_no_request(serve, eventually, tmp_path):
-    service = serve(workers=2)
-    _, tally = swaps_and_rolls(service, eventually, tmp_path, rounds=1, requests=500)
+def test_a_swap_and_a_rolling_restart_lose_no_request(pair, eventually, tmp_path):
+    old = workers(pair)
+    _, tally = swaps_and_rolls(pair, eventually, tmp_path, rounds=1, requests=500)
     assert tally.failed is None and len(set(tally.answers)) == 2
+    assert len(workers(pair)) == 2 and not old & workers(pair)
 
 
 @pytest.mark.proof
@@ -196,8 +218,8 @@ def swap_to_broken(service, eventually, folder, rounds):
     return tally, refused
 
 
-def test_a_broken_release_answers_no_request_whatever_is_wrong_with_it(serve, eventually, tmp_path):
-    swap_to_broken(serve(), eventually, tmp_path, rounds=1)
+def test_a_broken_release_answers_no_request_whatever_is_wrong_with_it(pair, eventually, tmp_path):
+    swap_to_broken(pair, eventually, tmp_path, rounds=1)
 
 
 @pytest.mark.proof
