@@ -1,6 +1,7 @@
 """Everything one worker process needs to answer, and the routes with what each of them does."""
 
 import asyncio
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from serving.predict import Plan, Prediction, Predictor, refusal
 from serving.routes import Match, Parameters, Route, Routes
 from serving.settings import Settings
 from serving.tracing import Tracer
+
+GARBAGE_OBJECTS = 50_000  # made and not freed, before the collector looks for cycles among the newest
 
 
 class Server:
@@ -70,6 +73,11 @@ class Server:
     async def start(self) -> None:
         """Load the live releases there are; a service without one runs, but is not ready."""
         await self.hosts.start(self.recorder)
+        # What is here now stays: without it each search for garbage would look through all of it again, and with
+        # the usual threshold there would be one every few dozen requests.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS)
         self.lifecycle.take_over()
         tell_up(os.environ)
 
