@@ -34,7 +34,7 @@ DTYPES = {"BOOL": "bool", "FP16": "float16", "FP32": "float32", "FP64": "float64
     f"{kind.upper()}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
 }
 TRY_AGAIN = (429, 503)
-FIRST_WAIT_S = 0.1  # doubled after each try
+FIRST_WAIT_S = 0.1  # doubled after each try, up to 3.2
 LABELS_AT_ONCE = 1000
 
 
@@ -184,7 +184,7 @@ class _Calls:
         """Return the answer of status 200, tried again where that may help; raises Refused, Unavailable."""
         deadline, status = time.monotonic() + self._timeout_s, None
         for tried in range(1, self._tries + 1):
-            wait_s = random.uniform(0.5, 1.0) * FIRST_WAIT_S * 2 ** (tried - 1)  # lest all come back at once
+            wait_s = random.uniform(0.5, 1.0) * FIRST_WAIT_S * 2 ** min(tried - 1, 5)  # lest all come back at once
             try:
                 reply = self.once(request, deadline)
                 if reply.status == 200:
