@@ -234,7 +234,8 @@ def _image(x: np.ndarray) -> np.ndarray:
     curvature = 4 * inner - x[:, :-2, 1:-1] - x[:, 2:, 1:-1] - x[:, 1:-1, :-2] - x[:, 1:-1, 2:]
     edge_x = np.abs(np.diff(x, axis=2)).mean(axis=(1, 2))
     edge_y = np.abs(np.diff(x, axis=1)).mean(axis=(1, 2))
-    (centre_x, spread_x), (centre_y, spread_y) = _moments(x.sum(axis=1)), _moments(x.sum(axis=2))
+    lit = x - x.min(axis=(1, 2), keepdims=True).clip(None, 0)  # pixels below 0 have no mass: the darkest is 0 then
+    (centre_x, spread_x), (centre_y, spread_y) = _moments(lit.sum(axis=1)), _moments(lit.sum(axis=2))
     above = (flat > mean[:, None]).mean(axis=1)
     columns = [mean, flat.std(axis=1), curvature.var(axis=(1, 2)), edge_x, edge_y]
     return np.column_stack([*columns, centre_x, centre_y, spread_x, spread_y, above])

@@ -163,3 +163,13 @@ def test_a_column_named_like_an_output_does_not_share_its_name(classes):
     names = signals.names(InputSpec("float32", (104,), columns), classes)
     assert len(set(names)) == len(names)
     assert {"input_margin", "input_prediction"} <= set(names)
+
+
+def test_an_image_with_pixels_below_zero_has_finite_moments_that_do_not_depend_on_its_level():
+    spec = InputSpec("float32", (6, 5))
+    images = np.random.default_rng(0).standard_normal((20, 6, 5)).astype(np.float32) - 3
+    answers = np.full((20, 2), 0.5, np.float32)
+    lower, low = (signals.compute(spec, shifted, answers) for shifted in (images - 10, images))
+    assert np.isfinite(lower).all() and np.isfinite(low).all()
+    moments = [signals.names(spec, 2).index(name) for name in ("centre_x", "centre_y", "spread_x", "spread_y")]
+    np.testing.assert_allclose(lower[:, moments], low[:, moments], rtol=1e-4)
