@@ -7,7 +7,7 @@ from serving.http import Call, Reply
 from serving.routes import Parameters, Route
 from serving.wire import v2_pages
 
-NAME, VERSION = "vigil", "0.2.0"
+NAME, VERSION = "vigil", "0.3.0"
 
 
 class Pages:

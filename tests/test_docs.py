@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 import vigil
+from serving import protocol
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 VERBS = (
     "init", "explore", "train", "crossval", "search", "models", "show", "promote", "rollback", "history", "verify",
-    "sign", "pack", "unpack", "gc", "serve", "build", "watch", "labels", "report",
+    "sign", "pack", "unpack", "gc", "serve", "build", "watch", "labels", "report", "keys", "challenge", "verdict",
 )  # fmt: skip
 FLOORS = {
     "bentoml": (1, 4, 39), "onnx": (1, 22), "torch": (2, 10), "python-multipart": (0, 0, 27), "starlette": (1, 0, 1),
@@ -79,3 +80,9 @@ def test_the_bento_asks_for_run_time_packages_only():
     packages = re.findall(r"^    - ([a-z-]+)", text, flags=re.M)
     assert {"bentoml", "onnxruntime", "numpy", "prometheus-client"} <= set(packages)
     assert not {"torch", "pandas", "scikit-learn", "evidently", "matplotlib"} & set(packages)
+
+
+def test_the_service_tells_the_version_of_the_project():
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert protocol.VERSION == said
+    assert f"## {said} (" in (ROOT / "CHANGELOG.md").read_text()
