@@ -84,5 +84,5 @@ def test_the_bento_asks_for_run_time_packages_only():
 
 def test_the_service_tells_the_version_of_the_project():
     said = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert protocol.VERSION == said
+    assert said == protocol.VERSION
     assert f"## {said} (" in (ROOT / "CHANGELOG.md").read_text()
