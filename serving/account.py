@@ -16,7 +16,6 @@ from monitoring.counts import CounterChild
 from monitoring.metrics import ServingMetrics
 from monitoring.recorder import Recorder, Records
 from registry.errors import RequestError
-from serving import wire
 
 if TYPE_CHECKING:
     from serving.host import Served
@@ -64,6 +63,14 @@ class Account:
         elif len(waiting) >= BULK_REQUESTS:
             self._metrics.request_seconds.labels(route).observe_all(waiting)
             waiting.clear()
+
+    def replied_all(self, route: str, status: int, seconds: list[float]) -> None:
+        """Count replies that went out together."""
+        self.replied(route, status, seconds[0])
+        if not self.muted:
+            counter, waiting = self._replies[route, status]
+            counter.inc(len(seconds) - 1)
+            waiting += seconds[1:]
 
     def add(self, prediction: "Prediction") -> None:
         """Take a prediction that was answered."""
@@ -134,10 +141,10 @@ class Ledger:
         if not waiting:
             return
         self._waiting, self._rows = [], 0
-        self._decode.observe_all([one.decode_s for one in waiting])
-        self._queue.observe_all([one.queue_s for one in waiting])
-        self._infer.observe_all([one.infer_s for one in waiting])
-        self._encode.observe_all([one.encode_s for one in waiting])
+        self._decode.observe_all([one.decode_s for one in waiting for _ in one.idents])
+        self._queue.observe_all([one.queue_s for one in waiting for _ in one.idents])
+        self._infer.observe_all([one.infer_s for one in waiting for _ in one.idents])
+        self._encode.observe_all([one.encode_s for one in waiting for _ in one.idents])
         rows = np.concatenate([one.rows for one in waiting])
         outputs = np.concatenate([one.answers[self._main] for one in waiting])
         self._served.tally.add(rows, outputs)
@@ -148,7 +155,7 @@ class Ledger:
                 self._recorder.put(recorded)
         shadow = waiting[0].plan.host.challenger.shadow  # of one release, they are of one host
         if shadow is not None:
-            offered = self._part(bulk, [shadow.samples(one.ident) for one in waiting])
+            offered = self._part(bulk, [shadow.samples(one.idents[0]) for one in waiting])
             if offered is not None:
                 shadow.offer(offered)
 
@@ -172,7 +179,7 @@ class Ledger:
             predicted = [repr(value) for value in outputs[:, 0].tolist()]
         else:
             predicted = [self._manifest.classes[k] for k in bulk.decided[kept].tolist()]
-        ids = [ident for one in compress(bulk.predictions, taken) for ident in wire.ids_of(one.request, one.ident)]
+        ids = [ident for one in compress(bulk.predictions, taken) for ident in one.row_ids]
         return Records(*self._place, time.time(), ids, predicted, outputs, bulk.rows[kept])
 
 

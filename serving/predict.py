@@ -43,9 +43,12 @@ class Plan:
 
 
 class Prediction(Job):
-    """A request on its way through the queue."""
+    """A request on its way through the queue, or several that are as one: their rows lie one after the other.
 
-    __slots__ = ("plan", "served", "request", "ident", "reply", "started", "decode_s", "encode_s")
+    idents: of all of them.
+    """
+
+    __slots__ = ("plan", "served", "request", "idents", "reply", "started", "decode_s", "encode_s")
 
     def __init__(
         self,
@@ -61,9 +64,17 @@ class Prediction(Job):
         self.request = request
         self.encode_s = 0.0
         self.reply: Callable[[Reply], None]
-        self.ident: str
+        self.idents: list[str]
         self.started: float
         self.decode_s: float
+
+    @property
+    def row_ids(self) -> list[str]:
+        """Return the id of each row."""
+        if self.request.ids is not None:
+            return self.request.ids
+        each = range(len(self.rows) // len(self.idents))
+        return [f"{ident}-{i}" for ident in self.idents for i in each]
 
 
 class Predictor:
@@ -103,10 +114,31 @@ class Predictor:
             raise
         prediction.started = started
         prediction.reply = reply
-        prediction.ident = request.ident or plan.ident or f"{self._stem}{next(self._numbers):x}"
+        prediction.idents = [request.ident or plan.ident or self._ident()]
         prediction.decode_s = prediction.since - started
         served.batcher.submit(prediction)
         return prediction
+
+    def begin_bulk(self, plan: Plan, bodies: list[bytes], done: Callable[[Prediction], None]) -> None:
+        """Put requests with one head, and bodies of one size, into the queue as one; `done` is called once.
+
+        Raises RequestError, uncounted, if any of them, or all of them together, would be refused.
+        """
+        started = time.perf_counter()
+        served = plan.host.serving(plan.version)
+        request = plan.codec.decode(Call(plan.head, b"".join(bodies)), served.release)
+        if len(request.rows) % len(bodies) or served.batcher.expected_wait_s() > plan.timeout_s:
+            raise RequestError("these requests do not go together")
+        plan.host.admission.enter(len(request.rows))
+        prediction = Prediction(plan, served, request, (), done)
+        prediction.deadline = started + plan.timeout_s
+        prediction.started = started
+        prediction.idents = [self._ident() for _ in bodies]
+        prediction.decode_s = (prediction.since - started) / len(bodies)
+        served.batcher.submit(prediction)
+
+    def _ident(self) -> str:
+        return f"{self._stem}{next(self._numbers):x}"
 
     def _finish(self, prediction: Prediction) -> None:
         prediction.plan.host.admission.leave(len(prediction.rows))
@@ -130,16 +162,16 @@ class Predictor:
             if not prediction.finite:
                 wire.demand_finite(prediction.answers[prediction.served.release.manifest.output])
             reply = prediction.plan.codec.encode(
-                prediction.served.release, prediction.request, prediction.ident, prediction.answers
+                prediction.served.release, prediction.request, prediction.idents[0], prediction.answers
             )
-            reply.ident = prediction.ident
+            reply.ident = prediction.idents[0]
             prediction.encode_s = time.perf_counter() - begun
             return reply, True
         except RequestError as error:
             self._account.refused(prediction.served.release.name, error)
             return refusal(error), False
         except Exception as error:  # a bug or a failing model: this request fails, the process lives, the log says why
-            log.error("request_failed", exc_info=error, extra={"request_id": prediction.ident})
+            log.error("request_failed", exc_info=error, extra={"request_id": prediction.idents[0]})
             return failure(), False
 
     def _timeout_s(self, head: Head) -> float:

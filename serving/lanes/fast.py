@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from registry.errors import RequestError
 from serving.http import Head, Reply
 from serving.lanes.guard import GuardedProtocol
+from serving.lanes.together import Together
 from serving.predict import Plan, Prediction
 from serving.server import Server
 
@@ -26,10 +27,14 @@ UNUSUAL = (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"t
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What the head of a prediction decides; size_bytes: of the body that follows."""
+    """What the head of a prediction decides.
+
+    size_bytes: of the body that follows. together: where requests of this head go, if they can go as one.
+    """
 
     plan: Plan
     size_bytes: int
+    together: Together | None
 
 
 class FastProtocol(GuardedProtocol):
@@ -146,7 +151,14 @@ class FastProtocol(GuardedProtocol):
         self._answering, self.until = True, float("inf")
         if rest:
             self._hold(rest)
-        prediction = self.service.begin(now.plan, data[start:stop], self._reply)  # type: ignore[union-attr]
+        if now.together is not None:
+            now.together.add(self, data[start:stop])
+        else:
+            self.start(now.plan, data[start:stop])
+
+    def start(self, plan: Plan, body: bytes) -> None:
+        """Begin a request by itself; its answer is sent when it is there."""
+        prediction = self.service.begin(plan, body, self.send)  # type: ignore[union-attr]
         if self._answering:
             self._prediction = prediction
 
@@ -160,7 +172,7 @@ class FastProtocol(GuardedProtocol):
             self._answering = True
             if stop < len(data):
                 self._hold(data[stop:])
-            self._reply(service.refused(now.plan.route, error))
+            self.send(service.refused(now.plan.route, error))
             return False
         return True
 
@@ -187,28 +199,48 @@ class FastProtocol(GuardedProtocol):
             match = service.routes.find(head)
             if match is None or match.route.handler is not None:
                 return None, True
-            return Remembered(service.plan(head, match), int(head.headers[b"content-length"])), True
+            plan = service.plan(head, match)
+            alone = not plan.codec.joins or plan.ident is not None or service.tracer is not None
+            together = None if alone else Together(service, plan)
+            return Remembered(plan, int(head.headers[b"content-length"]), together), True
         except RequestError:  # the other lane says why; a model may yet come
             return None, False
 
-    def _reply(self, reply: Reply) -> None:
+    @property
+    def plain(self) -> bool:
+        """Return whether an answer is all there is to write: the connection stays as it is."""
+        return not (self._last or self.service.lifecycle.closing or self.transport.is_closing())  # type: ignore[union-attr]
+
+    def send(self, reply: Reply) -> None:
+        """Send the answer to the request under way."""
         self._answering, self._prediction = False, None
         if self.transport.is_closing():
             return
         last = self._last or self.service.lifecycle.closing  # type: ignore[union-attr]
-        body = reply.body
-        parts = [self._lines(reply), b"content-length: %d\r\n" % len(body)]
-        for name, value in self.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
+        parts = [self.lines_of(reply)]
         if reply.ident:
             parts += (b"vigil-id: ", reply.ident.encode(), b"\r\n")
-        parts += (b"connection: close\r\n\r\n" if last else b"\r\n", body)
+        parts += (b"connection: close\r\n\r\n" if last else b"\r\n", reply.body)
         self.transport.write(b"".join(parts))
         self.server_state.total_requests += 1
         if last:
             self.transport.close()
         else:
             self._next()
+
+    def write(self, lines: bytes, ident: str, body: bytes) -> None:
+        """Send an answer that only differs from its neighbours by `ident` and `body`, on a `plain` connection."""
+        self._answering = False
+        self.transport.write(b"%bvigil-id: %b\r\n\r\n%b" % (lines, ident.encode(), body))
+        self.server_state.total_requests += 1
+        self._next()
+
+    def lines_of(self, reply: Reply) -> bytes:
+        """Return the status line and the headers that do not depend on the request."""
+        parts = [self._lines(reply), b"content-length: %d\r\n" % len(reply.body)]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        return b"".join(parts)
 
     def _lines(self, reply: Reply) -> bytes:
         # The status line and the headers that a release repeats with each answer.

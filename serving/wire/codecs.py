@@ -18,11 +18,16 @@ Encode = Callable[[Release, Request, str, dict[str, np.ndarray]], Reply]
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How a request is read and its answer written. name: of the encoding of the request, for metrics."""
+    """How a request is read and its answer written.
+
+    name: of the encoding of the request, for metrics. joins: whether bodies put one after the other are the body
+    of all their rows, and the body of the answer to them is the answers one after the other.
+    """
 
     name: str
     decode: Decode
     encode: Encode
+    joins: bool = False
 
 
 ROWS: dict[bytes, Codec] = {
@@ -59,8 +64,8 @@ def _chosen(protocol: bool, given: bytes, accept: bytes) -> Codec:
         raise RequestError(f"Content-Type: accepted is {listed}, found {shown}", status=415)
     if protocol:
         return V2
-    codec = ROWS[kind]
-    return Codec(codec.name, codec.decode, ROWS[_wanted(accept, kind)].encode)
+    codec, answer = ROWS[kind], _wanted(accept, kind)
+    return Codec(codec.name, codec.decode, ROWS[answer].encode, joins=kind == answer == tensor.OCTETS)
 
 
 def _wanted(accept: bytes, kind: bytes) -> bytes:

@@ -1,8 +1,10 @@
 """One suite over every lane: what a client sees must not depend on the way its request came in."""
 
+import contextlib
 import json
 import re
 import socket
+import sqlite3
 import urllib.parse
 
 import numpy as np
@@ -19,20 +21,37 @@ RAW = (("Content-Type", "application/octet-stream"), ("X-Request-Id", "same"))
 
 
 @pytest.fixture(scope="module")
-def lanes(tmp_path_factory, start_service, eventually):
-    """Return one service per lane, on one store with two models."""
+def services(tmp_path_factory, start_service, eventually):
+    """Return a service per model and lane, on one store."""
     home = tmp_path_factory.mktemp("lanes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home))
         for name, spec, classes in (("tiny", IMAGE, tuple("0123456789")), ("people", TABLE, ("no", "yes"))):
             tag = store.publish(make_draft(name, spec, classes), make_files(home / name, spec, classes)).tag
             aliases.promote(tag, "first")
-    started = {}
-    for lane in LANES:
-        service = start_service(home, VIGIL_LANE=lane, VIGIL_MODELS="tiny", VIGIL_LOG=str(home / f"{lane}.sqlite"))
-        eventually("readiness", lambda s=service: s.call("/readyz")[0] == 200)
-        started[lane] = service
-    return started
+    return {
+        model: {lane: serve(start_service, eventually, home, lane, model) for lane in LANES}
+        for model in ("tiny", "people")
+    }
+
+
+@pytest.fixture(scope="module")
+def lanes(services):
+    """Return a service of images per lane."""
+    return services["tiny"]
+
+
+@pytest.fixture(scope="module")
+def people(services):
+    """Return a service of a table per lane."""
+    return services["people"]
+
+
+def serve(start_service, eventually, home, lane, model):
+    log = str(home / f"{model}-{lane}.sqlite")
+    service = start_service(home, VIGIL_LANE=lane, VIGIL_MODELS=model, VIGIL_LOG=log)
+    eventually("readiness", lambda: service.call("/readyz")[0] == 200)
+    return service
 
 
 def connect(service):
@@ -189,3 +208,59 @@ def test_a_head_and_a_body_beyond_their_limits_are_refused(lanes, lane):
     declared = request(body=b"", length=False, headers=(*JSON, ("Content-Length", str(8 * 1024 * 1024 + 1))))
     assert ask(lanes[lane], declared)[0][0] == 413
     assert lanes[lane].call("/livez")[0] == 200
+
+
+def at_once(service, contents):
+    """Send one request on each of as many connections, all before an answer is read; return the answers."""
+    clients = [connect(service) for _ in contents]
+    try:
+        for client, content in zip(clients, contents, strict=True):
+            client.sendall(content)
+        return [answers(client.makefile("rb"), 1)[0] for client in clients]
+    finally:
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("count", [1, 3], ids=["a row each", "three rows each"])
+@pytest.mark.parametrize("lane", LANES)
+def test_requests_that_come_together_get_each_the_answer_to_its_own_rows(lanes, lane, count):
+    service, rows = lanes[lane], rows_of(IMAGE, 40 * count, seed=9).reshape(40, count, *IMAGE.shape)
+    headers = RAW[:1]
+    alone = [ask(service, request(body=one.tobytes(), headers=headers))[0] for one in rows]
+    before = service.metric("vigil_input_rows_total"), service.metric("vigil_requests_total", code="200")
+    for _ in range(5):
+        together = at_once(service, [request(body=one.tobytes(), headers=headers) for one in rows])
+        for (_, told, one), (status, said, body) in zip(alone, together, strict=True):
+            assert status == 200
+            assert said["vigil-shape"] == f"{count},10" and said["content-type"] == told["content-type"]
+            np.testing.assert_allclose(np.frombuffer(body, "<f4"), np.frombuffer(one, "<f4"), atol=1e-6)
+        assert len({said["vigil-id"] for _, said, _ in together}) == 40
+    after = service.metric("vigil_input_rows_total"), service.metric("vigil_requests_total", code="200")
+    assert after[0] - before[0] == 5 * 40 * count
+    assert after[1] - before[1] >= 5 * 40  # and the scrapes
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_bad_request_among_others_of_its_head_is_refused_alone(people, lane):
+    service = people[lane]
+    rows = rows_of(TABLE, 30, seed=4)
+    rows[7, 1] = np.nan
+    rows[20, 0] = np.inf
+    together = at_once(service, [request(body=one.tobytes(), headers=RAW[:1]) for one in rows])
+    assert [i for i, (status, _, _) in enumerate(together) if status != 200] == [7, 20]
+    assert json.loads(together[7][2])["error"] == "rows[0]['height']: must be a finite float32, found nan"
+    assert all(len(body) == 8 for status, _, body in together if status == 200)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_requests_together_are_recorded_each_under_its_own_id(lanes, lane, eventually):
+    service, rows = lanes[lane], rows_of(IMAGE, 20, seed=5)
+    together = at_once(service, [request(body=one.tobytes(), headers=RAW[:1]) for one in rows])
+    sent = {f"{said['vigil-id']}-0": one.tobytes() for one, (_, said, _) in zip(rows, together, strict=True)}
+
+    def recorded():
+        with contextlib.closing(sqlite3.connect(service.environment["VIGIL_LOG"])) as log:
+            return {ident: row for ident, row in log.execute("SELECT id, row FROM predictions") if ident in sent}
+
+    assert eventually("twenty rows on the log", lambda: (found := recorded()) and len(found) == 20 and found) == sent

@@ -1,0 +1,152 @@
+"""Requests of one head in one turn of the loop: in this process, so that what a turn holds is certain."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import uvicorn.config
+import uvicorn.server
+from tiny_release import rows_of
+
+from registry import aliases
+from registry.release import InputSpec
+from serving.lanes.fast import FastProtocol
+from serving.server import Server
+from serving.settings import Settings
+
+ROW = InputSpec("float32", (6,))
+ROWS = rows_of(ROW, 32, seed=3)
+
+
+class Line(asyncio.Transport):
+    """A connection that keeps what is written to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return self.closed
+
+    def close(self):
+        self.closed = True
+
+    def get_extra_info(self, name, default=None):
+        return default
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+
+def request(row):
+    body = row.tobytes()
+    head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n"
+    return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+async def answers(rows, prepare=lambda server, lines: None):
+    """Return what each of as many connections got, and how many runs of the model there were."""
+    server = Server(Settings(record=False, threads=1))
+    await server.start()
+    FastProtocol.service, FastProtocol.enabled = server, True
+    FastProtocol.heads.clear()
+    config = uvicorn.config.Config(lambda: None, log_config=None, lifespan="off", ws="none")
+    config.load()
+    lines = [Line() for _ in rows]
+    protocols = [FastProtocol(config, uvicorn.server.ServerState(), {}) for _ in rows]
+    try:
+        for protocol, line in zip(protocols, lines, strict=True):
+            protocol.connection_made(line)
+        prepare(server, lines)
+        for protocol, row in zip(protocols, rows, strict=True):
+            protocol.data_received(request(row))
+        async with asyncio.timeout(20):
+            while not all(line.written or line.closed for line in lines):
+                await asyncio.sleep(0.001)
+    finally:
+        for protocol in protocols:
+            protocol.connection_lost(None)
+        FastProtocol.service, FastProtocol.enabled = None, False
+        FastProtocol.heads.clear()
+        served = server.hosts.only().serving()
+        total = server.metrics.batch_rows.labels(served.release.name, served.release.version)
+        runs = sum(list(total._cells)[:-1])
+        admitted = server.hosts.only().admission.rows
+        await server.stop()
+    assert admitted == 0
+    return [line.written for line in lines], runs
+
+
+@pytest.fixture(autouse=True)
+def champion(publish):
+    aliases.promote(publish(spec=ROW).tag, "first")
+
+
+def status(answer):
+    return int(answer.split(b" ")[1])
+
+
+def test_they_are_one_run_and_each_gets_its_own_rows_and_id():
+    alone, _ = asyncio.run(answers(ROWS[:1]))
+    got, runs = asyncio.run(answers(ROWS))
+    assert runs == 1
+    assert got[0].split(b"\r\n\r\n")[1] == alone[0].split(b"\r\n\r\n")[1]
+    bodies = {one.split(b"\r\n\r\n")[1] for one in got}
+    idents = {one.split(b"vigil-id: ")[1].split(b"\r\n")[0] for one in got}
+    assert len(bodies) == len(idents) == 32 and {status(one) for one in got} == {200}
+
+
+def test_one_that_is_refused_leaves_the_others_their_answers():
+    rows = ROWS.copy()
+    rows[5, 2] = np.nan
+    got, _ = asyncio.run(answers(rows))
+    assert [i for i, one in enumerate(got) if status(one) != 200] == [5]
+    assert b"rows[0][2]: must be a finite float32, found nan" in got[5]
+
+
+def test_a_model_that_fails_for_one_of_them_answers_the_others():
+    def prepare(server, lines):
+        engine = server.hosts.only().serving().engine
+        run = engine.run
+
+        def failing(rows, names=(), options=None):
+            if (rows == ROWS[9]).all(axis=-1).any():
+                raise RuntimeError("this row breaks the model")
+            return run(rows, names, options)
+
+        engine.run = failing
+
+    got, _ = asyncio.run(answers(ROWS, prepare))
+    assert [i for i, one in enumerate(got) if status(one) != 200] == [9]
+    assert status(got[9]) == 500
+
+
+def test_more_than_may_be_in_flight_together_are_refused_one_by_one():
+    def prepare(server, lines):
+        server.hosts.only().admission.limit_rows = 20
+
+    got, _ = asyncio.run(answers(ROWS, prepare))
+    assert sorted(map(status, got)) == [200] * 20 + [503] * 12
+
+
+def test_a_connection_that_closed_meanwhile_is_not_written_to():
+    def prepare(server, lines):
+        lines[3].closed = True
+
+    got, _ = asyncio.run(answers(ROWS, prepare))
+    assert [i for i, one in enumerate(got) if not one] == [3]
+
+
+def test_while_the_service_drains_every_answer_closes_its_connection():
+    def prepare(server, lines):
+        server.lifecycle.closing = True
+
+    got, runs = asyncio.run(answers(ROWS, prepare))
+    assert runs == 1 and all(b"connection: close\r\n" in one for one in got)
