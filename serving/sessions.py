@@ -7,15 +7,14 @@ it. So a way that takes more of the machine must be faster by `LEAST_GAIN` to be
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 import onnxruntime
 
-LEAST_GAIN = 1.1
+LEAST_GAIN = 1.2  # 10 % from a second core is a bad bargain: clients and the event loop need it too
 SIZES = (1, 32)  # rows: what latency is about, and what throughput is about
 SIZE_S = 0.5  # for all ways to run one size of batch
-ROUNDS, MOST_RUNS, BLOCK_S = 7, 50, 0.004  # each way runs in blocks, so many in turn
+ROUNDS, MOST_RUNS, BLOCK_S = 15, 50, 0.004  # each way runs in blocks, so many in turn
 COOLING_S = 0.002  # until threads that spin have given up: they would slow whoever is timed next
 SMALL_BYTES = 64_000_000  # below this a model is opened in several ways, and may stay in two
 SPINNING = {"no": ("0", "0"), "in a run": ("1", "1"), "always": ("1", "0")}
@@ -111,9 +110,13 @@ def decide(measured: dict[Threads, dict[int, float]]) -> tuple[Threads, Threads,
 
     measured: the seconds of a run by batch rows, of each way, the one that takes least of the machine first.
     """
+    few, many = SIZES
     small, large = (_thriftiest(measured, size) for size in SIZES)
-    split = _crossing(measured[small], measured[large]) if small != large else 1
-    return large if split == 1 else small, large, split
+    if measured[large][few] <= LEAST_GAIN * measured[small][few]:
+        return large, large, 1
+    if _seconds_of(measured[small], many) <= LEAST_GAIN * _seconds_of(measured[large], many):
+        return small, small, 1
+    return small, large, _crossing(measured[small], measured[large])
 
 
 def line(seconds: Mapping[int, float]) -> tuple[float, float]:
@@ -138,25 +141,27 @@ def _times(runs: dict[Threads, Run]) -> dict[Threads, float]:
         if time.perf_counter() > until:
             break
         for threads, run in runs.items():
-            took[threads] += [_seconds(run) for _ in range(min(MOST_RUNS, int(BLOCK_S / took[threads][0]) + 1))]
+            took[threads] += [_seconds(run) for _ in range(min(MOST_RUNS, int(BLOCK_S / min(took[threads])) + 1))]
             time.sleep(COOLING_S if threads.spinning != "no" else 0)
-    return {threads: median(seconds) for threads, seconds in took.items()}
+    # The lower quartile: what else runs for a moment makes some runs longer, and of several threads more of them.
+    return {threads: float(np.quantile(seconds, 0.25)) for threads, seconds in took.items()}
 
 
 def _thriftiest(measured: dict[Threads, dict[int, float]], size: int) -> Threads:
     best = next(iter(measured))
     for threads, took in measured.items():
-        at = size if size in took else SIZES[0]  # a model too slow to be timed with many rows
-        if measured[best][at] > LEAST_GAIN * took[at]:
+        if _seconds_of(measured[best], size) > LEAST_GAIN * _seconds_of(took, size):
             best = threads
     return best
 
 
+def _seconds_of(took: dict[int, float], size: int) -> float:
+    return took.get(size, took[SIZES[0]])  # a model too slow to be timed with many rows is judged by one
+
+
 def _crossing(small: dict[int, float], large: dict[int, float]) -> int:
-    # The rows from which on `large` is faster. Two sessions are worth their memory only if each gains at its size.
+    # The rows from which on `large` is faster, by a line through the times of each.
     few, many = SIZES
-    if large[few] <= LEAST_GAIN * small[few] or small[many] <= LEAST_GAIN * large[many]:
-        return 1
     (base, slope), (base_large, slope_large) = line(small), line(large)
     return min(many, max(few + 1, round((base_large - base) / (slope - slope_large))))
 

@@ -43,6 +43,13 @@ def test_a_second_session_that_gains_little_for_one_row_is_not_kept():
     assert decided((7.8e-4, 8e-3), (8e-4, 3e-3)) == (Threads(2), Threads(2), 1)
 
 
+def test_what_is_much_faster_for_one_row_and_as_fast_for_many_runs_both():
+    spinning = (1295e-6, 23954e-6)
+    assert decided((2587e-6, 42530e-6), (2360e-6, 24443e-6), (3947e-6, 23276e-6), spinning) == (
+        Threads(2, "always"), Threads(2, "always"), 1,
+    )  # fmt: skip
+
+
 def test_a_model_too_slow_to_be_timed_with_many_rows_is_judged_by_one():
     assert decided((0.04,), (0.02,)) == (Threads(2), Threads(2), 1)
     assert sessions.line({FEW: 0.02}) == (0.0, 0.02)
@@ -66,7 +73,7 @@ def test_every_way_is_timed_at_the_same_sizes_and_one_row_tells_whether_many_are
     opened = [Way(threads, Counted(row_s)) for threads in sessions.ways(0, 2, 1)]
     choice = sessions.choose(opened, "y", "x", np.zeros((8, 3), np.float32))
     assert all(set(way.session.rows) == set(choice.measured[way.threads]) == sizes for way in opened)
-    assert sum(sum(way.session.rows.values()) for way in opened) <= 4 * 2 * 400
+    assert sum(sum(way.session.rows.values()) for way in opened) <= 4 * 2 * (2 + 15 * 50)
 
 
 @pytest.mark.parametrize(
