@@ -88,15 +88,21 @@ class Batcher:
         ahead = full * self._engine.expected_s(self._max_batch_rows)
         return running + ahead + (self._engine.expected_s(rest) if rest else 0.0)
 
-    def submit(self, job: Job) -> None:
-        """Put `job` into the queue; an error of the model concerns this job alone."""
+    def submit(self, job: Job, turn_over: bool = False) -> None:
+        """Put `job` into the queue; an error of the model concerns this job alone.
+
+        turn_over: all that comes in this turn of the loop is here, so that it may be run at once.
+        """
         self._waiting.append(job)
         self._waiting_rows += len(job.rows)
         if not self._busy:
             self._busy = True
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._next)
+            if turn_over:
+                self._next()
+            else:
+                self._loop.call_soon(self._next)
 
     def close(self) -> None:
         """Release the thread once every job that was submitted has its answer."""
@@ -106,10 +112,8 @@ class Batcher:
 
     def _next(self) -> None:
         batch, rows = self._take()
-        self._busy = bool(batch)
         if not batch:
-            if self._closing:
-                self._thread.shutdown(wait=False)
+            self._rest()
             return
         loop = self._loop or asyncio.get_running_loop()
         self._observe(rows)
@@ -117,12 +121,20 @@ class Batcher:
         if expected_s < INLINE_S:
             self._run(batch, None)
             _deliver(batch)
-            loop.call_soon(self._next)
+            if self._waiting:
+                loop.call_soon(self._next)
+            else:
+                self._rest()
             return
         self._busy_until = time.perf_counter() + expected_s
         watch = _Watch(loop, batch)
         run = loop.run_in_executor(self._thread, self._run, batch, watch.options)
         run.add_done_callback(lambda done: self._finish(batch, watch, done))
+
+    def _rest(self) -> None:
+        self._busy = False
+        if self._closing:
+            self._thread.shutdown(wait=False)
 
     def _finish(self, batch: list[Job], watch: "_Watch", done: "asyncio.Future[None]") -> None:
         watch.stop()

@@ -92,11 +92,11 @@ class Predictor:
         """Return what `head` decides; raises RequestError for a content type or a time nobody can use."""
         return Plan(head, route, host, wire.codec_of(head), version, ident_of(head), self._timeout_s(head))
 
-    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None]) -> Prediction:
+    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None], turn_over: bool = False) -> Prediction:
         """Put a request into the queue; `reply` is called once with the answer, or why there is none.
 
-        Raises RequestError, counted, when it is refused before the queue. Set `gone` on what is returned when
-        the client went away.
+        turn_over: see `Batcher.submit`; then `reply` may be called before this returns. Raises RequestError,
+        counted, when it is refused before the queue. Set `gone` on what is returned when the client went away.
         """
         started = time.perf_counter()
         host = plan.host
@@ -116,7 +116,7 @@ class Predictor:
         prediction.reply = reply
         prediction.idents = [request.ident or plan.ident or self._ident()]
         prediction.decode_s = prediction.since - started
-        served.batcher.submit(prediction)
+        served.batcher.submit(prediction, turn_over)
         return prediction
 
     def begin_bulk(self, plan: Plan, bodies: list[bytes], done: Callable[[Prediction], None]) -> None:
@@ -135,7 +135,7 @@ class Predictor:
         prediction.started = started
         prediction.idents = [self._ident() for _ in bodies]
         prediction.decode_s = (prediction.since - started) / len(bodies)
-        served.batcher.submit(prediction)
+        served.batcher.submit(prediction, turn_over=True)
 
     def _ident(self) -> str:
         return f"{self._stem}{next(self._numbers):x}"

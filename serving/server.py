@@ -110,10 +110,12 @@ class Server:
         host = self.hosts.find(name) if name else self.hosts.only()
         return self.predictor.plan(head, match.route.pattern, host, match.parameters.get("version", ""))
 
-    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None]) -> Prediction | None:
-        """Start a prediction; `reply` is called once. None means that it was refused and answered at once."""
+    def begin(
+        self, plan: Plan, body: bytes, reply: Callable[[Reply], None], turn_over: bool = False
+    ) -> Prediction | None:
+        """Start a prediction, see `Predictor.begin`. None means that it was refused and answered at once."""
         try:
-            return self.predictor.begin(plan, body, reply)
+            return self.predictor.begin(plan, body, reply, turn_over)
         except RequestError as error:
             reply(self.refused(plan.route, error))
             return None

@@ -156,9 +156,9 @@ class FastProtocol(GuardedProtocol):
         else:
             self.start(now.plan, data[start:stop])
 
-    def start(self, plan: Plan, body: bytes) -> None:
-        """Begin a request by itself; its answer is sent when it is there."""
-        prediction = self.service.begin(plan, body, self.send)  # type: ignore[union-attr]
+    def start(self, plan: Plan, body: bytes, turn_over: bool = False) -> None:
+        """Begin a request by itself; its answer is sent when it is there. turn_over: see `Batcher.submit`."""
+        prediction = self.service.begin(plan, body, self.send, turn_over)  # type: ignore[union-attr]
         if self._answering:
             self._prediction = prediction
 

@@ -93,4 +93,4 @@ class Together:
 
     def _one_by_one(self, entries: list[Entry]) -> None:
         for entry in entries:
-            entry.protocol.start(self._plan, entry.body)
+            entry.protocol.start(self._plan, entry.body, turn_over=len(entries) == 1)
