@@ -148,15 +148,16 @@ class Ledger:
         rows = np.concatenate([one.rows for one in waiting])
         outputs = np.concatenate([one.answers[self._main] for one in waiting])
         self._served.tally.add(rows, outputs)
-        bulk = Bulk(waiting, rows, outputs, self._count_classes(outputs))
-        if self._recorder is not None and self._wants is not None:
-            recorded = self._part(bulk, [self._wants(len(one.rows)) for one in waiting])
-            if recorded is not None:
-                self._recorder.put(recorded)
+        bulk = Bulk(waiting, rows, outputs, self._count_classes(outputs), time.time())
+        wants = self._wants
+        taken = [True] * len(waiting) if wants is None else [wants(len(one.rows)) for one in waiting]
+        if self._recorder is not None and (recorded := self._part(bulk, taken)) is not None:
+            self._recorder.put(recorded)
         shadow = waiting[0].plan.host.challenger.shadow  # of one release, they are of one host
         if shadow is not None:
-            offered = self._part(bulk, [shadow.samples(one.idents[0]) for one in waiting])
-            if offered is not None:
+            # Of what is recorded: a row without the champion's answer on the log can never be judged.
+            sampled = [kept and shadow.samples(one.idents[0]) for kept, one in zip(taken, waiting, strict=True)]
+            if (offered := self._part(bulk, sampled)) is not None:
                 shadow.offer(offered)
 
     def _count_classes(self, outputs: np.ndarray) -> np.ndarray | None:
@@ -180,7 +181,7 @@ class Ledger:
         else:
             predicted = [self._manifest.classes[k] for k in bulk.decided[kept].tolist()]
         ids = [ident for one in compress(bulk.predictions, taken) for ident in one.row_ids]
-        return Records(*self._place, time.time(), ids, predicted, outputs, bulk.rows[kept])
+        return Records(*self._place, bulk.time_s, ids, predicted, outputs, bulk.rows[kept])
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,11 @@ class Bulk:
     """Requests that are worked off together.
 
     rows: (n, *shape) and outputs: (n, ...) of all of them. decided: the class of each row, None in a regression.
+    time_s: the Unix time that all of them are recorded with, by which a challenger's answers find the champion's.
     """
 
     predictions: "list[Prediction]"
     rows: np.ndarray
     outputs: np.ndarray
     decided: np.ndarray | None
+    time_s: float

@@ -1,13 +1,12 @@
 """A challenger answers a share of the champion's requests, and nobody waits for it.
 
-Requests that were answered wait in a bounded queue; one thread of low priority runs them when the champion has nothing
-to do. What does not fit is dropped, what the challenger cannot answer is counted as failed: the champion notices
-neither.
+Requests that were answered wait in a bounded queue; one thread runs them in short runs, each begun when the champion
+has nothing to do. What does not fit is dropped, what the challenger cannot answer is counted as failed: the champion
+notices neither. The thread has the priority of the others: a lower one is kept from the processor also while it holds
+the interpreter's lock, and then everyone waits.
 """
 
 import logging
-import os
-import sys
 import threading
 import zlib
 from collections import deque
@@ -30,7 +29,6 @@ MOST_BYTES = 64 << 20
 RUN_ROWS = 64
 RUN_S = 0.005  # of one run, while which the champion may have to share the machine
 LOOK_S = 0.002  # between two looks whether the champion is idle
-NICE = 10  # at 19, a thread that holds the interpreter's lock could be kept from the processor for too long
 CLOSE_S = 2.0
 
 
@@ -111,8 +109,6 @@ class Shadow:
         self._tally.count("dropped", rows)
 
     def _work(self) -> None:
-        if sys.platform == "linux":  # where a thread has a priority of its own
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while batch := self._take():
             self._answer(batch)
 

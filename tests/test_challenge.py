@@ -40,7 +40,7 @@ def releases(place):
 
 @pytest.fixture(scope="module")
 def service(place, releases, start_service, eventually):
-    started = start_service(place, VIGIL_REHEARSAL_MB="0")
+    started = start_service(place, VIGIL_REHEARSAL_MB="0", VIGIL_RECORD_ROWS_PER_S="1000000")
     eventually("readiness", lambda: started.call("/readyz")[0] == 200)
     return started
 
@@ -152,6 +152,20 @@ def crc(name):
     return (remainder ^ 0xFFFFFFFF) / 2**32
 
 
+def test_what_is_not_recorded_is_not_run_unless_nothing_is_recorded_at_all(releases, place, start_service, eventually):
+    aliases.challenge(releases["other"], 1.0, "promising")
+    try:
+        for variables, run_rows in (({"VIGIL_RECORD_ROWS_PER_S": "0"}, 0), ({"VIGIL_RECORD": "false"}, 200)):
+            other = start_service(place, VIGIL_REHEARSAL_MB="0", **variables)
+            eventually("the challenger", lambda: runs(other, releases["other"]))  # noqa: B023
+            answer(other, "unrecorded")
+            eventually("all counted", lambda: other.metric("vigil_stage_seconds_count", stage="infer") == 5)  # noqa: B023
+            eventually("the rows", lambda: shadow_rows(other, releases["other"], "run") == run_rows)  # noqa: B023
+            other.stop()
+    finally:
+        aliases.end_challenge("tiny", "enough")
+
+
 def test_a_challenger_that_fails_or_hangs_changes_no_answer_and_ends_at_once(
     releases, service, challenge, eventually, capsys
 ):
@@ -165,6 +179,7 @@ def test_a_challenger_that_fails_or_hangs_changes_no_answer_and_ends_at_once(
     eventually("the failure", lambda: shadow_rows(service, tag, "failed") == failed + 1)  # not its neighbours
     poisoned[0, 0, 0] = HANGS
     assert predict(service, poisoned, "hangs") == truth(poisoned, 1)
+    assert service.metric("vigil_ready") == 1  # a scrape hands on what was answered, so that these rows come alone
     answer(service, "during", requests=120, seed=5)  # 4,800 rows, of which 4,096 may wait
     eventually("drops", lambda: shadow_rows(service, tag, "dropped") > dropped)
     assert service.metric("vigil_requests_total", code="500") == 0

@@ -1,6 +1,5 @@
 """A shadow beside real engines, and beside challengers that fail, hang and answer nonsense."""
 
-import os
 import sqlite3
 import threading
 import uuid
@@ -298,12 +297,3 @@ def test_after_the_end_rows_are_dropped(pair, begin, metrics):
     assert not beside.samples("anything")
     beside.offer(nothing(3))
     assert outcomes(metrics) == {"run": 0, "dropped": 3, "failed": 0}
-
-
-def test_its_thread_gives_way_to_the_others(pair, begin, eventually):
-    seen = []
-    engine = Faulty(lambda rows: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
-    begin(pair[1], engine).offer(nothing(1))
-    eventually("the run", lambda: seen)
-    here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    assert seen == [min(19, max(here, shadow.NICE))]
