@@ -68,9 +68,10 @@ class Load:
         self._thread.join()
 
     async def _run(self):
-        await asyncio.gather(*(self._client() for _ in range(self._connections)))
+        await asyncio.gather(*(self._client(k / self._connections) for k in range(self._connections)))
 
-    async def _client(self):
+    async def _client(self, turn):
+        await asyncio.sleep(turn * self._every_s)  # so that they do not all come at once, again and again
         stream = None
         while not self._stop.is_set():
             started = time.perf_counter()

@@ -231,11 +231,15 @@ def test_thirty_broken_releases_answer_no_request(serve, eventually, tmp_path):
 @pytest.mark.proof
 def test_memory_is_flat_over_fifty_swaps(serve, eventually, tmp_path):
     service = serve()
-    sizes = []
+    sizes, pages = [], []
     with Load(address(service), request(BODY), 2) as tally:
         for seed in range(1, 51):
             swap(service, eventually, tmp_path, seed)
             sizes.append(service.metric("process_resident_memory_bytes") / 1e6)
+            pages.append(len(service.call("/metrics")[1]) / 1e3)
     first, last = max(sizes[5:15]), max(sizes[-10:])
-    print(f"50 swaps under load: {first:.0f} MB after 15, {last:.0f} MB after 50; {tally.statuses[200]} answers")
+    print(
+        f"50 swaps under load: {first:.0f} MB after 15, {last:.0f} MB after 50; {tally.statuses[200]} answers; scrape "
+        f"{pages[14]:.0f} kB after 15, {pages[-1]:.0f} kB after 50"
+    )
     assert tally.failed is None and last < first * 1.1
