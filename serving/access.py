@@ -63,7 +63,7 @@ class Access:
     """Decides for every request; looks at the key file twice a second and needs no restart for a change."""
 
     def __init__(self, path: Path | None, metrics: ServingMetrics, folder: Path | None = None) -> None:
-        """path: the key file; None lets everyone in. A file that cannot be read lets nobody in until it can.
+        """path: the key file; None lets everyone in. While the file cannot be read the keys of the last time hold.
 
         folder: where the workers of a service share the buckets; None keeps them private.
         """

@@ -149,14 +149,15 @@ class Ledger:
         outputs = np.concatenate([one.answers[self._main] for one in waiting])
         self._served.tally.add(rows, outputs)
         bulk = Bulk(waiting, rows, outputs, self._count_classes(outputs), time.time())
-        wants = self._wants
-        taken = [True] * len(waiting) if wants is None else [wants(len(one.rows)) for one in waiting]
+        wants, sizes = self._wants, bulk.sizes
+        taken = [True] * len(sizes) if wants is None else [wants(rows) for rows in sizes]
         if self._recorder is not None and (recorded := self._part(bulk, taken)) is not None:
             self._recorder.put(recorded)
         shadow = waiting[0].plan.host.challenger.shadow  # of one release, they are of one host
         if shadow is not None:
             # Of what is recorded: a row without the champion's answer on the log can never be judged.
-            sampled = [kept and shadow.samples(one.idents[0]) for kept, one in zip(taken, waiting, strict=True)]
+            idents = [ident for one in waiting for ident in one.idents]
+            sampled = [kept and shadow.samples(ident) for kept, ident in zip(taken, idents, strict=True)]
             if (offered := self._part(bulk, sampled)) is not None:
                 shadow.offer(offered)
 
@@ -174,13 +175,13 @@ class Ledger:
         # The rows of the requests that are taken, without what else was in the bulk: who gets them may keep them.
         if not any(taken):
             return None
-        kept = np.repeat(taken, [len(one.rows) for one in bulk.predictions])
+        kept = np.repeat(taken, bulk.sizes)
         outputs = bulk.outputs[kept]
         if bulk.decided is None:
             predicted = [repr(value) for value in outputs[:, 0].tolist()]
         else:
             predicted = [self._manifest.classes[k] for k in bulk.decided[kept].tolist()]
-        ids = [ident for one in compress(bulk.predictions, taken) for ident in one.row_ids]
+        ids = list(compress((ident for one in bulk.predictions for ident in one.row_ids), kept.tolist()))
         return Records(*self._place, bulk.time_s, ids, predicted, outputs, bulk.rows[kept])
 
 
@@ -197,3 +198,8 @@ class Bulk:
     outputs: np.ndarray
     decided: np.ndarray | None
     time_s: float
+
+    @property
+    def sizes(self) -> list[int]:
+        """Return the rows of each request."""
+        return [len(one.rows) // len(one.idents) for one in self.predictions for _ in one.idents]

@@ -151,9 +151,9 @@ class Batcher:
             first = waiting.popleft()
             self._waiting_rows -= len(first.rows)
             if first.gone:
-                first.settle(RequestError("the client went away", reason="client_gone", status=503))
+                _settle(first, RequestError("the client went away", reason="client_gone", status=503))
             elif first.deadline <= now:
-                first.settle(late())
+                _settle(first, late())
             else:
                 batch.append(first)
                 rows += len(first.rows)
@@ -210,7 +210,7 @@ class _Watch:
         now = time.perf_counter()
         for job in self._batch:
             if job.deadline <= now:
-                job.settle(late())
+                _settle(job, late())
         left = [job.deadline for job in self._batch if not job.settled]
         if not left:
             self.options.terminate = True
@@ -236,10 +236,14 @@ def _finite(outputs: np.ndarray) -> bool:
 
 def _deliver(batch: list[Job]) -> None:
     for job in batch:
-        try:
-            job.settle(job.error)
-        except Exception:  # writing one answer must not cost the others theirs
-            log.exception("answer_not_delivered", extra={"request_id": getattr(job, "ident", None)})
+        _settle(job, job.error)
+
+
+def _settle(job: Job, error: Exception | None) -> None:
+    try:
+        job.settle(error)
+    except Exception:  # writing one answer must not cost the others theirs, nor the model its next run
+        log.exception("answer_not_delivered", extra={"request_ids": getattr(job, "idents", [])[:1]})
 
 
 class Admission:

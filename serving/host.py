@@ -76,6 +76,11 @@ class Host:
         return self._live is not None
 
     @property
+    def named(self) -> bool:
+        """Return whether the name of the model is known."""
+        return bool(self._live or self._model)
+
+    @property
     def name(self) -> str:
         """Return the name of the model, "none" while it is not known."""
         return self._live.release.name if self._live else self._model or "none"
@@ -173,6 +178,12 @@ class Host:
             self._refused = (pin, time.monotonic()) if pin is not None else None
             self.reason = str(error) if self._live is None else self.reason
             log.error("release_refused", extra={"release": tag, "reason": reason, "error": str(error)})
+            return
+        except Exception as error:  # a bug, or no memory: what serves goes on, and it is tried again after a while
+            self._metrics.load_failures.labels(tag.split(":")[0], "load").inc()
+            self._refused = (pin, time.monotonic()) if pin is not None else None
+            self.reason = f"{tag}: cannot be loaded: {error!r}" if self._live is None else self.reason
+            log.exception("release_failed", extra={"release": tag})
             return
         self._refused = None
         self._swap(served)

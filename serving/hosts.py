@@ -40,7 +40,7 @@ class Hosts:
     def find(self, name: str) -> Host:
         """Return the model called `name`; raises RequestError 404 with those there are."""
         for host in self.all:
-            if host.name == name:
+            if host.named and host.name == name:
                 return host
         served = ", ".join(host.name for host in self.all if host.name != "none") or "none yet"
         raise RequestError(f"models: '{name[:64]}' is not served here; served: {served}", status=404)

@@ -9,8 +9,8 @@ JSON = b"application/json"
 class Head:
     """The request line and the headers.
 
-    path: as the client sent it, without the query. headers: names in lower case; the values of a repeated
-    one are joined by a comma.
+    path: without the query, percent-decoded. headers: names in lower case; the values of a repeated one are
+    joined by a comma.
     """
 
     method: str

@@ -42,6 +42,20 @@ class Plan:
     timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How a request begins. at: when it was here, on the clock of `time.perf_counter`; None is now.
+
+    turn_over: see `Batcher.submit`.
+    """
+
+    at: float | None = None
+    turn_over: bool = False
+
+
+NOW = Start()
+
+
 class Prediction(Job):
     """A request on its way through the queue, or several that are as one: their rows lie one after the other.
 
@@ -92,13 +106,14 @@ class Predictor:
         """Return what `head` decides; raises RequestError for a content type or a time nobody can use."""
         return Plan(head, route, host, wire.codec_of(head), version, ident_of(head), self._timeout_s(head))
 
-    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None], turn_over: bool = False) -> Prediction:
+    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None], start: Start = NOW) -> Prediction:
         """Put a request into the queue; `reply` is called once with the answer, or why there is none.
 
-        turn_over: see `Batcher.submit`; then `reply` may be called before this returns. Raises RequestError,
-        counted, when it is refused before the queue. Set `gone` on what is returned when the client went away.
+        With `start.turn_over` it may be called before this returns. Raises RequestError, counted, when it is
+        refused before the queue. Set `gone` on what is returned when the client went away.
         """
-        started = time.perf_counter()
+        begun = time.perf_counter()
+        started = begun if start.at is None else start.at
         host = plan.host
         try:
             served = host.serving(plan.version)
@@ -115,8 +130,8 @@ class Predictor:
         prediction.started = started
         prediction.reply = reply
         prediction.idents = [request.ident or plan.ident or self._ident()]
-        prediction.decode_s = prediction.since - started
-        served.batcher.submit(prediction, turn_over)
+        prediction.decode_s = prediction.since - begun
+        served.batcher.submit(prediction, start.turn_over)
         return prediction
 
     def begin_bulk(self, plan: Plan, bodies: list[bytes], done: Callable[[Prediction], None]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from serving.account import Account
 from serving.host import Host
 from serving.hosts import Hosts
 from serving.http import JSON, Call, Head, Reply
-from serving.lifecycle import Lifecycle, tell_up
-from serving.predict import Plan, Prediction, Predictor, refusal
+from serving.lifecycle import Lifecycle
+from serving.predict import NOW, Plan, Prediction, Predictor, Start, refusal
 from serving.routes import Match, Parameters, Route, Routes
 from serving.settings import Settings
 from serving.tracing import Tracer
@@ -79,7 +78,6 @@ class Server:
         gc.freeze()
         gc.set_threshold(GARBAGE_OBJECTS)
         self.lifecycle.take_over()
-        tell_up(os.environ)
 
     async def stop(self) -> None:
         """Stop watching and write what the recorder still holds."""
@@ -110,12 +108,10 @@ class Server:
         host = self.hosts.find(name) if name else self.hosts.only()
         return self.predictor.plan(head, match.route.pattern, host, match.parameters.get("version", ""))
 
-    def begin(
-        self, plan: Plan, body: bytes, reply: Callable[[Reply], None], turn_over: bool = False
-    ) -> Prediction | None:
+    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None], start: Start = NOW) -> Prediction | None:
         """Start a prediction, see `Predictor.begin`. None means that it was refused and answered at once."""
         try:
-            return self.predictor.begin(plan, body, reply, turn_over)
+            return self.predictor.begin(plan, body, reply, start)
         except RequestError as error:
             reply(self.refused(plan.route, error))
             return None
@@ -194,5 +190,7 @@ async def predict_rows(server: Server, rows: list[Any]) -> dict[str, Any]:
     plan = server.predictor.plan(head, head.path, server.hosts.only())
     server.begin(plan, orjson.dumps({"rows": rows}), answered.set_result)
     reply = await answered
+    if reply.status != 200:
+        raise RequestError(orjson.loads(reply.body)["error"], status=reply.status)
     said: dict[str, Any] = orjson.loads(reply.body)
     return said

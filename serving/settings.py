@@ -1,6 +1,7 @@
 """What the service is told from outside: `VIGIL_*` variables, read once into one frozen dataclass."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,6 +19,13 @@ PROVIDERS = {
 }
 NOT_OURS = (signing.VARIABLE, signing.PASSWORD, lifecycle.SUPERVISOR)  # of the registry, and between our processes
 LANES = ("auto", "fast", "asgi")
+POSITIVE = frozenset(
+    f"VIGIL_{name}"
+    for name in (
+        "WORKERS", "POLL_S", "TIMEOUT_S", "RECEIVE_S", "IDLE_S", "MAX_CONNECTIONS", "MAX_HEAD_BYTES", "MAX_BODY_BYTES",
+        "MAX_BATCH_ROWS", "MAX_INFLIGHT_ROWS",
+    )
+)  # fmt: skip
 
 
 class Address(NamedTuple):
@@ -105,8 +113,6 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             raise ConfigError(f"environment: unknown variable {variable}; {hint}")
         values[known[variable].name] = _value(variable, text, getattr(Settings, known[variable].name))
-    if values.get("workers") == 0:
-        raise ConfigError("environment: VIGIL_WORKERS must be 1 or more, got '0'")
     return Settings(**values)
 
 
@@ -116,11 +122,11 @@ def _value(variable: str, text: str, default: object) -> object:
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(default, int | float):
             number = type(default)(text)
-            if number < 0:
+            if not math.isfinite(number) or number < 0 or (number == 0 and variable in POSITIVE):
                 raise ValueError(text)
             return number
     except (KeyError, ValueError):
-        wanted = "true or false" if isinstance(default, bool) else f"a {type(default).__name__}, 0 or more"
+        wanted = "true or false" if isinstance(default, bool) else _wanted(variable, default)
         raise ConfigError(f"environment: {variable} must be {wanted}, got '{text}'") from None
     if variable == "VIGIL_ADMIN_ADDRESS":
         return _address(variable, text)
@@ -129,6 +135,11 @@ def _value(variable: str, text: str, default: object) -> object:
     if variable == "VIGIL_LANE" and text not in LANES:
         raise ConfigError(f"environment: {variable} must be one of {', '.join(LANES)}, got '{text}'")
     return text
+
+
+def _wanted(variable: str, default: object) -> str:
+    kind = "a whole number" if isinstance(default, int) else "a number"
+    return f"{kind} above 0" if variable in POSITIVE else f"{kind}, 0 or more"
 
 
 def _address(variable: str, text: str) -> Address | None:

@@ -5,6 +5,7 @@ What no route of ours takes goes on to the inner application, which is BentoML's
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from registry.errors import RequestError
 from serving.http import Call, Head, Reply
 from serving.lanes import check
+from serving.lifecycle import tell_up
 from serving.predict import failure, ident_of
 from serving.routes import Match
 from serving.server import Server
@@ -63,6 +65,7 @@ class App:
                 lane = await check.enable(self._server, self)
                 self._server.metrics.lane_info.labels(lane).set(1)
                 await self._open_admin(self._server.settings)
+                tell_up(os.environ)  # last: a worker that fails before this did not come up
             if message["type"] == "lifespan.shutdown.complete" and self._server is not None:
                 if self._admin is not None:
                     await self._admin.stop()
@@ -81,19 +84,21 @@ class App:
     async def _answer(self, server: Server, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         head = _head(scope)
-        counted = False
+        counted, match = False, None
         try:
             match = server.admit(head, DOOR in scope)
-            if match is None:
-                await self._inner(scope, receive, _inner_send(server, send))
-                return
-            reply, counted = await _reply(server, head, match, receive)
+            if match is not None:
+                reply, counted = await _reply(server, head, match, receive)
         except RequestError as error:
             reply, counted = server.refused(server.routes.label(head.path), error), True
         except Exception:  # a bug: this request fails, the process lives, the log has the trace
             said = {"route": server.routes.label(head.path), "request_id": ident_of(head)}
             log.exception("request_failed", extra=said)
             reply = failure()
+        else:
+            if match is None:  # outside the net: uvicorn ends what such a page has begun
+                await self._inner(scope, receive, _inner_send(server, send))
+                return
         await _send(server, send, reply)
         if not counted:
             server.account.replied(server.routes.label(head.path), reply.status, time.perf_counter() - started)
@@ -116,7 +121,7 @@ async def _reply(server: Server, head: Head, match: Match, receive: Receive) -> 
         await asyncio.wait((gone, answered), return_when=asyncio.FIRST_COMPLETED)
         if not answered.done():
             prediction.gone = True
-            raise RequestError("the client went away", reason="client_gone", status=400)
+            return failure(), True  # nobody reads it, and it is counted when its turn comes
         return await answered, True
     finally:
         gone.cancel()

@@ -29,7 +29,7 @@ NEEDED = (
     "pause_writing", "resume_writing", "_unset_keepalive_if_required",
 )  # fmt: skip
 ANSWER_S = 5.0
-PROBE = b"POST /v1/predict HTTP/1.1\r\nhost: probe\r\ncontent-type: application/json\r\ncontent-length: 2\r\n%s\r\n{}"
+PROBE = b"POST %s HTTP/1.1\r\nhost: probe\r\ncontent-type: application/json\r\ncontent-length: 2\r\n%s\r\n{}"
 OTHER_LANE = b"expect: 100-continue\r\n"  # a head that the fast lane leaves to uvicorn
 
 
@@ -53,18 +53,24 @@ async def enable(server: Server, application: Application) -> str:
 
     application: what uvicorn serves; it answers with `server`.
     """
+    from serving.lanes.guard import GuardedProtocol
+
+    GuardedProtocol.service = server  # of both addresses
     if uvicorn.config.HTTP_PROTOCOLS["auto"] == "uvicorn.protocols.http.auto:AutoHTTPProtocol":
         return "asgi"
     from serving.lanes.fast import FastProtocol
 
-    FastProtocol.service = server
     FastProtocol.enabled = server.settings.lane != "asgi"
     FastProtocol.heads.clear()
     if not FastProtocol.enabled:
         return "asgi"
     server.account.muted, access = True, server.access
     server.access = Access(None, server.metrics)  # the probe has no key; nobody else can ask yet
-    difference = await _difference(application)
+    name = server.hosts.all[0].name
+    path = b"/v1/models/%s/predict" % name.encode() if len(server.hosts.all) > 1 else b"/v1/predict"
+    difference = await _difference(application, path)
+    if not difference and not any(FastProtocol.heads.values()):
+        difference = "the fast lane did not take the probe"
     server.account.muted, server.access = False, access
     if difference:
         FastProtocol.enabled = False
@@ -73,10 +79,10 @@ async def enable(server: Server, application: Application) -> str:
     return "fast"
 
 
-async def _difference(application: Application) -> str:
+async def _difference(application: Application, path: bytes) -> str:
     try:
         async with asyncio.timeout(ANSWER_S):
-            fast, normal = [await _ask(application, PROBE % more) for more in (b"", OTHER_LANE)]
+            fast, normal = [await _ask(application, PROBE % (path, more)) for more in (b"", OTHER_LANE)]
     except Exception as error:  # whatever it is, the other lane works
         return f"the probe was not answered: {error!r}"
     return "" if fast == normal else f"the lanes answer differently: {fast!r} and {normal!r}"

@@ -4,6 +4,7 @@ What is not a plain POST to a prediction route goes the normal way, through uvic
 send the same head with each request, so what a head decides is remembered by its bytes.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,8 +15,10 @@ from registry.errors import RequestError
 from serving.http import Head, Reply
 from serving.lanes.guard import GuardedProtocol
 from serving.lanes.together import Together
-from serving.predict import Plan, Prediction
+from serving.predict import NOW, Plan, Prediction, Start, failure
 from serving.server import Server
+
+log = logging.getLogger(__name__)
 
 REMEMBERED = 1024
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -122,7 +125,9 @@ class FastProtocol(GuardedProtocol):
         self.transport.pause_reading()
 
     def _read_on(self) -> None:
-        if self._paused and not self._full and self._held_bytes <= MOST_HELD_BYTES and not self.transport.is_closing():
+        # What is held only fills up while an answer is awaited. Uvicorn pauses the same transport by its own rules.
+        much = self._answering and self._held_bytes > MOST_HELD_BYTES
+        if self._paused and not (self._full or much or self.flow.read_paused or self.transport.is_closing()):
             self._paused = False
             self.transport.resume_reading()
 
@@ -132,12 +137,12 @@ class FastProtocol(GuardedProtocol):
         if now is None:
             end = data.find(END)
             if end < 0:
-                super().data_received(data)  # uvicorn waits for the rest, with the clock of the guard
+                self._hand_over(data)  # uvicorn waits for the rest, with the clock of the guard
                 return
             start = end + len(END)
             now = self._remember(data[:start])
             if now is None:
-                super().data_received(data)
+                self._hand_over(data)
                 return
             if not self._permitted(now, data, start + now.size_bytes):
                 return
@@ -145,6 +150,7 @@ class FastProtocol(GuardedProtocol):
         if len(data) < stop:
             self._now, self._missing = now, now.size_bytes
             self._hold(data[start:])
+            self._read_on()
             return
         self._now, self._missing = None, 0
         rest = data[stop:]
@@ -156,11 +162,22 @@ class FastProtocol(GuardedProtocol):
         else:
             self.start(now.plan, data[start:stop])
 
-    def start(self, plan: Plan, body: bytes, turn_over: bool = False) -> None:
-        """Begin a request by itself; its answer is sent when it is there. turn_over: see `Batcher.submit`."""
-        prediction = self.service.begin(plan, body, self.send, turn_over)  # type: ignore[union-attr]
+    def start(self, plan: Plan, body: bytes, start: Start = NOW) -> None:
+        """Begin a request by itself; its answer is sent when it is there."""
+        service: Server = self.service  # type: ignore[assignment]
+        try:
+            prediction = service.begin(plan, body, self.send, start)
+        except Exception:  # a bug: this request fails, the connection lives, the log has the trace
+            log.exception("request_failed", extra={"route": plan.route, "request_id": plan.ident})
+            service.account.replied(plan.route, 500, 0.0)
+            self.send(failure())
+            return
         if self._answering:
             self._prediction = prediction
+
+    def _hand_over(self, data: bytes) -> None:
+        self._read_on()
+        super().data_received(data)
 
     def _permitted(self, now: Remembered, data: bytes, stop: int) -> bool:
         # Whether the key in a head may predict; if not, the answer is sent, and the body is not waited for.
@@ -210,6 +227,11 @@ class FastProtocol(GuardedProtocol):
     def plain(self) -> bool:
         """Return whether an answer is all there is to write: the connection stays as it is."""
         return not (self._last or self.service.lifecycle.closing or self.transport.is_closing())  # type: ignore[union-attr]
+
+    @property
+    def waits(self) -> bool:
+        """Return whether a request has no answer yet."""
+        return self._answering
 
     def send(self, reply: Reply) -> None:
         """Send the answer to the request under way."""
@@ -299,7 +321,7 @@ def read_head(content: bytes) -> Head | None:
         url = httptools.parse_url(reader.url)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade, httptools.HttpParserInvalidURLError):
         return None
-    if not reader.complete or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+    if not url.path or not reader.complete or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
         return None
     return Head(parser.get_method().decode(), url.path.decode("latin-1"), url.query or b"", reader.headers)
 

@@ -16,6 +16,7 @@ from serving.settings import Settings
 if TYPE_CHECKING:
     from serving.server import Server
 
+log = logging.getLogger(__name__)
 QUIET = logging.getLogger(f"{__name__}.uvicorn")  # what a client does wrong is counted; a line each would fill the log
 QUIET.setLevel(logging.ERROR)
 SWEEP_S = 0.5
@@ -46,7 +47,10 @@ class Sweeper:
         swept, self._swept = self._swept, time.monotonic()
         self.now += min(SWEEP_S, self._swept - swept)
         for protocol in [one for one in self.open if one.until < self.now]:
-            protocol.expire()
+            try:
+                protocol.expire()
+            except Exception:  # of one connection: all others have their limits still
+                log.exception("connection_not_closed")
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self.open else None
 
 
@@ -183,8 +187,20 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self._receiving:
             self._wait()
 
+    def pause_writing(self) -> None:
+        """Start the clock of a client that does not read its answers."""
+        super().pause_writing()
+        self._wait()
+
+    def resume_writing(self) -> None:
+        """Stop that clock."""
+        super().resume_writing()
+        if not self._receiving:
+            self._wait()
+
     def _wait(self) -> None:
-        self.until = float("inf") if self._under_way else self.sweeper.now + self._limits.idle_s
+        answering = self._under_way and not self.flow.write_paused
+        self.until = float("inf") if answering else self.sweeper.now + self._limits.idle_s
 
     def _should_upgrade_to_ws(self) -> bool:
         return False

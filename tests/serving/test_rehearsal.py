@@ -80,9 +80,11 @@ def test_a_model_that_brings_its_process_down_is_refused(tmp_path, eventually):
             rehearsal.rehearse(made, 256)
         found.append(caught.value)
 
+    before = set(children())
     thread = threading.Thread(target=look)
     thread.start()
-    os.kill(int(eventually("the child", children)[0]), signal.SIGSEGV)
+    child = eventually("the child", lambda: set(children()) - before).pop()
+    os.kill(int(child), signal.SIGSEGV)
     thread.join(20)
     assert "ended by signal 11" in str(found[0]) and found[0].reason == "load"
 

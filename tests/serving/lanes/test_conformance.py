@@ -119,6 +119,7 @@ REQUESTS = {
     "a header twice": request(headers=(*JSON, ("X-Other", "1"), ("X-Other", "2"))),
     "closing": request(headers=(*JSON, ("Connection", "close"))),
     "expecting": request(headers=(*JSON, ("X-A", "b"))),
+    "an address of authority alone": request("http://x"),
     "labels": request("/v1/labels", b'{"labels": [{"id": "a", "label": "1"}]}'),
     "health": request("/readyz", b"", (), "GET", length=False),
 }
@@ -264,3 +265,11 @@ def test_requests_together_are_recorded_each_under_its_own_id(lanes, lane, event
             return {ident: row for ident, row in log.execute("SELECT id, row FROM predictions") if ident in sent}
 
     assert eventually("twenty rows on the log", lambda: (found := recorded()) and len(found) == 20 and found) == sent
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_a_long_body_behind_a_request_that_is_being_answered_is_read_to_its_end(lanes, lane):
+    many = rows_of(IMAGE, 2000, seed=2)
+    contents = [request(body=ROWS.tobytes(), headers=RAW), request(body=many.tobytes(), headers=RAW)] * 3
+    found = ask(lanes[lane], b"".join(contents), len(contents))
+    assert [(status, len(body)) for status, _, body in found] == [(200, 5 * 40), (200, 2000 * 40)] * 3

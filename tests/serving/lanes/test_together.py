@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import uvicorn.config
 import uvicorn.server
+from prometheus_client import generate_latest
 from tiny_release import rows_of
 
 from registry import aliases
 from registry.release import InputSpec
+from serving.batcher import late
 from serving.lanes.fast import FastProtocol
 from serving.server import Server
 from serving.settings import Settings
@@ -51,9 +53,9 @@ def request(row):
     return head + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
-async def answers(rows, prepare=lambda server, lines: None):
+async def answers(rows, prepare=lambda server, lines: None, look=lambda server: None, **settings):
     """Return what each of as many connections got, and how many runs of the model there were."""
-    server = Server(Settings(record=False, threads=1))
+    server = Server(Settings(record=False, threads=1, **settings))
     await server.start()
     FastProtocol.service, FastProtocol.enabled = server, True
     FastProtocol.heads.clear()
@@ -79,6 +81,7 @@ async def answers(rows, prepare=lambda server, lines: None):
         total = server.metrics.batch_rows.labels(served.release.name, served.release.version)
         runs = sum(list(total._cells)[:-1])
         admitted = server.hosts.only().admission.rows
+        look(server)
         await server.stop()
     assert admitted == 0
     return [line.written for line in lines], runs
@@ -150,3 +153,41 @@ def test_while_the_service_drains_every_answer_closes_its_connection():
 
     got, runs = asyncio.run(answers(ROWS, prepare))
     assert runs == 1 and all(b"connection: close\r\n" in one for one in got)
+
+
+def test_no_run_is_longer_than_its_limit():
+    got, runs = asyncio.run(answers(ROWS, max_batch_rows=10))
+    assert runs == 4 and {status(one) for one in got} == {200}
+
+
+def test_a_bug_while_they_are_answered_is_an_error_for_each_and_no_silence(caplog):
+    def prepare(server, lines):
+        server.predictor.begin_bulk = lambda *_: 1 / 0
+
+        def begin(*_):
+            raise RuntimeError("a bug")
+
+        server.begin = begin
+
+    got, _ = asyncio.run(answers(ROWS, prepare))
+    assert {status(one) for one in got} == {500}
+    assert {record.message for record in caplog.records} >= {"bulk_failed", "request_failed"}
+
+
+def test_each_of_those_that_are_late_is_counted_with_its_own_time():
+    counted = {}
+
+    def prepare(server, lines):
+        served = server.hosts.only().serving()
+        served.batcher.submit = lambda job, turn_over=False: job.settle(late())
+
+    def look(server):
+        server.account.settle()
+        text = generate_latest(server.metrics.registry).decode()
+        counted.update(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("vigil_request"))
+
+    got, _ = asyncio.run(answers(ROWS, prepare, look))
+    assert {status(one) for one in got} == {503} and all(b"retry-after: 1" in one for one in got)
+    assert float(counted['vigil_requests_rejected_total{model="tiny",reason="deadline"}']) == 32
+    assert float(counted['vigil_requests_total{code="503",route="/v1/predict"}']) == 32
+    assert float(counted['vigil_request_seconds_sum{route="/v1/predict"}']) > 0
