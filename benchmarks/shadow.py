@@ -1,10 +1,10 @@
 """What a challenger costs the champion's clients: none, 10 % and all of the requests, in turn on one running service.
 
-python -m benchmarks.shadow [--models tiny,cnn] [--rounds 3] [--seconds 3]
+python -m benchmarks.shadow [--models tiny,cnn] [--rounds 9] [--seconds 1]
 
-Closed loop gives rows per second; open loop, at half of that without a challenger, gives the latencies of a service
-that has time to spare. Each share is measured in every round; medians are told, and how many of the sampled rows the
-challenger ran or dropped.
+Closed loop gives rows per second; open loop, at a fixed rate, gives the latencies of a service that has time to
+spare. The challenger stays loaded, only its share changes, and every round has every share: medians are told, and
+the median of the ratio to no share in the same round, since machines are not the same from one round to the next.
 """
 
 import argparse
@@ -24,13 +24,14 @@ from demo import stack
 from registry import aliases
 from registry.errors import StackError
 
-SHARES = (0.0, 0.1, 1.0)
+NONE = 1e-9  # a challenger that is loaded and gets nothing
+SHARES = (NONE, 0.1, 1.0)
 CONNECTIONS = 8
-HALF = 0.5
+OPEN_SHARE = 0.3  # of the capacity, which the machine may not have all the time
 READY_S = 60.0
 
 
-def measure(names: tuple[str, ...] = ("tiny", "cnn"), rounds: int = 3, seconds: float = 3.0) -> dict[str, Any]:
+def measure(names: tuple[str, ...] = ("tiny", "cnn"), rounds: int = 9, seconds: float = 1.0) -> dict[str, Any]:
     """Return, per model and share, rows per second, latencies at half load, and what the challenger did."""
     return {name: _model(name, rounds, seconds) for name in names}
 
@@ -43,13 +44,13 @@ def _model(name: str, rounds: int, seconds: float) -> dict[str, Any]:
         ]
         closed = Traffic(requests, CONNECTIONS, seconds)
         capacity = load.send(running.place.port, closed).requests_per_s
-        traffics = {"closed": closed, "open": Traffic(requests, CONNECTIONS, seconds, rate=HALF * capacity)}
+        traffics = {"closed": closed, "open": Traffic(requests, CONNECTIONS, seconds, rate=OPEN_SHARE * capacity)}
         taken: dict[float, list[dict[str, Any]]] = {share: [] for share in SHARES}
         for _ in range(rounds):
             for share in SHARES:
                 _challenge(running, challenger, share)
                 taken[share].append(_once(running, traffics))
-        return {f"share {share:g}": _medians(found) for share, found in taken.items()}
+        return {f"share {share:g}": _medians(found, taken[NONE]) for share, found in taken.items()}
 
 
 @contextmanager
@@ -68,13 +69,9 @@ def _served(name: str) -> Iterator[tuple[Running, str]]:
 
 
 def _challenge(running: Running, tag: str, share: float) -> None:
-    name = tag.split(":")[0]
-    if share:
-        aliases.challenge(tag, share, "measured")
-    elif aliases.read(name).challenger is not None:
-        aliases.end_challenge(name, "measured")
+    aliases.challenge(tag, share, "measured")
     deadline = time.monotonic() + READY_S
-    while (_metric(running, "vigil_model_info", 'stage="challenger"') == 1) != bool(share):
+    while _metric(running, "vigil_model_info", 'stage="challenger"') != 1:
         if time.monotonic() > deadline:
             raise StackError(f"{tag}: the service does not follow the challenge; see {running.log}")
         time.sleep(0.05)
@@ -98,8 +95,13 @@ def _numbers(kind: str, found: Found) -> dict[str, float]:
     return {"p50_us": found.p50_us, "p99_us": found.p99_us, "p999_us": found.p999_us}
 
 
-def _medians(found: list[dict[str, Any]]) -> dict[str, float]:
-    return {what: round(statistics.median(one[what] for one in found), 1) for what in found[0]}
+def _medians(found: list[dict[str, Any]], without: list[dict[str, Any]]) -> dict[str, float]:
+    medians = {what: round(statistics.median(one[what] for one in found), 1) for what in found[0]}
+    ratios = {
+        f"{what} to none": round(statistics.median(a[what] / b[what] for a, b in zip(found, without, strict=True)), 3)
+        for what in ("rows_per_s", "p50_us", "p99_us")
+    }
+    return medians | ratios
 
 
 def _rows(running: Running, outcome: str) -> float:
@@ -115,8 +117,8 @@ def main() -> None:
     """Measure and print one JSON object."""
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     options.add_argument("--models", default="tiny,cnn")
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--seconds", type=float, default=3.0)
+    options.add_argument("--rounds", type=int, default=9)
+    options.add_argument("--seconds", type=float, default=1.0)
     chosen = options.parse_args()
     print(json.dumps(measure(tuple(chosen.models.split(",")), chosen.rounds, chosen.seconds), indent=1))
 
