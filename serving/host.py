@@ -143,6 +143,8 @@ class Host:
         try:
             wanted = self._wanted()
         except AliasError as error:
+            if self.reason != str(error):
+                log.warning("nothing_to_serve", extra={"reason": str(error)})
             self.reason = str(error)
             return
         self._tell_target(wanted)

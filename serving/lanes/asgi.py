@@ -39,6 +39,9 @@ PAGE_POLICY = (
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+NO_ADDRESS = b'{"error":"no such address; /openapi.json lists all there are"}'
+
+
 class App:
     """The ASGI layer: finds the route, reads the body within its limit, answers, counts."""
 
@@ -169,7 +172,17 @@ def _head(scope: Scope) -> Head:
 
 
 def _inner_send(server: Server, send: Send) -> Send:
+    unknown = False
+
     async def counted(message: MutableMapping[str, Any]) -> None:
+        nonlocal unknown
+        if unknown:  # what follows the start of a page that is none
+            return
+        if message["type"] == "http.response.start" and message["status"] == 404:
+            unknown = True
+            server.account.replied("other", 404, 0.0)
+            await _send(server, send, Reply(404, NO_ADDRESS))
+            return
         if message["type"] == "http.response.start":
             message["headers"] = [*message.get("headers", ()), PAGE_POLICY]
             server.account.replied("other", message["status"], 0.0)

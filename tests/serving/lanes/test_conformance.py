@@ -120,6 +120,7 @@ REQUESTS = {
     "closing": request(headers=(*JSON, ("Connection", "close"))),
     "expecting": request(headers=(*JSON, ("X-A", "b"))),
     "an address of authority alone": request("http://x"),
+    "an unknown address": request("/nosuch", b"", (), "GET", length=False),
     "labels": request("/v1/labels", b'{"labels": [{"id": "a", "label": "1"}]}'),
     "health": request("/readyz", b"", (), "GET", length=False),
 }
@@ -273,3 +274,9 @@ def test_a_long_body_behind_a_request_that_is_being_answered_is_read_to_its_end(
     contents = [request(body=ROWS.tobytes(), headers=RAW), request(body=many.tobytes(), headers=RAW)] * 3
     found = ask(lanes[lane], b"".join(contents), len(contents))
     assert [(status, len(body)) for status, _, body in found] == [(200, 5 * 40), (200, 2000 * 40)] * 3
+
+
+def test_an_unknown_address_is_refused_in_json(lanes):
+    for path in ("/nosuch", "/v3/x", "/v2/models/tiny/config"):
+        status, said = lanes["fast"].call(path)
+        assert status == 404 and said["error"].startswith("no such address")
