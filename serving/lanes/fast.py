@@ -125,8 +125,9 @@ class FastProtocol(GuardedProtocol):
         self.transport.pause_reading()
 
     def _read_on(self) -> None:
-        # What is held only fills up while an answer is awaited. Uvicorn pauses the same transport by its own rules.
-        much = self._answering and self._held_bytes > MOST_HELD_BYTES
+        # A body that is awaited must come; of requests that wait for their turn enough is held. Uvicorn pauses the
+        # same transport by its own rules.
+        much = self._now is None and self._held_bytes > MOST_HELD_BYTES
         if self._paused and not (self._full or much or self.flow.read_paused or self.transport.is_closing()):
             self._paused = False
             self.transport.resume_reading()
