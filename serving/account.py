@@ -16,6 +16,7 @@ from monitoring.counts import CounterChild
 from monitoring.metrics import ServingMetrics
 from monitoring.recorder import Recorder, Records
 from registry.errors import RequestError
+from serving.wire.rows import layout_of
 
 if TYPE_CHECKING:
     from serving.host import Served
@@ -118,9 +119,7 @@ class Ledger:
         self._answered = metrics.input_rows.labels(*self._place)
         stages = [metrics.stage_seconds.labels(*self._place, stage) for stage in STAGES]
         self._decode, self._queue, self._infer, self._encode = stages
-        spec = release.manifest.input
-        row_bytes = max(1, int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize)
-        self._most_rows = max(1, min(BULK_ROWS, BULK_BYTES // row_bytes))
+        self._most_rows = max(1, min(BULK_ROWS, BULK_BYTES // layout_of(release).row_bytes))
         self._waiting: list[Prediction] = []
         self._rows = 0
         self.idle = False

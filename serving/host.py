@@ -176,19 +176,19 @@ class Host:
             served = await loop.run_in_executor(None, self._load, tag, pin)
         except UserError as error:
             reason = error.reason if isinstance(error, EngineError) else "verify"
-            self._metrics.load_failures.labels(tag.split(":")[0], reason).inc()
-            self._refused = (pin, time.monotonic()) if pin is not None else None
-            self.reason = str(error) if self._live is None else self.reason
             log.error("release_refused", extra={"release": tag, "reason": reason, "error": str(error)})
-            return
+            self._refuse(tag, pin, reason, str(error))
         except Exception as error:  # a bug, or no memory: what serves goes on, and it is tried again after a while
-            self._metrics.load_failures.labels(tag.split(":")[0], "load").inc()
-            self._refused = (pin, time.monotonic()) if pin is not None else None
-            self.reason = f"{tag}: cannot be loaded: {error!r}" if self._live is None else self.reason
             log.exception("release_failed", extra={"release": tag})
-            return
-        self._refused = None
-        self._swap(served)
+            self._refuse(tag, pin, "load", f"{tag}: cannot be loaded: {error!r}")
+        else:
+            self._refused = None
+            self._swap(served)
+
+    def _refuse(self, tag: str, pin: Pin | None, reason: str, why: str) -> None:
+        self._metrics.load_failures.labels(tag.split(":")[0], reason).inc()
+        self._refused = (pin, time.monotonic()) if pin is not None else None
+        self.reason = why if self._live is None else self.reason
 
     def _load(self, tag: str, pin: Pin | None) -> Served:
         opened = store.open_folder(self._pinned, tag) if self._pinned is not None else store.open_release(tag)

@@ -1,5 +1,6 @@
 """What every test may use: a store of its own, tiny real releases, and the real service."""
 
+import functools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 from tiny_release import DIGITS, IMAGE, make_draft, make_files
 
 from demo.stack import free_ports
-from registry import store
+from registry import aliases, store
 
 hypothesis.settings.register_profile("vigil", deadline=None)  # this tests what is true, not how fast
 hypothesis.settings.load_profile("vigil")
@@ -61,6 +62,41 @@ def publish(tmp_path):
         return store.publish(draft, files)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Return the BENTOML_HOME that the services of a module share."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def live(place, start_ready):
+    """A service that follows the champion of one store, and the tags of two releases in it; the first is live."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(place))
+        tags = [store.publish(make_draft(), make_files(place / f"files-{seed}", seed=seed)).tag for seed in (1, 2)]
+        aliases.promote(tags[0], "first")
+    return start_ready(place), tags
+
+
+@pytest.fixture
+def started(home, publish, start_ready):
+    """Return a function that starts a service with a live release, on the test's own store."""
+    aliases.promote(publish().tag, "first")
+    return functools.partial(start_ready, home)
+
+
+@pytest.fixture(scope="module")
+def start_ready(start_service, eventually):
+    """Return a function that starts the real service on a store and waits until it is ready."""
+
+    def start(home, **variables):
+        service = start_service(home, **variables)
+        eventually("readiness", lambda: service.call("/readyz")[0] == 200)
+        return service
+
+    return start
 
 
 @dataclass

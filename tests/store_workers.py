@@ -78,13 +78,7 @@ def _publish(files, number, draw):
 
 
 def _promote(files, number, draw):
-    found = [one for one in store.releases("tiny") if one.problem is None]
-    try:
-        return aliases.promote(draw.choice(found).tag, "x", force=True).to_version if found else "nothing"
-    except AliasError as error:
-        return _expected(error, "is the champion already")
-    except ReleaseError as error:
-        return _expected(error, "not in the store", "incomplete")  # collected meanwhile
+    return _with_any(draw, lambda tag: aliases.promote(tag, "x", force=True), "is the champion already")
 
 
 def _rollback(files, number, draw):
@@ -97,11 +91,15 @@ def _rollback(files, number, draw):
 
 
 def _challenge(files, number, draw):
+    return _with_any(draw, lambda tag: aliases.challenge(tag, 0.1, "x"), "it is the champion", "has no champion")
+
+
+def _with_any(draw, change, *expected):
     found = [one for one in store.releases("tiny") if one.problem is None]
     try:
-        return aliases.challenge(draw.choice(found).tag, 0.1, "x").to_version if found else "nothing"
+        return change(draw.choice(found).tag).to_version if found else "nothing"
     except AliasError as error:
-        return _expected(error, "it is the champion", "has no champion")
+        return _expected(error, *expected)
     except ReleaseError as error:
         return _expected(error, "not in the store", "incomplete")  # collected meanwhile
 

@@ -13,11 +13,6 @@ from registry import aliases, durable, store
 CLASSES = len(DIGITS)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("challenge-home")
-
-
 @pytest.fixture(autouse=True)
 def same_store(place, monkeypatch):
     monkeypatch.setenv("BENTOML_HOME", str(place))

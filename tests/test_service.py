@@ -22,23 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = rows_of(IMAGE, 5, seed=3)
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("service-home")
-
-
-@pytest.fixture(scope="module")
-def live(place, start_service, eventually):
-    """A service that follows the champion of one store, with two releases in it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(place))
-        tags = [store.publish(make_draft(), make_files(place / f"files-{seed}", seed=seed)).tag for seed in (1, 2)]
-        aliases.promote(tags[0], "first")
-    service = start_service(place)
-    eventually("readiness", lambda: service.call("/readyz")[0] == 200)
-    return service, tags
-
-
 @pytest.fixture(autouse=True)
 def same_store(place, monkeypatch):
     monkeypatch.setenv("BENTOML_HOME", str(place))

@@ -23,11 +23,6 @@ ROWS = np.array([[52.5, 1, 1], [80, 2, 0], [80, 0, 1]], dtype=np.float32)
 PAGE = b"<!doctype html><title>Model card: homes</title>\n"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("homes-store")
-
-
 @pytest.fixture(autouse=True)
 def same_store(place, monkeypatch):
     monkeypatch.setenv("BENTOML_HOME", str(place))

@@ -23,11 +23,6 @@ CURL = 'curl() { command curl -sS --max-time 20 -w "\\n%{stderr}status %{http_co
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("docs-home")
-
-
-@pytest.fixture(scope="module")
 def services(place, start_service, eventually):
     """The three services the page speaks of, and a key for the third."""
     with pytest.MonkeyPatch.context() as patch:

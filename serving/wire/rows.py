@@ -17,6 +17,7 @@ from registry.release import InputSpec, Release
 from serving.wire.request import refuse
 
 MOST_PRODUCT = 8192
+MOST_KEPT = 256  # things remembered per release
 MOST_LAYOUTS = 32  # releases known at a time; each model holds two or three
 
 
@@ -44,6 +45,12 @@ class Layout:
     def said(self) -> list[bytes]:
         """What comes between the id of a row and its probability in JSON, for each class."""
         return [b',"class":%b,"probability":' % orjson.dumps(name) for name in self.classes]
+
+    def keep(self, key: bytes, value: Any) -> None:
+        """Remember `value`, of a client that repeats itself; what clients send does not grow it without end."""
+        if len(self.kept) >= MOST_KEPT:
+            self.kept.clear()
+        self.kept[key] = value
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

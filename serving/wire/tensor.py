@@ -18,7 +18,7 @@ from serving.wire.rows import Layout, layout_of, settle, view
 OCTETS = b"application/octet-stream"
 NPY = b"application/x-npy"
 MAGIC = b"\x93NUMPY"
-SHAPE = b"shape %d"  # what is kept per number of rows, of which there are few
+SHAPE = b"shape %d"  # what is kept per number of rows
 LONGEST_HEAD = 1024  # of an npy file; numpy writes 128 for any shape of fewer than six axes
 _VALUE = rb"('[^'\\]{1,16}'|True|False|\((?:\d{1,18},\s?){0,32}\d{0,18}\))"
 _PAIR = re.compile(rb"'(descr|fortran_order|shape)':\s*" + _VALUE)
@@ -75,7 +75,8 @@ def _headers(layout: Layout, shape: Shape) -> Headers:
     found: Headers | None = layout.kept.get(said)
     if found is None:
         spelled = b",".join([b"%d" % length for length in shape])
-        found = layout.kept[said] = (*layout.named, (b"vigil-shape", spelled))
+        found = (*layout.named, (b"vigil-shape", spelled))
+        layout.keep(said, found)
     return found
 
 

@@ -22,7 +22,7 @@ from serving.wire.text import read
 from serving.wire.v2_ask import CLASS, DATATYPES, Ask, Form, ask_of, rows_of
 
 LENGTH = b"inference-header-content-length"
-MOST_KEPT, LONGEST_KEPT = 256, 8192  # heads of binary requests whose parse is remembered, and bytes of each
+LONGEST_KEPT = 8192  # bytes of the head of a binary request whose parse is remembered
 _LEADING_ID = (b'{"id":"', b'{"id": "')
 
 
@@ -94,9 +94,7 @@ def _asked(head: bytes, release: Release, layout: Layout) -> tuple[Ask, str | No
     if ask is None:
         ask = read(head, partial(_ask, head, release))
         if len(rest) <= LONGEST_KEPT:
-            if len(layout.kept) >= MOST_KEPT:
-                layout.kept.clear()
-            layout.kept[rest] = ask
+            layout.keep(rest, ask)
     return ask, ask.ident if ident is None else ident
 
 

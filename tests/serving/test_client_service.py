@@ -5,29 +5,12 @@ import threading
 
 import numpy as np
 import pytest
-from tiny_release import IMAGE, make_draft, make_files, onnx_bytes, rows_of, run
+from tiny_release import IMAGE, onnx_bytes, rows_of, run
 
-from registry import aliases, store
+from registry import aliases
 from serving.client import Client, Refused
 
 ROWS = rows_of(IMAGE, 50, seed=3)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("client-home")
-
-
-@pytest.fixture(scope="module")
-def live(place, start_service, eventually):
-    """A service of one model, and the tags of two releases of it; the first is live."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BENTOML_HOME", str(place))
-        tags = [store.publish(make_draft(), make_files(place / f"files-{seed}", seed=seed)).tag for seed in (1, 2)]
-        aliases.promote(tags[0], "first")
-    service = start_service(place)
-    eventually("readiness", lambda: service.call("/readyz")[0] == 200)
-    return service, tags
 
 
 def test_the_answers_are_those_of_the_graph(live):

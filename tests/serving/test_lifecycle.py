@@ -13,26 +13,12 @@ import pytest
 from load import address
 from tiny_release import IMAGE, rows_of
 
-from registry import aliases
 from serving.lifecycle import SUPERVISOR
 
 BODY = json.dumps({"rows": rows_of(IMAGE, 1).tolist()}).encode()
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 ROOT = Path(__file__).resolve().parents[2]
 FOREVER_S = "600"
-
-
-@pytest.fixture
-def started(home, publish, start_service, eventually):
-    """Return a function that starts a service with a live release and waits until it is ready."""
-    aliases.promote(publish().tag, "first")
-
-    def start(**variables):
-        service = start_service(home, **variables)
-        eventually("readiness", lambda: service.call("/readyz")[0] == 200)
-        return service
-
-    return start
 
 
 def workers(service):

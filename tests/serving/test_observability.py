@@ -11,25 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import otlp_receiver
-import pytest
 from tiny_release import IMAGE, rows_of
 
-from registry import aliases
-
 ROWS = rows_of(IMAGE, 3)
-
-
-@pytest.fixture
-def started(home, publish, start_service, eventually):
-    """Return a function that starts a service with a live release and waits until it is ready."""
-    aliases.promote(publish().tag, "first")
-
-    def start(**variables):
-        service = start_service(home, **variables)
-        eventually("readiness", lambda: service.call("/readyz")[0] == 200)
-        return service
-
-    return start
 
 
 def workers(service):
