@@ -12,6 +12,7 @@ ClientError
 └─ Unavailable   the service is: no answer within the deadline and the tries
 """
 
+import email.utils
 import functools
 import http.client
 import io
@@ -190,8 +191,7 @@ class _Calls:
                 if reply.status == 200:
                     return reply
                 status, why = reply.status, _hopeful(reply)
-                after = reply.headers.get("Retry-After", "")
-                wait_s += int(after) if after.isdecimal() else 0  # a date is rare, and no reason to fail
+                wait_s += _asked_s(reply)
             except OSError as error:
                 status, why = None, str(error) or repr(error)
             if tried == self._tries or time.monotonic() + wait_s >= deadline:
@@ -275,6 +275,25 @@ def _left_s(deadline: float) -> float:
     if left_s <= 0:
         raise TimeoutError("timed out")
     return left_s
+
+
+def _asked_s(answer: _Timed) -> float:
+    # The wait that Retry-After asks for, in seconds or until a date; 0 if it is neither. The date is of the server's
+    # clock, which the answer shows in `Date`.
+    after = answer.headers.get("Retry-After", "")
+    if after.isdecimal():
+        return float(after)
+    until_s, now_s = _date_s(after), _date_s(answer.headers.get("Date", ""))
+    if until_s is None:
+        return 0.0
+    return max(0.0, until_s - (time.time() if now_s is None else now_s))
+
+
+def _date_s(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _hopeful(answer: _Timed) -> str:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
+from email.utils import formatdate
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,33 @@ def test_busy_is_tried_again_after_the_time_the_server_names(server, client):
     assert first.body == second.body == third.body  # so that a row has one id, however often it was sent
     assert second.at_s - first.at_s >= 1
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("shift_s", [None, 0, -86_400, 86_400], ids=["no clock", "same", "behind", "ahead"])
+def test_a_date_to_try_again_is_waited_for_by_the_clock_of_the_server(server, client, shift_s):
+    now_s = time.time()
+    dates = [] if shift_s is None else [f"Date: {formatdate(now_s + shift_s, usegmt=True)}"]
+    after = formatdate(now_s + (shift_s or 0) + 2, usegmt=True)  # dates are cut to seconds
+    server.script = [unruly.refuse(503, BUSY, f"Retry-After: {after}", *dates)]
+    demand_right(client.predict(ROWS))
+    first, second = server.infers()
+    assert second.at_s - first.at_s >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("after", "tries"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 4),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", 4),
+        ("Wed, 21 Oct 99999999999 07:28:00 GMT", 4),
+        ("Wed, 21 Oct 9000 07:28:00 GMT", 1),
+    ],
+    ids=["past", "no day", "no year", "never"],
+)
+def test_a_date_that_is_past_or_none_asks_for_no_wait_and_one_far_off_ends_the_call(server, client, after, tries):
+    server.script = [unruly.refuse(503, BUSY, f"Retry-After: {after}")] * 9
+    with pytest.raises(Unavailable, match=f"no answer in {tries} tries"):
+        client.predict(ROWS)
 
 
 def test_the_time_that_is_left_goes_with_each_try(server, client):
