@@ -107,10 +107,19 @@ def _sketch(source: Path, target: str) -> Sketch:
 def _settings(name: str, where: str, sketch: Sketch) -> tuple[Setting, ...]:
     source, *rest = sketch.settings
     return (
-        Setting("name", name), Setting("purpose", f"Learnt from {Path(where).name}."),
+        Setting("name", name), Setting("purpose", _purpose(sketch), "on the card; say better what it is for"),
         sketch.task, source, Setting("data.path", where, "relative to this file"), *rest,
         *_split(sketch), *_network(sketch),
     )  # fmt: skip
+
+
+def _purpose(sketch: Sketch) -> str:
+    # True of other data in the same form too, which `vigil train --data` may name.
+    if target := _value(sketch.settings, "data.target"):
+        return f"Predict {target}."
+    if _value(sketch.settings, "data.source") == "images":
+        return "Say what an image shows."
+    return "Predict a number." if sketch.task.value == "regression" else "Say which class a row belongs to."
 
 
 def _split(sketch: Sketch) -> list[Setting]:

@@ -9,10 +9,12 @@ from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_linnerud, load_wine
 
 import vigil
+from registry import store
 from registry.errors import ConfigError, DataError
 from training import config, run
 from training.begin import begin
 from training.rows import data, split
+from training.task import Order
 
 
 def random():
@@ -163,14 +165,22 @@ def test_grey_images_are_not_mirrored_and_a_test_folder_is_the_test(tmp_path):
     found = begun(tmp_path, root)
     assert (found.augment.flip_share, found.model.kind, found.data.side_pixels) == (0.0, "cnn", 0)
     assert (found.split.train, found.explore.duplicates) == (0.8, "drop")
+    assert found.purpose == "Say what an image shows."
 
 
-@pytest.mark.parametrize(("labels", "task"), [("classes", "classification"), ("numbers", "regression")])
-def test_an_npz_is_judged_by_the_type_of_y(tmp_path, labels, task):
+@pytest.mark.parametrize(
+    ("labels", "task", "purpose"),
+    [
+        ("classes", "classification", "Say which class a row belongs to."),
+        ("numbers", "regression", "Predict a number."),
+    ],
+)
+def test_an_npz_is_judged_by_the_type_of_y(tmp_path, labels, task, purpose):
     drawn = random()
     y = drawn.integers(0, 3, 400) if labels == "classes" else drawn.normal(size=400)
     np.savez(tmp_path / "rows.npz", x=drawn.normal(size=(400, 5)), y=y)
-    assert begun(tmp_path, tmp_path / "rows.npz").task == task
+    found = begun(tmp_path, tmp_path / "rows.npz")
+    assert (found.task, found.purpose) == (task, purpose)
 
 
 def test_nothing_is_written_over_and_nothing_is_left_after_a_refusal(tmp_path):
@@ -224,8 +234,14 @@ def test_vigil_init_prints_what_it_chose_and_what_comes_next(tmp_path, monkeypat
     assert json.loads(capsys.readouterr().out)["settings"]["data.target"] == "Sex"
 
 
-def test_what_is_begun_trains_at_once(tmp_path):
-    path = csv(tmp_path, passengers(400))
+def test_what_is_begun_trains_at_once_also_on_other_rows_and_the_card_names_those(tmp_path):
+    path = csv(tmp_path, passengers(400), "january.csv")
     begin.write("mine", path, folder=tmp_path)
-    outcome = run.train(tmp_path / "mine.toml", tmp_path / "run")
+    later = path.rename(tmp_path / "february.csv")
+    order = Order(tmp_path / "mine.toml", tmp_path / "run", overrides=config.overrides(str(later), ()))
+    outcome = run.carry_out(order, lambda _: None)
     assert outcome.metrics["balanced_accuracy"]["value"] > 0.7
+    card = store.open_release(outcome.tag).read("card.md").decode()
+    assert "Predict Survived." in card
+    assert "february.csv" in card
+    assert "january" not in card
