@@ -115,7 +115,9 @@ class ServingMetrics:
             "vigil_shadow_agreements_total", "Rows on which the challenger agrees with the champion", *RELEASE
         )
         self.shadow_difference = counter(
-            "vigil_shadow_difference_total", "Sum of the distances between the predictions of both", *RELEASE
+            "vigil_shadow_difference_total",
+            "Sum over rows of the total variation distance, or absolute difference, between the answers of both",
+            *RELEASE,
         )
         self.shadow_row_seconds = histogram(
             "vigil_shadow_row_seconds", "Seconds per row in a run of the challenger", ROW_BUCKETS_S, *RELEASE

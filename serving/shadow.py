@@ -205,16 +205,17 @@ class _Tally:
         self._seconds.observe(seconds, rows)
 
     def compare(self, records: Records, outputs: np.ndarray) -> list[str]:
-        # Counts how far the challenger agrees; returns what it predicts.
+        # Counts how far the challenger agrees; returns what it predicts. A challenge demands the champion's classes.
         classes = self._manifest.classes
+        apart = np.abs(outputs - records.outputs, dtype=np.float64).sum(axis=1)
         if classes:
+            apart /= 2  # the total variation distance, from 0 to 1: what share of the probability lies elsewhere
             predicted = [classes[k] for k in self._manifest.decide(outputs).tolist()]
             agreeing = sum(map(str.__eq__, predicted, records.predicted))
         else:
             predicted = [repr(value) for value in outputs[:, 0].tolist()]
-            apart = np.abs(outputs - records.outputs)
             agreeing = int((apart <= self._tolerance).sum())
-            self._difference.inc(float(apart.sum()))
         self._agreements.inc(agreeing)
+        self._difference.inc(float(apart.sum()))
         self.count("run", len(predicted))
         return predicted

@@ -97,11 +97,14 @@ def test_what_was_answered_is_answered_again_and_agreement_is_counted(pair, begi
     given = records(champion, rows)
     begin(challenger, champion=champion.version).offer(given)
     eventually("the rows", lambda: outcomes(metrics) == {"run": 300, "dropped": 0, "failed": 0})
-    theirs = Engine(challenger, ("cpu",), 1).run(rows)[0].argmax(axis=1)
-    alike = int((theirs == given.outputs.argmax(axis=1)).sum())
+    theirs = Engine(challenger, ("cpu",), 1).run(rows)[0]
+    alike = int((theirs.argmax(axis=1) == given.outputs.argmax(axis=1)).sum())
     place = {"model": "tiny", "version": challenger.version}
     assert 0 < alike < 300 and value(metrics, "vigil_shadow_agreements_total", **place) == alike
     assert value(metrics, "vigil_shadow_row_seconds_count", **place) == 300
+    gained = np.maximum(theirs.astype(np.float64) - given.outputs, 0).sum(axis=1)  # what one side has more of
+    assert 0 < gained.max() <= 1
+    assert value(metrics, "vigil_shadow_difference_total", **place) == pytest.approx(gained.sum(), rel=1e-5)
 
 
 def test_a_regression_agrees_within_its_tolerance_and_shows_how_far_apart(publish, begin, metrics, eventually):
