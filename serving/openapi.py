@@ -7,6 +7,8 @@ handler's docstring. Only what an answer looks like is listed here, by address.
 import re
 from collections.abc import Iterable, Sequence
 
+import orjson
+
 from registry.release import Release
 from serving import schemas
 from serving.routes import Route
@@ -76,6 +78,23 @@ PAGES = {
     "/v1/models/{name}/card": ("text/html", "text/markdown"),
     "/docs": ("text/html",),
 }
+
+
+class Document:
+    """The document as JSON: made when it is first asked for, and again when a route or a release is another one."""
+
+    def __init__(self, keyed: bool) -> None:
+        self._keyed = keyed
+        self._made_of: object = None
+        self._content = b""
+
+    def content(self, table: Sequence[Route], releases: Sequence[Release]) -> bytes:
+        """Return `document` of these, in UTF-8."""
+        made_of = tuple(table), tuple((release.tag, release.digest) for release in releases)
+        if made_of != self._made_of:
+            self._content = orjson.dumps(document(table, releases, self._keyed))
+            self._made_of = made_of
+        return self._content
 
 
 def document(table: Iterable[Route], releases: Sequence[Release], keyed: bool) -> Schema:

@@ -43,6 +43,7 @@ class Server:
         self.account = Account(self.metrics, self.recorder)
         self.tracer = Tracer(settings.trace_share) if settings.trace_share else None
         self.predictor = Predictor(settings, self.account, self.tracer)
+        self.document = openapi.Document(keyed=settings.keys_path is not None)
         self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)
         self.routes = Routes(
             [
@@ -150,9 +151,7 @@ class Server:
     async def openapi(self, _: Call, __: Parameters) -> Reply:
         """Describe every route, and what the live models take and give, in OpenAPI 3.1."""
         releases = [host.serving().release for host in self.hosts.all if host.ready]
-        return Reply(
-            200, orjson.dumps(openapi.document(self.routes.table, releases, self.settings.keys_path is not None))
-        )
+        return Reply(200, self.document.content(self.routes.table, releases))
 
     async def livez(self, _: Call, __: Parameters) -> Reply:
         """Say that the process answers."""

@@ -169,6 +169,20 @@ def test_with_keys_every_guarded_route_names_the_key_and_what_is_answered_withou
     assert not list(OPENAPI_31_VALIDATOR.iter_errors(openapi.document(table, [], keyed=True)))
 
 
+def test_the_document_is_made_again_only_when_a_release_or_a_route_is_another(publish, monkeypatch):
+    first, second = publish(), publish(seed=1, classes=DIGITS[::-1])
+    table, made = [Route("GET", "/v1/model", "predict", livez)], []
+    whole = openapi.document
+    monkeypatch.setattr(openapi, "document", lambda *of: made.append(of) or whole(*of))
+    kept = openapi.Document(keyed=True)
+    for releases in ([], [first], [second], [first, second], [first]):
+        expected = whole(table, releases, True)
+        assert [json.loads(kept.content(table, releases)) for _ in range(3)] == [expected] * 3
+    assert len(made) == 5
+    table.append(Route("GET", "/livez", "open", livez))
+    assert "/livez" in json.loads(kept.content(table, [first]))["paths"]
+
+
 async def livez(_, __):
     """Say so.
 
