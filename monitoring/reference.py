@@ -5,8 +5,10 @@ stated probability, over all signals and windows together.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,8 @@ SLIDING = 4.0  # a window that slides looks about this many times as often as wi
 DRAWS = 400
 WINDOW_SHARE = 1 / 3  # of the reference: the size of the windows drawn from it
 ROWS_PER_BIN = 5  # fewest of the reference
+# Parts that other modules own: how each is made again from what `asdict` gave, lists for tuples.
+PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Reference:
     """What normal looks like, and how far from it is too far.
 
     shares: per signal, the share of each of its bins; sums to 1. z_thresholds: by window.
+    embedding, estimation: None in a release that was made without them.
     """
 
     rows: int
@@ -50,6 +55,8 @@ class Reference:
     z_thresholds: dict[str, float]
     psi_floor: float
     min_rows: int
+    embedding: Any = None
+    estimation: Any = None
 
     def to_json(self) -> bytes:
         """Return the artefact as stored in the release."""
@@ -104,7 +111,8 @@ def parse(content: bytes) -> Reference:
         said = json.loads(content)
         bins = tuple(Bins(**b | {"cuts": tuple(b["cuts"])}) for b in said["bins"])
         shares = tuple(tuple(s) for s in said["shares"])
-        return Reference(**said | {"bins": bins, "shares": shares})
+        parts = {name: made(said[name]) for name, made in PARTS.items() if said.get(name) is not None}
+        return Reference(**said | {"bins": bins, "shares": shares} | parts)
     except (ValueError, TypeError, KeyError) as error:
         raise ReleaseError(f"reference.json cannot be read: {error}; publish the model again") from error
 

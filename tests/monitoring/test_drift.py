@@ -1,0 +1,81 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_release import TABLE
+
+from monitoring import drift, reference
+from monitoring.reference import ReferenceSettings
+from monitoring.signals import Binner, compute
+
+
+def table(rows, seed=0, shift=0.0):
+    generator = np.random.default_rng(seed)
+    x = (generator.standard_normal((rows, 3)) + shift).astype(np.float32)
+    return x, generator.dirichlet(np.ones(3), rows).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return reference.build(ReferenceSettings(), TABLE, *table(2000, seed=2))
+
+
+class Means:
+    """An embedding of one component: the first column, moved so that it is above 0."""
+
+    def components(self, inputs, outputs):
+        return inputs[:, :1] + 10
+
+    def z(self, sums, rows, reference_rows):
+        return abs(sums[0] / rows - 10) / np.sqrt(1 / rows + 1 / reference_rows)
+
+
+def window(made, rows, seed=3, shift=0.0):
+    return drift.window_of(made, TABLE, *table(rows, seed, shift))
+
+
+def test_a_reference_of_an_older_release_has_neither_embedding_nor_estimation(made):
+    said = json.loads(made.to_json())
+    del said["embedding"], said["estimation"]
+    old = reference.parse(json.dumps(said).encode())
+    assert old == made and old.embedding is None and old.estimation is None
+
+
+def test_a_window_counts_what_the_service_counts(made):
+    x, p = table(300, seed=5)
+    found = drift.window_of(made, TABLE, x, p)
+    np.testing.assert_array_equal(found.counts, Binner(made.bins).count(compute(TABLE, x, p)))
+    assert found.rows == 300 and found.sums is None
+
+
+def test_the_scores_are_the_z_of_the_rules(made):
+    found = window(made, 300)
+    expected = reference.z_scores(found.counts, made.padded_shares() * made.rows)
+    assert list(drift.scores(made, found).values()) == expected.tolist()
+    assert list(drift.scores(made, found)) == [bins.name for bins in made.bins]
+
+
+def test_an_embedding_is_one_more_signal(made):
+    seen = replace(made, embedding=Means())
+    usual, moved = (drift.window_of(seen, TABLE, *table(300, 3, shift)) for shift in (0.0, 1.0))
+    assert usual.sums.shape == (1,)
+    assert drift.scores(seen, usual)["embedding"] < 3 < drift.scores(seen, moved)["embedding"]
+    assert "embedding" in {found.signal for found in drift.judge(seen, moved, "short")}
+
+
+@pytest.mark.parametrize("length", ["short", "medium", "long"])
+def test_the_judge_wants_both_keys_and_enough_rows(made, length):
+    moved = window(made, 300, shift=1.0)
+    found = drift.judge(made, moved, length)
+    assert {f.signal for f in found} == {"age", "height", "weight"}
+    assert [f.z for f in found] == sorted((f.z for f in found), reverse=True)
+    assert drift.judge(replace(made, psi_floor=9.0), moved, length) == []
+    assert drift.judge(replace(made, min_rows=301), moved, length) == []
+    assert drift.judge(made, window(made, 300), length) == []
+
+
+def test_nothing_is_said_of_no_rows(made):
+    empty = drift.window_of(made, TABLE, *table(0))
+    assert drift.scores(made, empty) == {}
+    assert drift.judge(made, empty, "short") == drift.alarms(made, empty, 0.05) == []
