@@ -147,8 +147,12 @@ class MonitorMetrics:
         self.label_coverage = gauge("vigil_label_coverage_ratio", "Share of the window's rows with a label", *RELEASE)
         self.label_delay = gauge("vigil_label_delay_seconds", "Median seconds from answer to label", "model")
         self.labels_latest = gauge("vigil_labels_latest_timestamp_seconds", "Time of the newest label", "model")
-        self.labels_unknown = gauge("vigil_labels_unknown", "Labels in the log whose id was never recorded")
+        self.labels_unknown = gauge("vigil_labels_unknown", "Labels on the log whose row is not there (yet)")
         self.labels_duplicate = gauge("vigil_labels_duplicate", "Labels in the log that repeat an earlier one")
+        self.label_delay_high = gauge(
+            "vigil_label_delay_high_seconds", "Seconds from answer to label that 5 % of the labels exceed", "model"
+        )
+        self.labels_overdue = gauge("vigil_labels_overdue", "Rows whose label came more than 24 h after the answer")
         self.labels_conflict = gauge("vigil_labels_conflict", "Labels in the log that correct an earlier one")
         self.challenge_verdict = gauge(
             "vigil_challenge_verdict",
@@ -157,10 +161,19 @@ class MonitorMetrics:
             "verdict",
         )
         self.challenge_rows = gauge("vigil_challenge_rows", "Labelled rows the verdict rests on", *RELEASE)
-        self.log_rows = gauge("vigil_monitor_log_rows", "Rows in the prediction log")
+        self.log_rows = gauge("vigil_monitor_log_rows", "Rows of the prediction log that were read")
+        self.rows_missed = gauge(
+            "vigil_monitor_missed_rows", "Rows deleted from the log before they were read, at most"
+        )
+        self.lag_rows = gauge("vigil_monitor_lag_rows", "Rows and labels on the log that were not read yet")
+        self.lag_seconds = gauge("vigil_monitor_lag_seconds", "Age of the oldest of them, 0 without one")
         self.last_success = gauge("vigil_monitor_last_success_timestamp_seconds", "Time of the last good run")
         self.interval = gauge("vigil_monitor_interval_seconds", "Seconds between two runs")
-        self.failures = counter("vigil_monitor_failures_total", "Runs that failed", "reason")
+        self.part_success = gauge(
+            "vigil_monitor_part_last_success_timestamp_seconds", "Time of the last good run of a part", "part"
+        )
+        self.failures = counter("vigil_monitor_failures_total", "Runs and parts of them that failed", "reason")
+        self.rebuilds = counter("vigil_monitor_rebuilds_total", "Times the state was made anew from the log", "reason")
         process_collector.ProcessCollector(registry=registry)
 
 

@@ -11,6 +11,7 @@ import json
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,21 +115,30 @@ def judge(place: Path, model: str) -> Verdict:
         raise DataError(f"{place}: cannot be read: {error}") from error
 
 
-def show(connection: sqlite3.Connection, metrics: MonitorMetrics, models: list[str]) -> None:
-    """Write the verdict on each challenger into `metrics`; what an ended challenge left there goes.
+def look(connection: sqlite3.Connection, models: list[str]) -> Callable[[MonitorMetrics], None]:
+    """Return what writes the verdict on each challenger into the metrics; what an ended challenge left there goes.
 
     A model whose aliases or releases cannot be read is logged and counted, and stops nothing else.
     """
-    metrics.challenge_verdict.clear()
-    metrics.challenge_rows.clear()
+    found, failed = [], []
     for model in models:
         try:
             state = aliases.read(model)
             if state.challenger is not None:
-                _show(metrics, _judge(connection, state, state.challenger))
+                found.append(_judge(connection, state, state.challenger))
         except UserError as error:
-            metrics.failures.labels(type(error).__name__).inc()
+            failed.append(type(error).__name__)
             log.warning("verdict_failed", extra={"model": model, "error": str(error)})
+
+    def show(metrics: MonitorMetrics) -> None:
+        metrics.challenge_verdict.clear()
+        metrics.challenge_rows.clear()
+        for said in found:
+            _show(metrics, said)
+        for kind in failed:
+            metrics.failures.labels(kind).inc()
+
+    return show
 
 
 def as_json(said: Verdict) -> str:

@@ -1,54 +1,53 @@
-"""The monitor process: measures quality from the log again and again, and shows it on its own /metrics.
+"""The monitor process: reads what is new on the log, measures quality, and shows it on its own /metrics.
 
-Nothing is remembered between two runs: all of it is read from the log anew, so a restart loses and
+What it has counted is kept in its state, so a run costs what is new and not what is there, and a restart loses and
 doubles nothing. Drift does not need the monitor: Prometheus computes it from the service's counters.
 """
 
 import logging
 import signal
 import sqlite3
-import statistics
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.metrics_core import Metric
-
-from monitoring import labels, quality, recorder, verdict
+from monitoring import anchor, intake, quality, recorder, state, verdict
+from monitoring.contents import Scheme
+from monitoring.health import Health, WholeRegistry, served
+from monitoring.intake import Source
 from monitoring.metrics import MonitorMetrics
-from monitoring.quality import Joined, Measured
-from registry.errors import StackError, UserError
+from monitoring.parts import Look, Part, Parts, Show, WatchSettings
+from monitoring.state import Aggregate
+from monitoring.tally import ALL
 from registry.release import Manifest
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class WatchSettings:
-    """window_s: how far back quality looks. min_rows: fewest labelled rows it is judged on."""
-
-    log: Path
-    host: str = "127.0.0.1"
-    port: int = 9109
-    interval_s: float = 30.0
-    window_s: float = 86_400.0
-    min_rows: int = 200
+BUCKETS_PER_WINDOW = 24  # at least: the window is whole buckets, so it may be longer than asked by a part of one
+KEEP_S = 90 * 86_400.0  # how long buckets are kept
+QUANTILES = (0.5, 0.95)
 
 
-class WholeRegistry(CollectorRegistry):
-    """A registry whose scrape waits for a run to be written down: it shows one run or the next, never half."""
+@dataclass
+class Monitor:
+    """What one monitor process holds between two runs."""
 
-    def __init__(self) -> None:
-        self.writing = threading.RLock()
-        super().__init__()
+    settings: WatchSettings
+    metrics: MonitorMetrics
+    parts: Parts
+    health: Health
+    writing: threading.RLock = field(default_factory=threading.RLock)
 
-    def collect(self) -> Iterable[Metric]:
-        """Return all metrics of one moment."""
-        with self.writing:
-            return list(super().collect())
+    @property
+    def state(self) -> Path:
+        return self.settings.state or state.beside(self.settings.log)
+
+    @property
+    def bucket_s(self) -> float:
+        return min(state.BUCKET_S, self.settings.window_s / BUCKETS_PER_WINDOW)
 
 
 def main(settings: WatchSettings) -> None:
@@ -59,100 +58,190 @@ def main(settings: WatchSettings) -> None:
     watch(settings, stop)
 
 
-def watch(settings: WatchSettings, stop: threading.Event) -> None:
-    """Measure every `interval_s` until `stop` is set, and serve /metrics.
+def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] | None = None) -> None:
+    """Measure every `interval_s` until `stop` is set, and serve /metrics and /healthz.
 
     A run that fails is logged and counted, and the next one comes as usual. Raises StackError if the
     port is taken.
     """
     registry = WholeRegistry()
-    metrics = MonitorMetrics(registry)
-    metrics.interval.set(settings.interval_s)
-    try:
-        server, thread = start_http_server(settings.port, settings.host, registry)
-    except OSError as error:
-        place = f"{settings.host}:{settings.port}"
-        raise StackError(f"{place}: {error.strerror}; stop what listens there or choose --port") from error
-    log.info("monitor_started", extra={"address": f"http://{settings.host}:{settings.port}/metrics"})
-    try:
+    monitor = _monitor(settings, MonitorMetrics(registry), parts)
+    monitor.writing = registry.writing
+    monitor.metrics.interval.set(settings.interval_s)
+    with served(settings.host, settings.port, {"/metrics": registry.page, "/healthz": monitor.health.page}):
+        log.info("monitor_started", extra={"address": f"http://{settings.host}:{settings.port}/metrics"})
         while not stop.is_set():
-            _run(settings, metrics, registry)
+            _run(monitor, stop.is_set)
             stop.wait(settings.interval_s)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def measure(settings: WatchSettings, metrics: MonitorMetrics, now_s: float) -> None:
     """Write one look at the log into `metrics`; a log that is not there yet holds no rows."""
-    if not settings.log.exists():
-        metrics.log_rows.set(0)
-        return
-    connection = recorder.connect(settings.log)
-    try:
-        metrics.log_rows.set(connection.execute("SELECT count(*) FROM predictions").fetchone()[0])
-        found = labels.tangles(connection)
-        metrics.labels_unknown.set(found.unknown)
-        metrics.labels_duplicate.set(found.duplicate)
-        metrics.labels_conflict.set(found.conflict)
-        _forget(metrics)
-        models = [model for (model,) in connection.execute("SELECT DISTINCT model FROM predictions")]
-        for model in models:
-            _model(connection, settings, metrics, model, now_s)
-        verdict.show(connection, metrics, models)
-    finally:
-        connection.close()
+    _measure(_monitor(settings, metrics), now_s, lambda: False)
 
 
-def _run(settings: WatchSettings, metrics: MonitorMetrics, registry: WholeRegistry) -> None:
+def _monitor(settings: WatchSettings, metrics: MonitorMetrics, parts: Sequence[Part] | None = None) -> Monitor:
+    return Monitor(settings, metrics, Parts(PARTS if parts is None else parts, settings), Health(settings.interval_s))
+
+
+def _run(monitor: Monitor, stopped: Callable[[], bool]) -> None:
     try:
-        with registry.writing:
-            measure(settings, metrics, time.time())
-        metrics.last_success.set(time.time())
-    except (sqlite3.Error, OSError, UserError, ValueError) as error:
-        metrics.failures.labels(type(error).__name__).inc()
+        failed = _measure(monitor, time.time(), stopped)
+    except Exception as error:  # the edge of the process: the next run may find what this one missed
+        monitor.metrics.failures.labels(type(error).__name__).inc()
         log.exception("monitor_run_failed")
+        if isinstance(error, sqlite3.Error):
+            _mend(monitor, error)
+        return
+    if not failed and not stopped():
+        monitor.metrics.last_success.set(time.time())
 
 
-def _forget(metrics: MonitorMetrics) -> None:
-    # A version that left the window must not keep its last number.
-    for gauge in (
-        metrics.quality, metrics.quality_lower, metrics.quality_upper, metrics.quality_rows,
-        metrics.quality_floor, metrics.label_coverage, metrics.label_delay,
-    ):  # fmt: skip
-        gauge.clear()
+def _measure(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> dict[str, str]:
+    # Returns the parts that failed, with the kind of error.
+    if not monitor.settings.log.exists():
+        monitor.metrics.log_rows.set(0)
+        monitor.health.ended({})
+        return {}
+    if not _read(monitor, now_s, stopped):
+        return {}
+    shown, failed = monitor.parts.look(now_s)
+    with monitor.writing:
+        for name, show in shown.items():
+            show(monitor.metrics)
+            monitor.metrics.part_success.labels(name).set(time.time())
+    for kind in failed.values():
+        monitor.metrics.failures.labels(kind).inc()
+    monitor.health.ended(failed)
+    return failed
 
 
-def _model(
-    connection: sqlite3.Connection, settings: WatchSettings, metrics: MonitorMetrics, model: str, now_s: float
-) -> None:
-    joined = labels.join(connection, model, now_s - settings.window_s)
-    metrics.quality_min_rows.labels(model).set(settings.min_rows)
-    newest = labels.latest_s(connection, model)
-    if newest is not None:
-        metrics.labels_latest.labels(model).set(newest)
-    _delay(metrics, model, joined)
-    manifests = {version: quality.manifest_of(model, version) for version in {row.version for row in joined}}
-    tolerances = {v: m.quality["tolerance"] for v, m in manifests.items() if m is not None and m.task == "regression"}
-    for version, measured in quality.by_version(joined, tolerances).items():
-        _version(metrics, (model, version), measured, manifests[version])
+def _read(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> bool:
+    # Bring the state up to the log; returns whether it is.
+    with closing(recorder.connect(monitor.settings.log)) as rows, closing(_state(monitor, rows)) as counts:
+        troubled = lambda error: monitor.metrics.failures.labels(type(error).__name__).inc()  # noqa: E731
+        source = Source(rows, counts, scheme, now_s, monitor.bucket_s, troubled, monitor.settings.batch_rows)
+
+        def look_up() -> bool:
+            _show_lag(monitor, source)
+            return stopped()
+
+        whole = intake.read_on(source, look_up)
+        intake.forget(source, now_s - KEEP_S)
+        _show_lag(monitor, source)
+        with monitor.writing:
+            _show_facts(monitor.metrics, state.facts(counts))
+    return whole
 
 
-def _delay(metrics: MonitorMetrics, model: str, joined: list[Joined]) -> None:
-    delays = [row.delay_s for row in joined if row.delay_s is not None]
-    if delays:
-        metrics.label_delay.labels(model).set(statistics.median(delays))
+def _state(monitor: Monitor, rows: sqlite3.Connection) -> sqlite3.Connection:
+    # The state of this log: made anew if it cannot be gone on with.
+    counts, why = state.open_or_make(monitor.state, monitor.bucket_s)
+    try:
+        if not why and not anchor.is_same(rows, counts, monitor.settings.log):
+            state.empty(counts, monitor.bucket_s)
+            why = "log_replaced"
+        anchor.remember(counts, monitor.settings.log)
+    except sqlite3.Error:
+        counts.close()
+        raise
+    if why not in ("", "absent"):
+        monitor.metrics.rebuilds.labels(why).inc()
+        log.warning("monitor_state_made_anew", extra={"path": str(monitor.state), "reason": why})
+    return counts
 
 
-def _version(metrics: MonitorMetrics, release: tuple[str, str], measured: Measured, manifest: Manifest | None) -> None:
-    metrics.label_coverage.labels(*release).set(measured.coverage)
+def _mend(monitor: Monitor, error: sqlite3.Error) -> None:
+    # A damaged state is removed, so that the next run makes it anew; a damaged log is not ours to touch.
+    if not state.is_corrupt(error) or state.is_whole(monitor.state):
+        return
+    state.remove(monitor.state)
+    monitor.metrics.rebuilds.labels("corrupt").inc()
+    log.warning("monitor_state_made_anew", extra={"path": str(monitor.state), "reason": "corrupt"})
+
+
+def scheme(model: str, version: str) -> Scheme:
+    """Return what a release makes of its rows; of one that was deleted since, nothing but to count them."""
+    manifest = quality.manifest_of(model, version)
+    if manifest is None:
+        return Scheme()
+    tolerance = manifest.quality["tolerance"] if manifest.task == "regression" else None
+    return Scheme(manifest.classes, tolerance, manifest.input.dtype, manifest.input.shape)
+
+
+def _show_lag(monitor: Monitor, source: Source) -> None:
+    lag = intake.lag(source)
+    monitor.metrics.lag_rows.set(lag.rows)
+    monitor.metrics.lag_seconds.set(lag.seconds)
+    monitor.health.moved((lag.rows, lag.seconds))
+
+
+def _show_facts(metrics: MonitorMetrics, facts: dict[str, float]) -> None:
+    metrics.log_rows.set(facts.get("rows_read", 0))
+    metrics.rows_missed.set(facts.get("rows_missed", 0))
+    metrics.labels_unknown.set(facts.get("unknown", 0))
+    metrics.labels_duplicate.set(facts.get("duplicate", 0))
+    metrics.labels_conflict.set(facts.get("conflict", 0))
+    metrics.labels_overdue.set(facts.get("late", 0))
+
+
+def _quality(look: Look) -> Show:
+    found = {
+        model: state.total(state.aggregates(look.state, model, look.since_s)) for model in state.models(look.state)
+    }
+    manifests = {
+        (model, version): quality.manifest_of(model, version) for model, sums in found.items() for version, _ in sums
+    }
+
+    def show(metrics: MonitorMetrics) -> None:
+        # A version that left the window must not keep its last number.
+        for gauge in (
+            metrics.quality, metrics.quality_lower, metrics.quality_upper, metrics.quality_rows,
+            metrics.quality_floor, metrics.label_coverage,
+        ):  # fmt: skip
+            gauge.clear()
+        for model, sums in found.items():
+            metrics.quality_min_rows.labels(model).set(look.settings.min_rows)
+            for (version, name), one in sums.items():
+                if name == ALL:
+                    _version(metrics, model, one, manifests[model, version])
+
+    return show
+
+
+def _version(metrics: MonitorMetrics, model: str, one: Aggregate, manifest: Manifest | None) -> None:
+    metrics.label_coverage.labels(model, one.version).set(one.labelled / one.rows if one.rows else 0.0)
     # Deleted since: the classes it answered are still measured, what was near enough to the truth is not known.
-    place = (*release, "accuracy" if manifest is None else manifest.quality["metric"])
-    metrics.quality_rows.labels(*place).set(measured.labelled)
+    place = (model, one.version, "accuracy" if manifest is None else manifest.quality["metric"])
+    metrics.quality_rows.labels(*place).set(one.labelled)
     if manifest is not None:
         metrics.quality_floor.labels(*place).set(manifest.quality["floor"])
-    if measured.value is not None and measured.lower is not None and measured.upper is not None:
-        metrics.quality.labels(*place).set(measured.value)
-        metrics.quality_lower.labels(*place).set(measured.lower)
-        metrics.quality_upper.labels(*place).set(measured.upper)
+    if one.judged:
+        lower, upper = quality.wilson(one.right, one.judged)
+        metrics.quality.labels(*place).set(one.right / one.judged)
+        metrics.quality_lower.labels(*place).set(lower)
+        metrics.quality_upper.labels(*place).set(upper)
+
+
+def _labels(look: Look) -> Show:
+    newest = state.models(look.state)
+    delays = {model: state.delay_quantiles(look.state, model, look.since_s, QUANTILES) for model in newest}
+
+    def show(metrics: MonitorMetrics) -> None:
+        for gauge in (metrics.label_delay, metrics.label_delay_high, metrics.labels_latest):
+            gauge.clear()
+        for model, time_s in newest.items():
+            if time_s is not None:
+                metrics.labels_latest.labels(model).set(time_s)
+            if quantiles := delays[model]:
+                metrics.label_delay.labels(model).set(quantiles[0])
+                metrics.label_delay_high.labels(model).set(quantiles[1])
+
+    return show
+
+
+def _challenges(look: Look) -> Show:
+    return verdict.look(look.log, list(state.models(look.state)))
+
+
+PARTS = (Part("quality", _quality), Part("labels", _labels), Part("challenges", _challenges))

@@ -227,7 +227,7 @@ def test_the_monitor_shows_the_verdict_and_forgets_an_ended_challenge(challenged
     pair = challenged()
     fill(log, pair, classified(700, 80, 20))
     with closing(recorder.connect(log)) as connection:
-        verdict.show(connection, metrics, ["tiny"])
+        verdict.look(connection, ["tiny"])(metrics)
         place = ("tiny", pair[1].version)
         assert shown_by(metrics) == {
             ("vigil_challenge_rows", *place): 800,
@@ -236,7 +236,7 @@ def test_the_monitor_shows_the_verdict_and_forgets_an_ended_challenge(challenged
             ("vigil_challenge_verdict", *place, "reject"): 0,
         }
         aliases.end_challenge("tiny", "enough")
-        verdict.show(connection, metrics, ["tiny"])
+        verdict.look(connection, ["tiny"])(metrics)
         assert shown_by(metrics) == {}
 
 
@@ -246,6 +246,6 @@ def test_aliases_that_cannot_be_read_are_counted_and_stop_no_other_model(challen
     fill(log, pair, classified(60, 0, 0))
     aliases.path("broken").write_text("{")
     with closing(recorder.connect(log)) as connection:
-        verdict.show(connection, metrics, ["broken", "tiny"])
+        verdict.look(connection, ["broken", "tiny"])(metrics)
     assert shown_by(metrics)["vigil_monitor_failures_total", "AliasError"] == 1
     assert shown_by(metrics)["vigil_challenge_rows", "tiny", pair[1].version] == 60

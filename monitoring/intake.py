@@ -1,0 +1,252 @@
+"""Reads what is new on the log into the state, in batches that fit into memory, each one transaction.
+
+Answers and labels may come in any order. The last label of an id counts, by its place on the log: one that comes
+before its answer waits for it, and one that corrects another takes that one's counts back. What is counted depends
+on what is on the log and not on how often or when it was read.
+"""
+
+import json
+import math
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from monitoring import anchor, state
+from monitoring.contents import Answer, Scheme, slices_and_sums
+from monitoring.quality import number
+from monitoring.tally import ALL, MOST_ERROR, Tally, delay_bin, exact
+
+BATCH_ROWS = 10_000
+MOST_FORGOTTEN = 1_000_000  # at once: a transaction keeps the disk busy
+MOST_REPEATS = 64  # so many earlier labels of an id are looked at for one that says the same
+FARTHEST_S = 1e12  # a time beyond is that of a broken clock; its bucket still has a number
+NO_CLASS = ""  # what a label that is no class of its release is counted as
+PREDICTIONS = """
+    SELECT id, seq, time_s, model, version, predicted, length(probabilities) = 4
+    FROM predictions WHERE seq > ? ORDER BY seq LIMIT ?"""
+LABELS = f"""
+    SELECT l.seq, l.id, l.time_s, l.label,
+      EXISTS(SELECT 1 FROM labels e WHERE e.id = l.id AND e.seq < l.seq),
+      l.label IN (
+        SELECT label FROM labels e WHERE e.id = l.id AND e.seq < l.seq ORDER BY seq DESC LIMIT {MOST_REPEATS}),
+      p.seq, p.time_s, p.model, p.version, p.predicted, length(p.probabilities) = 4
+    FROM labels l LEFT JOIN predictions p ON p.id = l.id AND p.seq <= ?
+    WHERE l.seq > ? ORDER BY l.seq LIMIT ?"""
+EARLY = "SELECT seq, time_s, label FROM labels WHERE id = ? AND seq <= ? ORDER BY seq"
+
+
+@dataclass
+class Source:
+    """What is read and where it goes; used for one run.
+
+    scheme: of (model, version). troubled: told what failed in a scheme.
+    """
+
+    log: sqlite3.Connection
+    state: sqlite3.Connection
+    scheme: Callable[[str, str], Scheme]
+    now_s: float
+    bucket_s: float
+    troubled: Callable[[Exception], None] = lambda _: None
+    batch_rows: int = BATCH_ROWS
+    codes: dict[tuple[str, str], int] = field(default_factory=dict)
+    schemes: dict[int, Scheme] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far the state is behind the log. seconds: the age of the oldest entry that was not read, 0 without one."""
+
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Label:
+    """What was said of a row, and the slices that the row was counted in then."""
+
+    label: str
+    time_s: float
+    slices: tuple[str, ...]
+
+
+def read_on(source: Source, stopped: Callable[[], bool] = lambda: False) -> bool:
+    """Read what was on the log when this began; returns whether it came that far before it was stopped.
+
+    Raises sqlite3.Error; what was read until then is kept.
+    """
+    ends = {table: anchor.newest(source.log, table) for table in anchor.TABLES}
+    for table, step in zip(anchor.TABLES, (_read_predictions, _read_labels), strict=True):
+        while state.facts(source.state).get(f"{table}_seq", 0) < ends[table]:
+            if stopped():
+                return False
+            with state.transaction(source.state):  # another monitor on this state waits, and then goes on behind this
+                if not step(source, state.facts(source.state)):
+                    break
+    return True
+
+
+def lag(source: Source) -> Lag:
+    """Return how much of the log was not read."""
+    facts, rows, oldest_s = state.facts(source.state), 0, source.now_s
+    for table in anchor.TABLES:
+        read = facts.get(f"{table}_seq", 0)
+        query = f"SELECT time_s FROM {table} WHERE seq > ? ORDER BY seq LIMIT 1"
+        for (time_s,) in source.log.execute(query, (read,)):
+            rows += anchor.newest(source.log, table) - int(read)
+            oldest_s = min(oldest_s, time_s)
+    return Lag(rows, source.now_s - oldest_s)
+
+
+def _read_predictions(source: Source, facts: dict[str, float]) -> bool:
+    query = source.log.execute(PREDICTIONS, (facts.get("predictions_seq", 0), source.batch_rows))
+    found = [(ident, _answer(source, place)) for ident, *place in query]
+    if not found:
+        return False
+    tally, rows = Tally(), [row for _, row in found]
+    slices = slices_and_sums(source.log, source.schemes, rows, tally.sums, source.troubled)
+    places = ((row.release, row.start, name) for row in rows for name in (ALL, *slices.get(row.seq, ())))
+    for key, count in Counter(places).items():
+        tally.add(key, "rows", count)
+    if facts.get("unknown", 0) > 0:
+        _early(source, tally, found, facts)
+    anchor.count_missed(source.log, tally, facts)
+    tally.facts["rows_read"] += len(found)
+    tally.write(source.state)
+    ident, last = found[-1]
+    anchor.advance(source.state, "predictions", (last.seq, ident, last.time_s))
+    return True
+
+
+def _early(source: Source, tally: Tally, found: list[tuple[str, Answer]], facts: dict[str, float]) -> None:
+    # Labels that waited for these rows.
+    last: dict[int, tuple[Answer, str, float]] = {}
+    for ident, row in found:
+        labels = source.log.execute(EARLY, (ident, facts["labels_seq"])).fetchall()
+        if labels:
+            last[row.seq] = (row, labels[-1][2], labels[-1][1])
+            _latest(source, tally, row, max(time_s for _, time_s, _ in labels))
+            before = source.state.total_changes
+            source.state.executemany("DELETE FROM orphans WHERE seq = ?", ((seq,) for seq, _, _ in labels))
+            tally.facts["unknown"] -= source.state.total_changes - before
+    _join(source, tally, last, facts["late_s"])
+
+
+def _read_labels(source: Source, facts: dict[str, float]) -> bool:
+    place = (facts.get("predictions_seq", 0), facts.get("labels_seq", 0), source.batch_rows)
+    found = source.log.execute(LABELS, place).fetchall()
+    if not found:
+        return False
+    tally, orphans = Tally(), []
+    last: dict[int, tuple[Answer, str, float]] = {}
+    for seq, _, time_s, label, repeated, same, *known in found:
+        tally.facts["duplicate"] += same
+        tally.facts["conflict"] += repeated and not same
+        if known[0] is None:
+            orphans.append((seq,))
+        else:
+            row = _answer(source, known)
+            last[row.seq] = (row, label, time_s)
+            _latest(source, tally, row, time_s)
+    source.state.executemany("INSERT INTO orphans VALUES (?)", orphans)
+    tally.facts["unknown"] += len(orphans)
+    tally.facts["labels_read"] += len(found)
+    _join(source, tally, last, facts["late_s"])
+    tally.write(source.state)
+    anchor.advance(source.state, "labels", found[-1][:3])
+    return True
+
+
+def _join(source: Source, tally: Tally, last: dict[int, tuple[Answer, str, float]], late_s: float) -> None:
+    # Count the last label of each row, and take back the one that was counted before.
+    before = _counted(source.state, last)
+    new = [row for seq, (row, _, _) in last.items() if seq not in before]
+    slices = slices_and_sums(source.log, source.schemes, new, tally.labelled_sums, source.troubled)
+    for seq, (row, text, time_s) in last.items():
+        old = before.get(seq)
+        label = Label(text, time_s, old.slices if old else slices.get(seq, ()))
+        for one, sign in ((old, -1), (label, 1)):
+            if one is not None:
+                _count(tally, source.schemes[row.release], row, one, sign)
+                tally.facts["late"] += sign * (one.time_s - row.time_s > late_s)
+        source.state.execute("REPLACE INTO joined VALUES (?, ?, ?, ?)", (seq, text, time_s, "\n".join(label.slices)))
+
+
+def _counted(connection: sqlite3.Connection, seqs: dict[int, Any]) -> dict[int, Label]:
+    query = "SELECT seq, label, time_s, slices FROM joined WHERE seq IN (SELECT value FROM json_each(?))"
+    found = connection.execute(query, (json.dumps(list(seqs)),))
+    return {
+        seq: Label(label, time_s, tuple(slices.split("\n")) if slices else ()) for seq, label, time_s, slices in found
+    }
+
+
+def _count(tally: Tally, scheme: Scheme, row: Answer, label: Label, sign: int) -> None:
+    tally.delays[row.release, row.start, delay_bin(label.time_s - row.time_s)] += sign
+    said = (
+        _numbers(scheme, row, label.label) if row.number else {"judged": 1, "right": int(row.predicted == label.label)}
+    )
+    if said is None:
+        return
+    text = label.label if not scheme.classes or label.label in scheme.classes else NO_CLASS
+    for name in (ALL, *label.slices):
+        key = (row.release, row.start, name)
+        for what, value in {"labelled": 1, **said}.items():
+            tally.add(key, what, sign * value)
+        if not row.number:
+            tally.confusion[*key, text, row.predicted] += sign
+
+
+def _numbers(scheme: Scheme, row: Answer, label: str) -> dict[str, int] | None:
+    # A label that came before its answer was not checked at the door; one that is no number says nothing.
+    predicted, truth = number(row.predicted), number(label)
+    if predicted is None or truth is None:
+        return None
+    gap = max(-MOST_ERROR, min(predicted - truth, MOST_ERROR))
+    errors = {"error": exact(gap), "absolute": exact(abs(gap)), "squared": exact(gap * gap)}
+    if scheme.tolerance is None:
+        return errors
+    return errors | {"judged": 1, "right": int(abs(predicted - truth) <= scheme.tolerance)}
+
+
+def _latest(source: Source, tally: Tally, row: Answer, time_s: float) -> None:
+    # A clock that is ahead must not make labels look new for as long as it is ahead.
+    time_s = min(time_s, source.now_s)
+    tally.latest_s[row.release] = max(tally.latest_s.get(row.release, time_s), time_s)
+
+
+def _answer(source: Source, place: list[Any]) -> Answer:
+    seq, time_s, model, version, predicted, is_number = place
+    code = _code(source, model, version)
+    bucket_s = source.bucket_s
+    return Answer(
+        seq, code, math.floor(max(-FARTHEST_S, min(time_s, FARTHEST_S)) / bucket_s), time_s, predicted, bool(is_number)
+    )
+
+
+def _code(source: Source, model: str, version: str) -> int:
+    place = (model, version)
+    if place not in source.codes:
+        source.state.execute("INSERT OR IGNORE INTO releases(model, version) VALUES (?, ?)", place)
+        query = "SELECT code FROM releases WHERE model = ? AND version = ?"
+        code: int = source.state.execute(query, place).fetchone()[0]
+        source.codes[place], source.schemes[code] = code, source.scheme(*place)
+    return source.codes[place]
+
+
+def forget(source: Source, before_s: float) -> None:
+    """Drop the buckets of rows answered before a Unix time, and what concerns rows and labels that left the log."""
+    start = before_s / source.bucket_s - 1
+    with state.transaction(source.state):
+        for table in ("buckets", "confusion", "delays"):
+            query = f"DELETE FROM {table} WHERE release IN (SELECT code FROM releases) AND start < ?"
+            source.state.execute(query, (start,))
+        for table, of in (("joined", "predictions"), ("orphans", "labels")):
+            first = source.state.execute(f"SELECT min(seq) FROM {table}").fetchone()[0]
+            if first is None:
+                continue
+            end = min(anchor.oldest(source.log, of), first + MOST_FORGOTTEN)
+            gone = source.state.execute(f"DELETE FROM {table} WHERE seq < ?", (end,)).rowcount
+            if table == "orphans":
+                source.state.execute("UPDATE facts SET value = value - ? WHERE name = 'unknown'", (gone,))

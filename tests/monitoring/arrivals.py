@@ -1,0 +1,68 @@
+"""What comes to a log, in any order, and what a plain reading of all of it says: the oracle of the monitor."""
+
+import sqlite3
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from monitoring import recorder
+
+BUCKET_S = 10.0
+LATE_S = 50.0
+
+
+@dataclass
+class Truth:
+    """What the state must say; buckets: by (model, version, start in seconds)."""
+
+    rows: Counter = field(default_factory=Counter)
+    labelled: Counter = field(default_factory=Counter)
+    right: Counter = field(default_factory=Counter)
+    confusion: dict = field(default_factory=lambda: defaultdict(Counter))
+    delays: dict = field(default_factory=lambda: defaultdict(list))
+    facts: Counter = field(default_factory=Counter)
+
+
+def answer(connection, ident, time_s=10.0, version="v", predicted="a", model="m"):
+    """Put one answer on the log, as the recorder does."""
+    blob = np.ones(1 if predicted[0].isdigit() else 2, dtype=np.float32).tobytes()
+    with connection:
+        connection.execute(recorder.PREDICTION, (ident, time_s, model, version, predicted, blob, blob))
+
+
+def label(connection, ident, text, time_s=20.0):
+    with connection:
+        connection.execute(recorder.LABEL, (ident, time_s, text))
+
+
+def in_memory():
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(recorder.SCHEMA)
+    return connection
+
+
+def truth(connection):
+    """Return what the whole log says, read row by row: classes only."""
+    found, said = Truth(), defaultdict(list)
+    answered = {
+        row[0]: row for row in connection.execute("SELECT id, time_s, model, version, predicted FROM predictions")
+    }
+    for ident, text, time_s in connection.execute("SELECT id, label, time_s FROM labels ORDER BY seq"):
+        said[ident].append((text, time_s))
+        found.facts["unknown"] += ident not in answered
+    for ident, time_s, model, version, predicted in answered.values():
+        place = (model, version, time_s // BUCKET_S * BUCKET_S)
+        found.rows[place] += 1
+        if ident in said:
+            text, label_s = said[ident][-1]
+            found.labelled[place] += 1
+            found.right[place] += text == predicted
+            found.confusion[place][text, predicted] += 1
+            found.delays[model].append(max(0.0, label_s - time_s))
+            found.facts["late"] += label_s - time_s > LATE_S
+    for texts in said.values():
+        kinds = len({text for text, _ in texts})
+        found.facts["duplicate"] += len(texts) - kinds
+        found.facts["conflict"] += kinds - 1
+    return found

@@ -1,0 +1,143 @@
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from monitoring import recorder, state, tally, watch
+from monitoring.metrics import MonitorMetrics
+from monitoring.parts import WatchSettings
+from tests.monitoring.arrivals import answer, label
+
+NOW_S = 1_000_000.0
+
+
+class Watched:
+    """A log and a monitor that looks at it when it is told to; a new process each time."""
+
+    def __init__(self, folder: Path):
+        self.log = folder / "log.sqlite"
+        self.state = state.beside(self.log)
+        self.settings = WatchSettings(self.log, interval_s=1, window_s=86_400)
+
+    def write(self, rows, first=0, labels=True):
+        with closing(recorder.connect(self.log)) as connection:
+            for i in range(first, first + rows):
+                answer(connection, f"r{i}", NOW_S - 100 + i)
+                if labels:
+                    label(connection, f"r{i}", "ab"[i % 2], NOW_S)
+
+    def look(self):
+        """Run once and return a reader of the metrics."""
+        metrics = MonitorMetrics(CollectorRegistry())
+        watch.measure(self.settings, metrics, NOW_S)
+        return lambda name, **labels: metrics.registry.get_sample_value(f"vigil_{name}", labels)
+
+
+@pytest.fixture
+def watched(tmp_path):
+    return Watched(tmp_path)
+
+
+def rebuilt(read):
+    reasons = ("corrupt", "version", "bucket", "log_replaced")
+    return {r: n for r in reasons if (n := read("monitor_rebuilds_total", reason=r))}
+
+
+def counted(read):
+    names = ("monitor_log_rows", "labels_unknown", "monitor_lag_rows")
+    place = {"model": "m", "version": "v", "metric": "accuracy"}
+    return [read(name) for name in names] + [read("quality_value", **place), read("quality_rows", **place)]
+
+
+def test_a_second_run_reads_only_what_is_new(watched):
+    watched.write(6)
+    assert counted(watched.look()) == [6, 0, 0, 0.5, 6]
+    with closing(sqlite3.connect(watched.log)) as connection, connection:
+        connection.execute("UPDATE predictions SET predicted = 'z'")  # a run that read it again would see it
+    watched.write(2, first=6)
+    read = watched.look()
+    assert counted(read) == [8, 0, 0, 0.5, 8] and rebuilt(read) == {}
+
+
+@pytest.mark.parametrize("damage", [b"this is no database" * 1000, b""], ids=["other", "empty"])
+def test_a_state_that_is_no_database_is_made_anew_from_the_log(watched, damage):
+    watched.write(6)
+    before = counted(watched.look())
+    for ending in ("-wal", "-shm"):
+        Path(f"{watched.state}{ending}").unlink(missing_ok=True)
+    watched.state.write_bytes(damage)
+    read = watched.look()
+    assert counted(read) == before and rebuilt(read) == ({"corrupt": 1} if damage else {})
+
+
+def test_a_state_of_another_structure_is_made_anew_from_the_log(watched):
+    watched.write(6)
+    before = counted(watched.look())
+    with closing(sqlite3.connect(watched.state)) as connection:
+        connection.execute(f"PRAGMA user_version = {state.STRUCTURE + 1}")
+    read = watched.look()
+    assert counted(read) == before and rebuilt(read) == {"version": 1}
+
+
+def test_a_state_that_lost_a_table_is_made_anew_from_the_log(watched):
+    watched.write(6)
+    before = counted(watched.look())
+    with closing(sqlite3.connect(watched.state)) as connection:
+        connection.execute("DROP TABLE facts")
+    read = watched.look()
+    assert counted(read) == before and rebuilt(read) == {"version": 1}
+
+
+def test_a_shorter_window_with_shorter_buckets_makes_it_anew(watched):
+    watched.write(6)
+    watched.look()
+    watched.settings = WatchSettings(watched.log, window_s=2400)
+    read = watched.look()
+    assert counted(read) == [6, 0, 0, 0.5, 6] and rebuilt(read) == {"bucket": 1}
+
+
+@pytest.mark.parametrize("rows", [2, 20], ids=["shorter", "longer"])
+def test_a_log_in_the_place_of_another_is_read_from_its_start(watched, rows):
+    watched.write(6)
+    watched.look()
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{watched.log}{ending}").unlink(missing_ok=True)
+    watched.write(rows, first=50)
+    read = watched.look()
+    assert counted(read) == [rows, 0, 0, 0.5, rows] and rebuilt(read) == {"log_replaced": 1}
+
+
+def test_a_log_that_was_copied_to_another_file_is_gone_on_with(watched, tmp_path):
+    watched.write(6)
+    watched.look()
+    content = watched.log.read_bytes()
+    watched.log.rename(tmp_path / "old")
+    watched.log.write_bytes(content)
+    watched.write(2, first=6)
+    read = watched.look()
+    assert counted(read) == [8, 0, 0, 0.5, 8] and rebuilt(read) == {}
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20))
+def test_errors_add_up_without_rounding_and_can_be_taken_back(values):
+    total = sum(tally.exact(value) for value in values)
+    assert tally.inexact(format(total + tally.exact(0.1) - total, "x")) == 0.1
+    assert all(tally.inexact(format(tally.exact(value), "x")) == value for value in values)
+
+
+@given(st.lists(st.floats(1e-3, 1e9), min_size=1), st.floats(0.01, 1))
+def test_a_quantile_of_the_delays_is_within_5_percent_of_that_of_numpy(delays, share):
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        state.empty(connection, 300.0)
+        counts = tally.Tally()
+        connection.execute("INSERT INTO releases VALUES (1, 'm', 'v', NULL)")
+        for delay in delays:
+            counts.delays[1, 0, tally.delay_bin(delay)] += 1
+        counts.write(connection)
+        (found,) = state.delay_quantiles(connection, "m", 0.0, (share,))
+    assert found == pytest.approx(np.quantile(delays, share, method="inverted_cdf"), rel=0.05)
