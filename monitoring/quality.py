@@ -4,13 +4,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import NormalDist
 
+from monitoring.intervals import wilson
 from registry import release, store
 from registry.errors import ReleaseError
 from registry.release import Manifest
-
-CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,6 @@ class Measured:
     @property
     def coverage(self) -> float:
         return self.labelled / self.rows
-
-
-def wilson(right: int, rows: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the interval of a share, `right` of `rows` (> 0).
-
-    Source: Wilson 1927, "Probable inference", eq. for the score interval; sound for few rows and shares near 1.
-    """
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, room = right / rows, z * z / rows
-    centre = (share + room / 2) / (1 + room)
-    half = z / (1 + room) * math.sqrt(share * (1 - share) / rows + room / (4 * rows))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def by_version(joined: Iterable[Joined], tolerances: Mapping[str, float] | None = None) -> dict[str, Measured]:

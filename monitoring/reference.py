@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import signals
+from monitoring import estimates, signals
 from monitoring.signals import BINS, CELLS, Binner, Bins
 from registry.errors import DataError, ReleaseError
 from registry.release import InputSpec
@@ -27,7 +27,7 @@ DRAWS = 400
 WINDOW_SHARE = 1 / 3  # of the reference: the size of the windows drawn from it
 ROWS_PER_BIN = 5  # fewest of the reference
 # Parts that other modules own: how each is made again from what `asdict` gave, lists for tuples.
-PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {}
+PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {"estimation": estimates.parse}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitoring import anchor, intake, quality, recorder, state, verdict
+from monitoring import anchor, intake, intervals, quality, recorder, state, verdict
 from monitoring.contents import Scheme
 from monitoring.health import Health, WholeRegistry, served
 from monitoring.intake import Source
@@ -217,7 +217,7 @@ def _version(metrics: MonitorMetrics, model: str, one: Aggregate, manifest: Mani
     if manifest is not None:
         metrics.quality_floor.labels(*place).set(manifest.quality["floor"])
     if one.judged:
-        lower, upper = quality.wilson(one.right, one.judged)
+        lower, upper = intervals.wilson(one.right, one.judged)
         metrics.quality.labels(*place).set(one.right / one.judged)
         metrics.quality_lower.labels(*place).set(lower)
         metrics.quality_upper.labels(*place).set(upper)

@@ -17,7 +17,7 @@ ALLOWED = {
     "grafana": set(),
 }
 SERVING_MAY_USE = {"counts", "folder", "metrics", "page", "signals", "reference", "recorder", "sampling"}
-TRAINING_MAY_USE = {"signals", "reference"}
+TRAINING_MAY_USE = {"signals", "reference", "estimates"}
 HEAVY = ("torch", "pandas", "sklearn", "evidently", "matplotlib", "scipy")
 
 

@@ -1,11 +1,14 @@
 """Tiny but real releases: a linear softmax classifier or regressor as ONNX, with its reference and held-out rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
 from monitoring import reference
+from monitoring.estimates import Estimation
 from registry.release import Draft, InputSpec
 
 IMAGE = InputSpec("uint8", (8, 8))
@@ -68,7 +71,9 @@ def make_files(folder, spec=IMAGE, classes=DIGITS, seed=0, right=1.0, truth=None
     y = known.argmax(axis=1) if classes else known[:, 0].astype(np.float64)
     y[wrong] = (y[wrong] + 1) % len(classes) if classes else y[wrong] + 10
     settings = reference.ReferenceSettings()
-    (folder / "reference.json").write_bytes(reference.build(settings, spec, x, answers).to_json())
+    built = reference.build(settings, spec, x, answers)
+    estimation = Estimation.fit(answers, y) if classes else None
+    (folder / "reference.json").write_bytes(replace(built, estimation=estimation).to_json())
     keys = np.arange(rows, dtype=np.uint64)
     np.savez(folder / "heldout.npz", key=keys, x=x, y=y, **{output: answers})
     (folder / "card.md").write_text(f"# A tiny model {seed}\n")

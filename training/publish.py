@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from monitoring import reference
+from monitoring.estimates import Estimation
 from registry import store
 from registry.release import HELDOUT, OUTPUTS, REFERENCE, Draft, Release
 from training import provenance
@@ -68,7 +69,8 @@ def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
     """Write the drift reference and the held-out rows, from the test rows and what the file answers."""
     table, test, answers = task.table, task.parts.test, answered.model
     built = reference.build(task.config.reference, table.spec, table.x[test], answers, answered.threshold)
-    (files / REFERENCE).write_bytes(built.to_json())
+    estimation = Estimation.fit(answers, table.y[test], answered.threshold) if table.classes else None
+    (files / REFERENCE).write_bytes(replace(built, estimation=estimation).to_json())
     # The lowest hashes: two releases that see the same rows keep the same ones, and can be compared.
     kept = np.sort(np.argsort(table.key[test], kind="stable")[:MOST_HELDOUT])
     rows = test[kept]

@@ -1,19 +1,8 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from monitoring import quality
+from monitoring import intervals, quality
 from monitoring.quality import Joined
-
-
-@given(st.integers(1, 5000), st.floats(0, 1))
-def test_the_interval_is_that_of_scipy(rows, share):
-    from scipy.stats import binomtest
-
-    right = round(rows * share)
-    expected = binomtest(right, rows).proportion_ci(confidence_level=0.95, method="wilson")
-    assert quality.wilson(right, rows) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_accuracy_and_confusion_agree_with_scikit_learn():
@@ -42,7 +31,7 @@ def test_the_share_within_a_tolerance_agrees_with_numpy():
     measured = quality.by_version(joined, {"v": 600.0})["v"]
     right = np.abs(said.astype(np.float64) - truth) <= 600
     assert 0.5 < measured.value == right.mean() < 1
-    assert (measured.lower, measured.upper) == quality.wilson(int(right.sum()), 300)
+    assert (measured.lower, measured.upper) == intervals.wilson(int(right.sum()), 300)
     assert (measured.rows, measured.labelled, measured.confusion) == (400, 300, {})
 
 
