@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from monitoring import report_verbs
 from registry import logs, verbs
-from registry.errors import AliasError, StackError, UserError
+from registry.errors import StackError, UserError
 from serving import key_verbs, tls
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def build(options: argparse.Namespace) -> int:
     """Build a Bento that carries one release; without a tag, the champion."""
     from registry import store
 
-    tag = store.open_release(options.tag or _champion(options.model)).tag
+    tag = store.open_release(options.tag or verbs.champion_of(options.model)).tag
     command = [sys.executable, "-m", "bentoml", "build", "--arg", f"model_tag={tag}"]
     return subprocess.run(command, check=False, cwd=HERE).returncode  # bentoml reads bentofile.yaml where it runs
 
@@ -111,7 +112,7 @@ def watch(options: argparse.Namespace) -> int:
 
     monitor.main(
         monitor.WatchSettings(
-            log=_log(options.log),
+            log=verbs.log_of(options),
             host=options.host,
             port=options.port,
             interval_s=options.interval_s,
@@ -126,7 +127,7 @@ def verdict(options: argparse.Namespace) -> int:
     """Say what the labels tell of the challenger: promote, hold or reject; right however often it is asked."""
     from monitoring import verdict as judged
 
-    said = judged.judge(_log(options.log), verbs.model_of(options.name))
+    said = judged.judge(verbs.log_of(options), verbs.model_of(options.name))
     print(judged.as_json(said) if options.json else judged.as_text(said))
     return 0
 
@@ -135,19 +136,9 @@ def labels(options: argparse.Namespace) -> int:
     """Add late labels from a file (CSV or JSON lines with id and label) to the log."""
     from monitoring import labels as truth
 
-    added = truth.add_file(_log(options.log), Path(options.file))
+    added = truth.add_file(verbs.log_of(options), Path(options.file))
     text = f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)"
     return verbs.say(options, {"accepted": added.accepted, "unknown": added.unknown}, text)
-
-
-def report(options: argparse.Namespace) -> int:
-    """Write Evidently's HTML report of the recorded traffic against the reference."""
-    from monitoring import report as evidently
-
-    tag = options.tag or _champion(options.model)
-    findings = evidently.write_report(evidently.Job(_log(options.log), tag, options.window_s, options.out))
-    print(findings.to_json() if options.json else findings.to_text())
-    return 0
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -198,10 +189,7 @@ def parser() -> argparse.ArgumentParser:
     watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
     verb(verdict, log).add_argument("name", nargs="?", default="", help="the model, if several have a champion")
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
-    reported = verb(report, model, log)
-    reported.add_argument("tag", nargs="?", help="name:version; the champion if left out")
-    reported.add_argument("--window-s", type=float, default=86_400.0)
-    reported.add_argument("--out", type=Path, default=Path("report.html"))
+    report_verbs.add(verb, model, log)
     shown = verb(demo)
     shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
     shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")
@@ -265,21 +253,6 @@ def _port(text: str) -> int:
 
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _champion(name: str) -> str:
-    from registry import aliases
-
-    state = aliases.read(verbs.model_of(name))
-    if state.champion is None:
-        raise AliasError(f"{state.model}: has no champion; promote a release, or name one")
-    return f"{state.model}:{state.champion.version}"
-
-
-def _log(path: str) -> Path:
-    from registry import store
-
-    return Path(path) if path else store.home() / "log.sqlite"
 
 
 def _demand_free_port(host: str, port: int) -> None:

@@ -161,6 +161,7 @@ class MonitorMetrics:
             "verdict",
         )
         self.challenge_rows = gauge("vigil_challenge_rows", "Labelled rows the verdict rests on", *RELEASE)
+        self.reports = counter("vigil_reports_total", "Reports by what asked for them", "model", "kind", "outcome")
         self.log_rows = gauge("vigil_monitor_log_rows", "Rows of the prediction log that were read")
         self.rows_missed = gauge(
             "vigil_monitor_missed_rows", "Rows deleted from the log before they were read, at most"

@@ -164,6 +164,24 @@ def model_of(name: str) -> str:
     return name or aliases.only_model()
 
 
+def champion_of(name: str) -> str:
+    """Return the tag of the champion of a model, which may be left out as in `model_of`; AliasError if it has none."""
+    from registry import aliases
+    from registry.errors import AliasError
+
+    state = aliases.read(model_of(name))
+    if state.champion is None:
+        raise AliasError(f"{state.model}: has no champion; promote a release, or name one")
+    return f"{state.model}:{state.champion.version}"
+
+
+def log_of(options: argparse.Namespace) -> Path:
+    """Return the prediction log: --log, else the one beside the store."""
+    from registry import store
+
+    return Path(options.log) if options.log else store.home() / "log.sqlite"
+
+
 def say(options: argparse.Namespace, said: object, text: str) -> int:
     """Print a result, as one JSON object with --json; return the exit status 0."""
     print(json.dumps(said) if options.json else text, flush=True)
