@@ -109,6 +109,7 @@ def build(options: argparse.Namespace) -> int:
 def watch(options: argparse.Namespace) -> int:
     """Run the monitor: quality, label coverage and its own health, on its own /metrics."""
     from monitoring import watch as monitor
+    from monitoring.reports.shelf import Retention
 
     monitor.main(
         monitor.WatchSettings(
@@ -118,6 +119,8 @@ def watch(options: argparse.Namespace) -> int:
             interval_s=options.interval_s,
             window_s=options.window_s,
             min_rows=options.min_rows,
+            reports=options.reports,
+            retention=Retention(options.keep_reports, options.keep_days),
         )
     )
     return 0
@@ -187,6 +190,9 @@ def parser() -> argparse.ArgumentParser:
     watched.add_argument("--interval-s", type=float, default=30.0)
     watched.add_argument("--window-s", type=float, default=86_400.0, help="how far back quality looks")
     watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
+    report_verbs.add_folder(watched)
+    watched.add_argument("--keep-reports", type=int, default=60, metavar="N", help="of a model, the newest")
+    watched.add_argument("--keep-days", type=float, default=90.0, help="no report is kept longer")
     verb(verdict, log).add_argument("name", nargs="?", default="", help="the model, if several have a champion")
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
     report_verbs.add(verb, model, log)

@@ -37,7 +37,8 @@ def files(profile: Profile, addresses: Addresses | None = None, runbook_base: st
     The promtool tests speak of the production lengths, so only that profile has them.
     """
     addresses = addresses or Addresses()
-    rule_files = rules.rule_files(profile, runbook_base)
+    reports = addresses.reports or f"http://{addresses.monitor}/reports/"
+    rule_files = rules.rule_files(profile, runbook_base, reports)
     written = {
         "prometheus/prometheus.yml": config.prometheus(profile, addresses),
         "alertmanager/alertmanager.yml": config.alertmanager(profile, addresses),
@@ -84,6 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         asked.prometheus,
         asked.alertmanager,
         asked.webhook,
+        asked.reports,
     )
     profile = PROFILES[asked.profile]
     if not asked.check:
@@ -109,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("monitor", "prometheus", "alertmanager"):
         parser.add_argument(f"--{name}", default=getattr(default, name), metavar="HOST:PORT")
     parser.add_argument("--webhook", default=default.webhook, metavar="URL", help="/page, /ticket, /deadman is added")
+    parser.add_argument(
+        "--reports", default="", metavar="URL", help="their index; default: where the monitor serves it"
+    )
     parser.add_argument("--runbook-base", default=rules.RUNBOOKS, metavar="URL", help="where runbooks/ is published")
     return parser
 

@@ -24,13 +24,17 @@ BLIND_WITHOUT_MONITOR = ("VigilMonitorStale", "VigilLabelsLate")
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where everything listens; `webhook` is the base of the three URLs that alerts are sent to."""
+    """Where everything listens; `webhook` is the base of the three URLs that alerts are sent to.
+
+    reports: the address of the index of reports as people reach it; the monitor's if empty.
+    """
 
     targets: tuple[str, ...] = ("127.0.0.1:3000",)
     monitor: str = "127.0.0.1:9109"
     prometheus: str = "127.0.0.1:9090"
     alertmanager: str = "127.0.0.1:9093"
     webhook: str = "http://127.0.0.1:9099/alerts"
+    reports: str = ""
 
 
 def prometheus(profile: Profile, addresses: Addresses) -> Config:

@@ -7,6 +7,8 @@ from grafana.profile import duration
 
 Statement = dict[str, Any]
 ONCALL = "/d/vigil-oncall"
+REPORTS = "http://127.0.0.1:9109/reports/"  # where the monitor serves them
+REPORTED = ("drift", "quality")  # components whose alerts, all of a model, a report says more about
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,9 @@ class Alert:
     keep_s: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 
-    def statement(self, runbook_base: str) -> Statement:
-        """Return the alert as a rule file spells it."""
+    def statement(self, runbook_base: str, reports: str = REPORTS) -> Statement:
+        """Return the alert as a rule file spells it; reports: the address of their index."""
+        told = {"reports_url": f"{reports}#{{{{ $labels.model }}}}"} if self.component in REPORTED else {}
         waits = {"for": self.for_s, "keep_firing_for": self.keep_s}
         return {
             "alert": self.name,
@@ -36,6 +39,7 @@ class Alert:
                 "description": self.description,
                 "runbook_url": f"{runbook_base}{self.name}.md",
                 "dashboard_url": ONCALL,
+                **told,
             },
         }
 

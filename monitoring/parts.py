@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from monitoring import recorder, state
 from monitoring.metrics import MonitorMetrics
+from monitoring.reports.shelf import Retention
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,8 @@ class WatchSettings:
     """window_s: how far back quality looks. min_rows: fewest labelled rows it is judged on.
 
     state: where the counts are kept, beside the log if left out. part_s: the longest that one part may take.
-    batch_rows: of the log that are read at once.
+    batch_rows: of the log that are read at once. reports: their folder, the usual place if left out; of a release
+    one is written when something calls for it, which is looked at every `report_check_s`.
     """
 
     log: Path
@@ -38,6 +40,9 @@ class WatchSettings:
     state: Path | None = None
     part_s: float = 60.0
     batch_rows: int = 10_000
+    reports: Path | None = None
+    report_check_s: float = 300.0
+    retention: Retention = Retention()
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,13 @@ def add(verb: Callable[..., Parent], model: Parent, log: Parent) -> None:
     reported.add_argument("tag", nargs="?", help="name:version; the champion if left out")
     reported.add_argument("--window", type=duration, default="24h", help="how far back: 90m, 24h (the default), 7d")
     reported.add_argument("--out", type=Path, help="write this file alone, and leave the folder of reports as it is")
-    reported.add_argument("--reports", type=Path, help="the folder; default: VIGIL_REPORTS, or reports beside the log")
+    add_folder(reported)
     reported.add_argument("--open", action="store_true", help="show it in a browser; without one, print its address")
+
+
+def add_folder(verb: Parent) -> None:
+    """Add the option that names the folder of the reports."""
+    verb.add_argument("--reports", type=Path, help="their folder; default: VIGIL_REPORTS, or reports beside the log")
 
 
 def duration(text: str) -> float:

@@ -20,6 +20,8 @@ from monitoring.health import Health, WholeRegistry, served
 from monitoring.intake import Source
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import Look, Part, Parts, Show, WatchSettings
+from monitoring.reports import shelf, web
+from monitoring.reports.due import Reporter
 from monitoring.state import Aggregate
 from monitoring.tally import ALL
 from registry.release import Manifest
@@ -59,16 +61,19 @@ def main(settings: WatchSettings) -> None:
 
 
 def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] | None = None) -> None:
-    """Measure every `interval_s` until `stop` is set, and serve /metrics and /healthz.
+    """Measure every `interval_s` until `stop` is set, and serve /metrics, /healthz and /reports/.
 
     A run that fails is logged and counted, and the next one comes as usual. Raises StackError if the
     port is taken.
     """
     registry = WholeRegistry()
-    monitor = _monitor(settings, MonitorMetrics(registry), parts)
+    folder = settings.reports or shelf.usual_place(settings.log)
+    reporter = Reporter(folder, settings.report_check_s, time.time())
+    monitor = _monitor(settings, MonitorMetrics(registry), (*PARTS, reporter.part) if parts is None else parts)
     monitor.writing = registry.writing
     monitor.metrics.interval.set(settings.interval_s)
-    with served(settings.host, settings.port, {"/metrics": registry.page, "/healthz": monitor.health.page}):
+    pages = {"/metrics": registry.page, "/healthz": monitor.health.page, web.PREFIX: web.pages(folder)}
+    with closing(reporter), served(settings.host, settings.port, pages):
         log.info("monitor_started", extra={"address": f"http://{settings.host}:{settings.port}/metrics"})
         while not stop.is_set():
             _run(monitor, stop.is_set)

@@ -5,13 +5,13 @@ import sqlite3
 from pathlib import Path
 
 import numpy as np
-from prometheus_client import Gauge
 
-from monitoring import drift, reference
-from monitoring.metrics import MonitorMetrics
+from monitoring import drift, intervals, reference, state
+from monitoring.parts import Look
 from monitoring.reference import Reference
 from monitoring.reports import traffic
 from monitoring.reports.traffic import Window
+from monitoring.tally import ALL
 from registry import store
 from registry.release import REFERENCE, Release
 
@@ -27,18 +27,18 @@ def live(connection: sqlite3.Connection, model: str) -> str | None:
     return None if found is None else str(found[0])
 
 
-def calling(connection: sqlite3.Connection, tag: str, metrics: MonitorMetrics, now_s: float) -> list[str]:
-    """Return what calls for a report on `tag`, each in words that name the alert; empty if nothing does.
+def calling(look: Look, tag: str) -> list[str]:
+    """Return what calls for a report on `tag`, each in words; empty if nothing does.
 
     Raises ReleaseError if the release cannot be read.
     """
     found = []
     for length, window_s in WINDOWS_S.items():
-        moved = _moved(connection, tag, length, Window(Path(), now_s - window_s, now_s, SAMPLE_ROWS))
+        moved = _moved(look.log, tag, length, Window(Path(), look.now_s - window_s, look.now_s, SAMPLE_ROWS))
         if moved:
             more = f" and {len(moved) - MOST_NAMES} more" if len(moved) > MOST_NAMES else ""
             found.append(f"drift over {window_s / 3600:g} h: {', '.join(moved[:MOST_NAMES])}{more}")
-    return found + _under_floor(metrics, tag)
+    return found + _under_floor(look, tag)
 
 
 def _moved(connection: sqlite3.Connection, tag: str, length: str, window: Window) -> list[str]:
@@ -59,24 +59,12 @@ def _opened(tag: str) -> tuple[Release, Reference]:
     return release, reference.parse(release.read(REFERENCE))
 
 
-def _under_floor(metrics: MonitorMetrics, tag: str) -> list[str]:
-    # What the monitor measured last, and the alert reads.
+def _under_floor(look: Look, tag: str) -> list[str]:
     model, version = tag.split(":")
-    upper, floor, rows = (
-        _values(gauge, model, version) for gauge in (metrics.quality_upper, metrics.quality_floor, metrics.quality_rows)
-    )
-    fewest = _values(metrics.quality_min_rows, model).get("", 0.0)
-    return [
-        f"{metric} under its floor: {value:.3f} is under {floor[metric]:.3f}"
-        for metric, value in upper.items()
-        if metric in floor and value < floor[metric] and rows.get(metric, 0.0) >= fewest
-    ]
-
-
-def _values(gauge: Gauge, *place: str) -> dict[str, float]:
-    samples = [sample for family in gauge.collect() for sample in family.samples]
-    return {
-        sample.labels.get("metric", ""): sample.value
-        for sample in samples
-        if (sample.labels["model"], sample.labels.get("version", ""))[: len(place)] == place
-    }
+    said = _opened(tag)[0].manifest.quality
+    one = state.total(state.aggregates(look.state, model, look.since_s)).get((version, ALL))
+    if one is None or not one.judged or one.judged < look.settings.min_rows:
+        return []
+    _, upper = intervals.wilson(one.right, one.judged)
+    under = f"{said['metric']} under its floor: surely under {upper:.3f}, the floor is {said['floor']:.3f}"
+    return [under] if upper < said["floor"] else []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import quality, recorder, signals
+from monitoring import intervals, quality, recorder, signals
 from monitoring.reports.findings import Quality
 from registry import store
 from registry.errors import DataError
@@ -96,7 +96,7 @@ def _quality(connection: sqlite3.Connection, release: Release, window: Window) -
     metric, floor = manifest.quality["metric"], float(manifest.quality["floor"])
     if not labelled:
         return Quality(metric, 0, floor=floor)
-    return Quality(metric, labelled, right / labelled, *quality.wilson(right, labelled), floor=floor)
+    return Quality(metric, labelled, right / labelled, *intervals.wilson(right, labelled), floor=floor)
 
 
 def _table(release: Release, rows: np.ndarray, outputs: np.ndarray) -> "pd.DataFrame":

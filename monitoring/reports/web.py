@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from monitoring.health import Answer, Page
 from monitoring.reports import index
 from monitoring.reports.shelf import INDEX, KINDS, PAGE
 from registry import release
@@ -13,6 +14,18 @@ KIND = "text/html; charset=utf-8"
 REPORT = re.compile(
     rf"({release.NAME.pattern})/({release.VERSION.pattern})/(\d{{8}}-\d{{6}}-(?:{'|'.join(KINDS)}){PAGE})"
 )
+
+
+def pages(folder: Path) -> Page:
+    """Return what answers for the folder of reports; 404 for what is no report."""
+
+    def page(path: str, accepts: str) -> Answer:
+        found = answer(folder, path)
+        if found is None:
+            return Answer(404, "text/plain; charset=utf-8", f"no such report; all are listed at {PREFIX}\n".encode())
+        return Answer(200, KIND, found)
+
+    return page
 
 
 def answer(folder: Path, path: str) -> bytes | None:

@@ -3,7 +3,7 @@ from dataclasses import fields
 
 import pytest
 
-from grafana import rules
+from grafana import build, rules
 from grafana.profile import DEMO, PRODUCTION, PROFILES, Windows, duration
 from monitoring.metrics import REQUEST_BUCKETS_S
 from monitoring.reference import LOOKS_30D
@@ -82,6 +82,18 @@ def test_the_place_of_the_runbooks_can_be_chosen():
     file = rules.rule_files(PRODUCTION, "https://runbooks.example/")["drift"]
     alert = next(rule for group in file["groups"] for rule in group["rules"] if "alert" in rule)
     assert alert["annotations"]["runbook_url"] == "https://runbooks.example/VigilDataDrift.md"
+
+
+def test_alerts_on_traffic_and_quality_link_the_reports_of_their_model_and_others_do_not(tmp_path):
+    for rule in statements(PRODUCTION):
+        if "alert" in rule:
+            about = rule["labels"]["component"] in ("drift", "quality")
+            place = "http://127.0.0.1:9109/reports/#{{ $labels.model }}" if about else None
+            assert rule["annotations"].get("reports_url") == place, rule["alert"]
+    build.main(["--out", str(tmp_path), "--monitor", "monitor:9109"])
+    assert "http://monitor:9109/reports/#{{ $labels.model }}" in (tmp_path / "prometheus/rules/drift.yml").read_text()
+    build.main(["--out", str(tmp_path), "--reports", "https://reports.example/"])
+    assert "https://reports.example/#{{ $labels.model }}" in (tmp_path / "prometheus/rules/quality.yml").read_text()
 
 
 def test_drift_opens_a_ticket_and_never_pages():
