@@ -88,7 +88,8 @@ def serve(options: argparse.Namespace) -> int:
     if options.model:
         os.environ["VIGIL_MODELS"] = options.model
     # The service runs in another folder.
-    for name in ("BENTOML_HOME", "VIGIL_KEYS", "VIGIL_LOG", "VIGIL_REQUIRE_SIGNATURE"):
+    for name in ("BENTOML_HOME", "VIGIL_KEYS", "VIGIL_LOG", "VIGIL_RECORD_POLICY", "VIGIL_RECORD_KEY_FILE",
+                 "VIGIL_REQUIRE_SIGNATURE"):  # fmt: skip
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).absolute())
     encrypted = tls.arguments(options.certfile, options.keyfile, options.client_ca)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring import quality, recorder
+from monitoring import logfile, quality, recorder
 from monitoring.quality import Joined
 from registry.errors import DataError
 from registry.release import Manifest
@@ -59,7 +59,9 @@ def add(log: Path, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ())
     try:
         connection = recorder.connect(log)
         try:
-            checked, known = _checked(connection, pairs, places or [f"labels[{i}]" for i in range(len(pairs))])
+            known_as = logfile.known_as(connection, log)
+            named = [(known_as(ident), label) for ident, label in pairs]
+            checked, known = _checked(connection, named, places or [f"labels[{i}]" for i in range(len(pairs))])
             accepted = recorder.add_labels(connection, checked)
         finally:
             connection.close()

@@ -100,6 +100,15 @@ class ServingMetrics:
         self.records_sampled_out = counter(
             "vigil_records_sampled_out_total", "Rows beyond the rate that is recorded", "model"
         )
+        gauge = self.counts.gauge
+        self.log_size = gauge("vigil_log_size_bytes", "Size of the prediction log and what waits to be written back")
+        self.log_used = gauge("vigil_log_used_bytes", "Of the prediction log, what rows and labels take")
+        self.log_oldest = gauge("vigil_log_oldest_timestamp_seconds", "Time of the oldest row in the prediction log")
+        for one in (self.log_size, self.log_used, self.log_oldest):
+            one.clear()  # not known yet
+        self.log_deleted = counter(
+            "vigil_log_deleted_total", "Deleted from the prediction log by its limits", "what", "reason", shared=True
+        )
         self.labels_accepted = counter("vigil_labels_accepted_total", "Labels written to the log", "model", shared=True)
 
     def _of_access(self) -> None:

@@ -116,6 +116,7 @@ class Ledger:
         self._served = served
         self._manifest = release.manifest
         self._main = release.manifest.output
+        self._redaction = served.redaction
         self._answered = metrics.input_rows.labels(*self._place)
         stages = [metrics.stage_seconds.labels(*self._place, stage) for stage in STAGES]
         self._decode, self._queue, self._infer, self._encode = stages
@@ -181,7 +182,7 @@ class Ledger:
         else:
             predicted = [self._manifest.classes[k] for k in bulk.decided[kept].tolist()]
         ids = list(compress((ident for one in bulk.predictions for ident in one.row_ids), kept.tolist()))
-        return Records(*self._place, bulk.time_s, ids, predicted, outputs, bulk.rows[kept])
+        return Records(*self._place, bulk.time_s, ids, predicted, outputs, bulk.rows[kept], self._redaction)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from monitoring import reference
 from monitoring.counts import Gauge
 from monitoring.metrics import ServingMetrics, SignalState
+from monitoring.redaction import Redaction
 from monitoring.reference import Reference
 from monitoring.signals import Binner, Tally
 from registry import aliases, store
@@ -35,7 +36,7 @@ Told = tuple[Gauge, tuple[str, ...], float]  # a gauge, its labels and its value
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """One loaded release with all that its requests need."""
+    """One loaded release with all that its requests need. redaction: of what is recorded; None: nothing is left out."""
 
     release: Release
     engine: Engine
@@ -43,6 +44,7 @@ class Served:
     reference: Reference
     tally: Tally
     cards: dict[str, bytes]
+    redaction: Redaction | None
 
 
 class Host:
@@ -200,12 +202,14 @@ class Host:
         device = GpuSettings(said.cuda_graphs, said.tensorrt_path)
         engine = Engine(opened, said.providers, said.threads, device, said.workers)
         normal = reference.parse(opened.read(REFERENCE))
+        policy = said.policy
+        redaction = policy.redaction(opened.name, opened.manifest.input, normal.bins) if policy is not None else None
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
         counts = self._metrics.signal_counts(opened.name, opened.version, len(normal.bins))
         rate = self._settings.signal_rows_per_s
         tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts, rate)
         batcher = Batcher(engine, opened.manifest.output, self._settings.max_batch_rows, rows.observe)
-        return Served(opened, engine, batcher, normal, tally, cards.read(opened))
+        return Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction)
 
     def _swap(self, served: Served) -> None:
         if self._previous is not None and self._previous is not served:

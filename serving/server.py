@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from monitoring.metrics import ServingMetrics
 from monitoring.page import Page
-from monitoring.recorder import Recorder
+from monitoring.recorder import LABEL_S, Recorder
 from registry.errors import RequestError
 from serving import cards, openapi, protocol, wire
 from serving.access import OPEN, Access
@@ -68,7 +68,14 @@ class Server:
         )
 
     def _open_log(self) -> Recorder:
-        return Recorder(self.settings.log_path, metrics=self.metrics, rows_per_s=self.settings.record_rows_per_s)
+        said = self.settings
+        return Recorder(
+            said.log_path,
+            metrics=self.metrics,
+            rows_per_s=said.record_rows_per_s,
+            pseudonyms=said.pseudonyms if said.policy is not None and said.policy.hash_ids else None,
+            keep=said.log_limits,
+        )
 
     async def start(self) -> None:
         """Load the live releases there are; a service without one runs, but is not ready."""
@@ -129,7 +136,7 @@ class Server:
         pairs = wire.decode_labels(call.body, release.manifest.classes)
         if self.recorder is None:
             raise RequestError("labels: recording is off (VIGIL_RECORD=false)", reason="not_ready", status=503)
-        accepted = await asyncio.get_running_loop().run_in_executor(None, self.recorder.label, pairs)
+        accepted = await _written(self.recorder, pairs)
         self.metrics.labels_accepted.labels(release.name).inc(accepted)
         return Reply(200, orjson.dumps({"accepted": accepted}))
 
@@ -180,6 +187,14 @@ def _demand_json(head: Head) -> None:
     if given != JSON:
         shown = given[:60].decode("latin-1") or "none"
         raise RequestError(f"Content-Type: accepted is application/json, found {shown}", status=415)
+
+
+async def _written(recorder: Recorder, pairs: list[tuple[str, str]]) -> int:
+    # Without a thread that waits: when the log hangs, those of the process are still there for all else.
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(recorder.send_labels(pairs)), LABEL_S)
+    except TimeoutError:
+        raise recorder.late() from None
 
 
 async def predict_rows(server: Server, rows: list[Any]) -> dict[str, Any]:

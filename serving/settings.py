@@ -3,10 +3,15 @@
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monitoring import policy, pseudonym
+from monitoring.policy import Policy
+from monitoring.pseudonym import Pseudonyms
+from monitoring.recorder import Limits
 from registry import signing, store
 from registry.errors import ConfigError
 from registry.release import NAME
@@ -48,6 +53,9 @@ class Settings:
     log: the prediction log; empty means `log.sqlite` beside the store.
     workers: processes that share the port, each with models of its own.
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
+    log_keep_days, log_keep_mb: what the log may hold, see `monitoring.retention.Limits`; 0 is without end.
+    record_policy: what of a request is recorded, see `monitoring.policy`; empty means all of it.
+    record_key, record_key_file: the key for what is hashed, or the file it is in.
     record_rows_per_s, signal_rows_per_s: what a worker records and measures of the rows it answers, at most.
     trace_share: of the requests, see `serving.tracing`; 0 loads nothing of it.
     keys: the key file; empty lets everyone in.
@@ -67,7 +75,12 @@ class Settings:
     tensorrt_cache: str = ""
     rehearsal_mb: int = 4096
     log: str = ""
+    log_keep_days: float = 0.0
+    log_keep_mb: float = 0.0
     record: bool = True
+    record_policy: str = ""
+    record_key: str = field(default="", repr=False)
+    record_key_file: str = ""
     record_rows_per_s: float = 1000.0
     signal_rows_per_s: float = 20_000.0
     metrics_folder: str = ""
@@ -91,6 +104,20 @@ class Settings:
     @property
     def log_path(self) -> Path:
         return Path(self.log) if self.log else store.home() / "log.sqlite"
+
+    @property
+    def log_limits(self) -> Limits:
+        return Limits(self.log_keep_days, self.log_keep_mb)
+
+    @cached_property
+    def policy(self) -> Policy | None:
+        """The recording policy; raises ConfigError if it cannot be used."""
+        return policy.read(Path(self.record_policy), self.pseudonyms) if self.record and self.record_policy else None
+
+    @cached_property
+    def pseudonyms(self) -> Pseudonyms | None:
+        """The hashes under the key there is; raises ConfigError if it cannot be used."""
+        return pseudonym.from_environment({pseudonym.KEY: self.record_key, pseudonym.KEY_FILE: self.record_key_file})
 
     @property
     def tensorrt_path(self) -> Path:

@@ -16,7 +16,10 @@ ALLOWED = {
     "serving": {"registry", "monitoring"},
     "grafana": set(),
 }
-SERVING_MAY_USE = {"counts", "folder", "metrics", "page", "signals", "reference", "recorder", "sampling"}
+SERVING_MAY_USE = {
+    "counts", "folder", "metrics", "page", "signals", "reference", "recorder", "sampling",
+    "policy", "pseudonym", "redaction",
+}  # fmt: skip
 TRAINING_MAY_USE = {"signals", "reference", "estimates"}
 HEAVY = ("torch", "pandas", "sklearn", "evidently", "matplotlib", "scipy")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_release import HOMES
 
-from monitoring import labels, recorder
+from monitoring import labels, logfile, recorder
 from monitoring.labels import Tangles
 from registry.errors import DataError
 
@@ -167,7 +167,7 @@ def test_a_label_in_a_file_that_is_not_a_class_is_named_by_its_line(tmp_path, pu
 
 
 def test_a_log_that_cannot_be_written_is_named_with_the_cure_and_takes_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "BUSY_S", 0.05)
+    monkeypatch.setattr(logfile, "BUSY_S", 0.05)
     log = tmp_path / "log"
     recorder.connect(log).close()
     other = sqlite3.connect(log, isolation_level=None)
