@@ -10,6 +10,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,8 +41,7 @@ class Scheme:
     sums: Callable[[np.ndarray], np.ndarray] | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One row of the log. start: of its bucket, in bucket lengths. number: the answer is one, not a class."""
 
     seq: int

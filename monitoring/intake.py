@@ -6,17 +6,18 @@ on what is on the log and not on how often or when it was read.
 """
 
 import json
-import math
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from monitoring import anchor, state
 from monitoring.contents import Answer, Scheme, slices_and_sums
 from monitoring.quality import number
-from monitoring.tally import ALL, MOST_ERROR, Tally, delay_bin, exact
+from monitoring.tally import ALL, MOST_ERROR, Key, Tally, delay_bin, exact
 
 BATCH_ROWS = 10_000
 MOST_FORGOTTEN = 1_000_000  # at once: a transaction keeps the disk busy
@@ -63,8 +64,7 @@ class Lag:
     seconds: float
 
 
-@dataclass(frozen=True)
-class Label:
+class Label(NamedTuple):
     """What was said of a row, and the slices that the row was counted in then."""
 
     label: str
@@ -102,21 +102,22 @@ def lag(source: Source) -> Lag:
 
 def _read_predictions(source: Source, facts: dict[str, float]) -> bool:
     query = source.log.execute(PREDICTIONS, (facts.get("predictions_seq", 0), source.batch_rows))
-    found = [(ident, _answer(source, place)) for ident, *place in query]
-    if not found:
+    idents, *columns = list(zip(*query, strict=True)) or [()]
+    if not idents:
         return False
-    tally, rows = Tally(), [row for _, row in found]
+    tally, rows = Tally(), _answers(source, columns)
     slices = slices_and_sums(source.log, source.schemes, rows, tally.sums, source.troubled)
-    places = ((row.release, row.start, name) for row in rows for name in (ALL, *slices.get(row.seq, ())))
-    for key, count in Counter(places).items():
-        tally.add(key, "rows", count)
+    for (release, start), count in Counter((row.release, row.start) for row in rows).items():
+        tally.count_rows((release, start, ALL), count)
+    sliced = ((row.release, row.start, name) for row in rows for name in slices.get(row.seq, ())) if slices else ()
+    for key, count in Counter(sliced).items():
+        tally.count_rows(key, count)
     if facts.get("unknown", 0) > 0:
-        _early(source, tally, found, facts)
+        _early(source, tally, list(zip(idents, rows, strict=True)), facts)
     anchor.count_missed(source.log, tally, facts)
-    tally.facts["rows_read"] += len(found)
+    tally.facts["rows_read"] += len(rows)
     tally.write(source.state)
-    ident, last = found[-1]
-    anchor.advance(source.state, "predictions", (last.seq, ident, last.time_s))
+    anchor.advance(source.state, "predictions", (rows[-1].seq, idents[-1], rows[-1].time_s))
     return True
 
 
@@ -139,17 +140,14 @@ def _read_labels(source: Source, facts: dict[str, float]) -> bool:
     found = source.log.execute(LABELS, place).fetchall()
     if not found:
         return False
-    tally, orphans = Tally(), []
+    tally, orphans = Tally(), [one[:1] for one in found if one[6] is None]
+    known = [one for one in found if one[6] is not None]
     last: dict[int, tuple[Answer, str, float]] = {}
-    for seq, _, time_s, label, repeated, same, *known in found:
-        tally.facts["duplicate"] += same
-        tally.facts["conflict"] += repeated and not same
-        if known[0] is None:
-            orphans.append((seq,))
-        else:
-            row = _answer(source, known)
-            last[row.seq] = (row, label, time_s)
-            _latest(source, tally, row, time_s)
+    for row, (_, _, time_s, label, *_) in zip(_answers(source, list(zip(*known, strict=True))[6:]), known, strict=True):
+        last[row.seq] = (row, label, time_s)
+        _latest(source, tally, row, time_s)
+    tally.facts["duplicate"] += sum(one[5] for one in found)
+    tally.facts["conflict"] += sum(one[4] and not one[5] for one in found)
     source.state.executemany("INSERT INTO orphans VALUES (?)", orphans)
     tally.facts["unknown"] += len(orphans)
     tally.facts["labels_read"] += len(found)
@@ -164,14 +162,17 @@ def _join(source: Source, tally: Tally, last: dict[int, tuple[Answer, str, float
     before = _counted(source.state, last)
     new = [row for seq, (row, _, _) in last.items() if seq not in before]
     slices = slices_and_sums(source.log, source.schemes, new, tally.labelled_sums, source.troubled)
+    joined = []
     for seq, (row, text, time_s) in last.items():
         old = before.get(seq)
         label = Label(text, time_s, old.slices if old else slices.get(seq, ()))
-        for one, sign in ((old, -1), (label, 1)):
-            if one is not None:
-                _count(tally, source.schemes[row.release], row, one, sign)
-                tally.facts["late"] += sign * (one.time_s - row.time_s > late_s)
-        source.state.execute("REPLACE INTO joined VALUES (?, ?, ?, ?)", (seq, text, time_s, "\n".join(label.slices)))
+        if old is not None:
+            _count(tally, source.schemes[row.release], row, old, -1)
+            tally.facts["late"] -= old.time_s - row.time_s > late_s
+        _count(tally, source.schemes[row.release], row, label, 1)
+        tally.facts["late"] += time_s - row.time_s > late_s
+        joined.append((seq, text, time_s, "\n".join(label.slices)))
+    source.state.executemany("REPLACE INTO joined VALUES (?, ?, ?, ?)", joined)
 
 
 def _counted(connection: sqlite3.Connection, seqs: dict[int, Any]) -> dict[int, Label]:
@@ -184,30 +185,25 @@ def _counted(connection: sqlite3.Connection, seqs: dict[int, Any]) -> dict[int, 
 
 def _count(tally: Tally, scheme: Scheme, row: Answer, label: Label, sign: int) -> None:
     tally.delays[row.release, row.start, delay_bin(label.time_s - row.time_s)] += sign
-    said = (
-        _numbers(scheme, row, label.label) if row.number else {"judged": 1, "right": int(row.predicted == label.label)}
-    )
-    if said is None:
+    places = [(row.release, row.start, name) for name in (ALL, *label.slices)]
+    if row.number:
+        _count_number(tally, scheme, (row.predicted, label.label), places, sign)
         return
     text = label.label if not scheme.classes or label.label in scheme.classes else NO_CLASS
-    for name in (ALL, *label.slices):
-        key = (row.release, row.start, name)
-        for what, value in {"labelled": 1, **said}.items():
-            tally.add(key, what, sign * value)
-        if not row.number:
-            tally.confusion[*key, text, row.predicted] += sign
+    for key in places:
+        tally.count_label(key, sign, row.predicted == label.label)
+        tally.confusion[(*key, text, row.predicted)] += sign
 
 
-def _numbers(scheme: Scheme, row: Answer, label: str) -> dict[str, int] | None:
+def _count_number(tally: Tally, scheme: Scheme, said: tuple[str, str], places: list[Key], sign: int) -> None:
     # A label that came before its answer was not checked at the door; one that is no number says nothing.
-    predicted, truth = number(row.predicted), number(label)
+    predicted, truth = map(number, said)
     if predicted is None or truth is None:
-        return None
+        return
     gap = max(-MOST_ERROR, min(predicted - truth, MOST_ERROR))
-    errors = {"error": exact(gap), "absolute": exact(abs(gap)), "squared": exact(gap * gap)}
-    if scheme.tolerance is None:
-        return errors
-    return errors | {"judged": 1, "right": int(abs(predicted - truth) <= scheme.tolerance)}
+    right = None if scheme.tolerance is None else abs(predicted - truth) <= scheme.tolerance
+    for key in places:
+        tally.count_label(key, sign, right, (exact(gap), exact(abs(gap)), exact(gap * gap)))
 
 
 def _latest(source: Source, tally: Tally, row: Answer, time_s: float) -> None:
@@ -216,23 +212,25 @@ def _latest(source: Source, tally: Tally, row: Answer, time_s: float) -> None:
     tally.latest_s[row.release] = max(tally.latest_s.get(row.release, time_s), time_s)
 
 
-def _answer(source: Source, place: list[Any]) -> Answer:
-    seq, time_s, model, version, predicted, is_number = place
-    code = _code(source, model, version)
-    bucket_s = source.bucket_s
-    return Answer(
-        seq, code, math.floor(max(-FARTHEST_S, min(time_s, FARTHEST_S)) / bucket_s), time_s, predicted, bool(is_number)
-    )
+def _answers(source: Source, columns: Sequence[tuple[Any, ...]]) -> list[Answer]:
+    # columns: seq, time_s, model, version, predicted, whether that is a number
+    if not columns:
+        return []
+    seqs, times_s, models, versions, predicted, numbers = columns
+    releases = [_code(source, place) for place in zip(models, versions, strict=True)]
+    starts = np.floor(np.clip(np.array(times_s), -FARTHEST_S, FARTHEST_S) / source.bucket_s).astype(np.int64).tolist()
+    return list(map(Answer, seqs, releases, starts, times_s, predicted, numbers))
 
 
-def _code(source: Source, model: str, version: str) -> int:
-    place = (model, version)
-    if place not in source.codes:
-        source.state.execute("INSERT OR IGNORE INTO releases(model, version) VALUES (?, ?)", place)
-        query = "SELECT code FROM releases WHERE model = ? AND version = ?"
-        code: int = source.state.execute(query, place).fetchone()[0]
-        source.codes[place], source.schemes[code] = code, source.scheme(*place)
-    return source.codes[place]
+def _code(source: Source, place: tuple[str, str]) -> int:
+    known = source.codes.get(place)
+    if known is not None:
+        return known
+    source.state.execute("INSERT OR IGNORE INTO releases(model, version) VALUES (?, ?)", place)
+    query = "SELECT code FROM releases WHERE model = ? AND version = ?"
+    code: int = source.state.execute(query, place).fetchone()[0]
+    source.codes[place], source.schemes[code] = code, source.scheme(*place)
+    return code
 
 
 def forget(source: Source, before_s: float) -> None:

@@ -172,6 +172,7 @@ class MonitorMetrics:
         self.challenge_rows = gauge("vigil_challenge_rows", "Labelled rows the verdict rests on", *RELEASE)
         self.reports = counter("vigil_reports_total", "Reports by what asked for them", "model", "kind", "outcome")
         self.log_rows = gauge("vigil_monitor_log_rows", "Rows of the prediction log that were read")
+        self.log_labels = gauge("vigil_monitor_labels_read", "Labels of the prediction log that were read")
         self.rows_missed = gauge(
             "vigil_monitor_missed_rows", "Rows deleted from the log before they were read, at most"
         )

@@ -38,9 +38,19 @@ class Tally:
     facts: Counter[str] = field(default_factory=Counter)
     latest_s: dict[int, float] = field(default_factory=dict)
 
-    def add(self, key: Key, name: str, count: int) -> None:
-        """Add to one of NUMBERS."""
-        self.numbers[key][NUMBERS.index(name)] += count
+    def count_rows(self, key: Key, rows: int) -> None:
+        """Count answers."""
+        self.numbers[key][0] += rows
+
+    def count_label(self, key: Key, sign: int, right: bool | None, errors: tuple[int, ...] = ()) -> None:
+        """Count a row with its label, or take that back. right: None if not known. errors: as in ERRORS, exact."""
+        numbers = self.numbers[key]
+        numbers[1] += sign
+        if right is not None:
+            numbers[2] += sign
+            numbers[3] += sign * right
+        for i, error in enumerate(errors, start=len(COUNTS)):
+            numbers[i] += sign * error
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Add all of it to the tables of the state; the caller holds the transaction."""

@@ -183,6 +183,7 @@ def _show_lag(monitor: Monitor, source: Source) -> None:
 
 def _show_facts(metrics: MonitorMetrics, facts: dict[str, float]) -> None:
     metrics.log_rows.set(facts.get("rows_read", 0))
+    metrics.log_labels.set(facts.get("labels_read", 0))
     metrics.rows_missed.set(facts.get("rows_missed", 0))
     metrics.labels_unknown.set(facts.get("unknown", 0))
     metrics.labels_duplicate.set(facts.get("duplicate", 0))

@@ -2,11 +2,12 @@
 
 import sqlite3
 from collections import Counter, defaultdict
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from monitoring import recorder
+from monitoring import recorder, state
 
 BUCKET_S = 10.0
 LATE_S = 50.0
@@ -42,7 +43,7 @@ def in_memory():
     return connection
 
 
-def truth(connection):
+def truth(connection, late_s=LATE_S):
     """Return what the whole log says, read row by row: classes only."""
     found, said = Truth(), defaultdict(list)
     answered = {
@@ -60,9 +61,26 @@ def truth(connection):
             found.right[place] += text == predicted
             found.confusion[place][text, predicted] += 1
             found.delays[model].append(max(0.0, label_s - time_s))
-            found.facts["late"] += label_s - time_s > LATE_S
+            found.facts["late"] += label_s - time_s > late_s
     for texts in said.values():
         kinds = len({text for text, _ in texts})
         found.facts["duplicate"] += len(texts) - kinds
         found.facts["conflict"] += kinds - 1
     return found
+
+
+def kept(path, model="m"):
+    """Return the buckets of a state file by (model, version, start in seconds), and its facts."""
+    with closing(state.connect(path)) as connection:
+        buckets = {(model, one.version, one.start_s): one for one in state.aggregates(connection, model, -1e9)}
+        return buckets, state.facts(connection)
+
+
+def assert_says(found, buckets, facts):
+    """Hold all that is kept against the oracle."""
+    for name in ("unknown", "duplicate", "conflict", "late"):
+        assert facts.get(name, 0) == found.facts[name], name
+    assert {place: one.rows for place, one in buckets.items()} == found.rows
+    for place, one in buckets.items():
+        assert (one.labelled, one.judged, one.right) == (found.labelled[place],) * 2 + (found.right[place],)
+        assert one.confusion == found.confusion[place]

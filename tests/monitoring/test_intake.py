@@ -7,7 +7,7 @@ from monitoring import intake, state
 from monitoring.contents import Scheme
 from monitoring.intake import Source
 from tests.monitoring import arrivals
-from tests.monitoring.arrivals import BUCKET_S, LATE_S, answer, label, truth
+from tests.monitoring.arrivals import BUCKET_S, LATE_S, answer, label
 
 TIMES = st.sampled_from([0.0, 9.99, 10.0, 35.0, 95.0])
 ARRIVALS = st.lists(
@@ -30,8 +30,8 @@ def close(source):
     source.state.close()
 
 
-def come(source, arrivals):
-    for kind, ident, text, number in arrivals:
+def come(source, events):
+    for kind, ident, text, number in events:
         if kind == "answer":
             answer(source.log, ident, number, predicted=text)
         elif kind == "label":
@@ -42,42 +42,31 @@ def come(source, arrivals):
     assert intake.read_on(source)
 
 
-def assert_says(source, found):
-    """Hold all that is kept against the oracle."""
-    facts = state.facts(source.state)
-    for name in ("unknown", "duplicate", "conflict", "late"):
-        assert facts.get(name, 0) == found.facts[name], name
-    buckets = {("m", one.version, one.start_s): one for one in state.aggregates(source.state, "m", 0)}
-    assert {place: one.rows for place, one in buckets.items()} == found.rows
-    for place, one in buckets.items():
-        assert (one.labelled, one.judged, one.right) == (found.labelled[place],) * 2 + (found.right[place],)
-        assert one.confusion == found.confusion[place]
-    assert intake.lag(source) == intake.Lag(0, 0.0)
-
-
 @given(ARRIVALS)
-def test_what_is_kept_is_what_the_whole_log_says_in_whatever_order_and_runs_things_come(arrivals):
+def test_what_is_kept_is_what_the_whole_log_says_in_whatever_order_and_runs_things_come(events):
     source = in_memory()
-    come(source, arrivals)
-    assert_says(source, truth(source.log))
+    come(source, events)
+    buckets = {("m", one.version, one.start_s): one for one in state.aggregates(source.state, "m", 0)}
+    arrivals.assert_says(arrivals.truth(source.log), buckets, state.facts(source.state))
+    assert intake.lag(source) == intake.Lag(0, 0.0)
     close(source)
 
 
 @given(ARRIVALS, st.randoms(use_true_random=False))
-def test_answers_and_labels_may_change_places(arrivals, random):
+def test_answers_and_labels_may_change_places(events, random):
     """Of any order in which the labels of an id keep theirs, the state is the same."""
     kept = []
     for shuffled in (False, True):
         source = in_memory()
-        come(source, _mixed(arrivals, random) if shuffled else arrivals)
+        come(source, _mixed(events, random) if shuffled else events)
         kept.append([state.aggregates(source.state, "m", 0), _all(source)])
         close(source)
     first, second = ([[a.__dict__ | {"sums": 0, "labelled_sums": 0} for a in one[0]], one[1]] for one in kept)
     assert first == second
 
 
-def _mixed(arrivals, random):
-    order = [one for one in arrivals if one[0] != "read"]
+def _mixed(events, random):
+    order = [one for one in events if one[0] != "read"]
     by_id = {ident: iter([one for one in order if one[:2] == ("label", ident)]) for ident in "pqrsxy"}
     seen = {}
     order = [seen.setdefault(one[1], one) if one[0] == "answer" else one for one in order]  # an id is answered once

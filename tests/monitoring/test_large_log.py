@@ -1,0 +1,81 @@
+"""A log of ten million rows: read in bounded memory, and after that a run costs what is new."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from monitoring import recorder, state
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 10_000_000
+NEW_ROWS = 10_000
+RUN = """
+import json, resource, sys, time
+from pathlib import Path
+from prometheus_client import CollectorRegistry
+from monitoring import watch
+from monitoring.metrics import MonitorMetrics
+from monitoring.parts import WatchSettings
+began, metrics, place = time.perf_counter(), MonitorMetrics(CollectorRegistry()), ("m", "v", "accuracy")
+watch.measure(WatchSettings(Path(sys.argv[1])), metrics, float(sys.argv[2]))
+value, accuracy = metrics.registry.get_sample_value, dict(zip(("model", "version", "metric"), place))
+print(json.dumps({
+    "seconds": time.perf_counter() - began, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "rows": value("vigil_monitor_log_rows"), "lag": value("vigil_monitor_lag_rows"),
+    "labels": value("vigil_monitor_labels_read"), "accuracy": value("vigil_quality_value", accuracy),
+}))
+"""
+LABELS = """
+    INSERT INTO labels(id, time_s, label)
+    SELECT id, time_s + 600, CASE WHEN seq % 20 = 1 THEN 'wrong' ELSE predicted END
+    FROM predictions WHERE seq > ? AND seq % 2 = 1"""
+
+
+def write(log, rows, first):
+    """Write rows over the 30 days before now, every second one with a label, of which one in ten is another class."""
+    draw, now_s = random.Random(first), time.time()
+    outputs, row = b"\0" * 40, b"\1" * 64
+    times_s = (now_s - 30 * 86_400 * (1 - (i + 1) / (ROWS + NEW_ROWS)) for i in range(first, first + rows))
+    answers = ((f"{draw.getrandbits(96):024x}", time_s, str(i % 10), outputs, row) for i, time_s in enumerate(times_s))
+    with closing(recorder.connect(log)) as connection:
+        for setting in ("synchronous=OFF", "cache_size=-2000000"):
+            connection.execute(f"PRAGMA {setting}")
+        with connection:
+            columns = "id, time_s, model, version, predicted, probabilities, row"
+            connection.executemany(f"INSERT INTO predictions({columns}) VALUES (?, ?, 'm', 'v', ?, ?, ?)", answers)
+            connection.execute(LABELS, (first,))
+
+
+def run(log):
+    """Let a process of its own look at the log once; returns what it says."""
+    command = [sys.executable, "-c", RUN, str(log), str(time.time())]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.proof
+def test_ten_million_rows_are_read_in_bounded_memory_and_then_a_run_costs_what_is_new(tmp_path):
+    log = tmp_path / "log"
+    write(log, ROWS, 0)
+    first = run(log)
+    write(log, NEW_ROWS, ROWS)
+    second, third = run(log), run(log)
+    entries = first["rows"] + first["labels"]
+    print(
+        f"{first['rows']:.0f} rows and {first['labels']:.0f} labels, log {log.stat().st_size / 1e9:.1f} GB: read in "
+        f"{first['seconds']:.0f} s, {entries / first['seconds']:.0f}/s, {first['rss_mb']:.0f} MB at most, "
+        f"state {state.beside(log).stat().st_size / 1e6:.0f} MB; {NEW_ROWS} more rows {second['seconds']:.2f} s; "
+        f"nothing new {third['seconds'] * 1e3:.0f} ms, {third['rss_mb']:.0f} MB"
+    )
+    assert (first["rows"], first["lag"], first["labels"]) == (ROWS, 0, ROWS / 2)
+    assert (third["rows"], third["lag"], third["labels"]) == (ROWS + NEW_ROWS, 0, (ROWS + NEW_ROWS) / 2)
+    assert third["accuracy"] == pytest.approx(0.9)
+    assert max(one["rss_mb"] for one in (first, second, third)) < 200
