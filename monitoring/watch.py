@@ -14,8 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitoring import anchor, intake, intervals, quality, recorder, state, verdict
-from monitoring.contents import Scheme
+from monitoring import anchor, intake, intervals, quality, recorder, schemes, state, verdict
 from monitoring.health import Health, WholeRegistry, served
 from monitoring.intake import Source
 from monitoring.metrics import MonitorMetrics
@@ -125,7 +124,9 @@ def _read(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> bool:
     # Bring the state up to the log; returns whether it is.
     with closing(recorder.connect(monitor.settings.log)) as rows, closing(_state(monitor, rows)) as counts:
         troubled = lambda error: monitor.metrics.failures.labels(type(error).__name__).inc()  # noqa: E731
-        source = Source(rows, counts, scheme, now_s, monitor.bucket_s, troubled, monitor.settings.batch_rows)
+        source = Source(
+            rows, counts, schemes.of_release, now_s, monitor.bucket_s, troubled, monitor.settings.batch_rows
+        )
 
         def look_up() -> bool:
             _show_lag(monitor, source)
@@ -163,15 +164,6 @@ def _mend(monitor: Monitor, error: sqlite3.Error) -> None:
     state.remove(monitor.state)
     monitor.metrics.rebuilds.labels("corrupt").inc()
     log.warning("monitor_state_made_anew", extra={"path": str(monitor.state), "reason": "corrupt"})
-
-
-def scheme(model: str, version: str) -> Scheme:
-    """Return what a release makes of its rows; of one that was deleted since, nothing but to count them."""
-    manifest = quality.manifest_of(model, version)
-    if manifest is None:
-        return Scheme()
-    tolerance = manifest.quality["tolerance"] if manifest.task == "regression" else None
-    return Scheme(manifest.classes, tolerance, manifest.input.dtype, manifest.input.shape)
 
 
 def _show_lag(monitor: Monitor, source: Source) -> None:

@@ -1,0 +1,116 @@
+import shutil
+from contextlib import closing
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from tiny_release import HOMES, IMAGE, rows_of, run
+
+from monitoring import contents, recorder, schemes, state, watch
+from monitoring.metrics import MonitorMetrics
+from monitoring.parts import WatchSettings
+
+NOW_S = 1_000_000.0
+
+
+def test_a_regression_is_judged_by_its_tolerance_and_a_deleted_release_by_nothing(publish):
+    made = publish("homes", spec=HOMES, classes=())
+    found = schemes.of_release("homes", made.version)
+    assert (found.tolerance, found.classes, found.sums) == (2.5, (), None)
+    shutil.rmtree(made.path)
+    assert schemes.of_release("homes", made.version) == contents.Scheme()
+
+
+def test_the_sums_of_an_estimation_are_kept_of_all_rows_and_of_those_with_a_label(publish, tmp_path):
+    made = publish()
+    rows = rows_of(IMAGE, 50, seed=7)
+    outputs = run(made.read("model.onnx"), rows, "probabilities")
+    estimation = schemes.of_release("tiny", made.version).sums.__self__
+    log = tmp_path / "log"
+    with closing(recorder.connect(log)) as connection, connection:
+        for i, (row, output) in enumerate(zip(rows, outputs, strict=True)):
+            one = (f"r{i}", NOW_S, "tiny", made.version, str(output.argmax()), output.tobytes(), row.tobytes())
+            connection.execute(recorder.PREDICTION, one)
+        for i in (*range(10), *range(5, 15)):  # some twice: counted once
+            connection.execute(recorder.LABEL, (f"r{i}", NOW_S + 5, "3"))
+        connection.execute(recorder.LABEL, ("r60", NOW_S, "3"))
+    metrics = MonitorMetrics(CollectorRegistry())
+    for _ in range(2):
+        watch.measure(WatchSettings(log, batch_rows=7), metrics, NOW_S)
+    with closing(state.connect(state.beside(log))) as connection:
+        (one,) = state.aggregates(connection, "tiny", 0)
+    np.testing.assert_allclose(one.sums, estimation.sums(outputs), rtol=1e-9)
+    np.testing.assert_allclose(one.labelled_sums, estimation.sums(outputs[:15]), rtol=1e-9)
+    assert (one.rows, one.labelled) == (50, 15)
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """Return a function that reads rows of one release with a scheme, and gives the totals by slice and the trouble."""
+
+    def read(scheme, blobs, labels, batch_bytes=None):
+        from monitoring import intake
+
+        trouble = []
+        with (
+            closing(recorder.connect(tmp_path / "log")) as rows,
+            closing(state.open_or_make(tmp_path / "state")[0]) as counts,
+        ):
+            with rows:
+                for i, (outputs, row) in enumerate(blobs):
+                    rows.execute(recorder.PREDICTION, (f"r{i}", NOW_S + i, "m", "v", "a", outputs, row))
+                for ident, label in labels:
+                    rows.execute(recorder.LABEL, (ident, NOW_S, label))
+            source = intake.Source(rows, counts, lambda *_: scheme, NOW_S, state.BUCKET_S, trouble.append, 4)
+            assert intake.read_on(source)
+            assert intake.lag(source).rows == 0
+            return {name: one for (_, name), one in state.total(state.aggregates(counts, "m", 0)).items()}, trouble
+
+    return read
+
+
+def by_sign(rows):
+    """Slices of rows of two float32: of the first number, and one of all that are large."""
+    return [("low" if a < 0 else "high", *(("large",) if abs(a) > 5 else ())) for a, _ in rows.tolist()]
+
+
+SLICED = contents.Scheme(("a", "b"), None, "float32", (2,), by_sign, lambda outputs: outputs.sum(axis=0))
+
+
+def blob(*numbers):
+    return np.array(numbers, dtype=np.float32).tobytes()
+
+
+def test_rows_labels_and_sums_are_kept_by_slice_and_a_correction_moves_within_them(kept, monkeypatch):
+    monkeypatch.setattr(contents, "BATCH_BYTES", 20)  # a row or two at once
+    firsts = [-9.0, -1.0, 1.0, 2.0, 9.0, 3.0]
+    blobs = [(blob(0.75, 0.25 + i), blob(first, 0.0)) for i, first in enumerate(firsts)]
+    labels = [("r0", "a"), ("r1", "b"), ("r4", "a"), ("r1", "a"), ("r2", "b"), ("r4", "b"), ("r5", "zebra")]
+    found, trouble = kept(SLICED, blobs, labels)
+    assert trouble == []
+    assert {name: (one.rows, one.labelled, one.right) for name, one in found.items()} == {
+        "": (6, 5, 2), "low": (2, 2, 2), "high": (4, 3, 0), "large": (2, 2, 1),
+    }  # fmt: skip
+    assert found["high"].confusion == {("b", "a"): 2, ("", "a"): 1}
+    np.testing.assert_allclose(found["high"].sums, [0.75 * 4, 2.25 + 3.25 + 4.25 + 5.25])
+    np.testing.assert_allclose(found["high"].labelled_sums, [0.75 * 3, 2.25 + 4.25 + 5.25])
+
+
+def test_a_row_that_was_not_kept_whole_is_in_no_slice_and_counts_as_every_other(kept):
+    blobs = [(blob(1, 0), b""), (blob(1, 0), blob(1, 1, 1)), (b"", blob(1, 0)), (blob(1, 0), blob(-1, 0))]
+    found, trouble = kept(SLICED, blobs, [("r0", "a")])
+    assert trouble == []
+    assert {name: one.rows for name, one in found.items()} == {"": 4, "high": 1, "low": 1}
+    np.testing.assert_allclose(found[""].sums, [3, 0])
+
+
+def broken(_):
+    raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("what", ["slices", "sums"])
+def test_a_scheme_that_fails_is_told_and_rows_and_labels_are_counted_all_the_same(kept, what):
+    scheme = contents.Scheme(("a",), None, "float32", (2,), **{what: broken})
+    found, trouble = kept(scheme, [(blob(1, 0), blob(1, 0))] * 6, [("r0", "a"), ("r1", "b")])
+    assert [str(one) for one in trouble] == ["no"] * 3  # two batches of rows, one of labels
+    assert (found[""].rows, found[""].labelled, found[""].right) == (6, 2, 1)
