@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from monitoring import recorder, state
+from monitoring import logfile, state
 from monitoring.metrics import MonitorMetrics
 from monitoring.reports.shelf import Retention
 
@@ -113,7 +113,7 @@ class _Running(threading.Thread):
         settings = self._settings
         try:
             with (
-                closing(recorder.connect(settings.log)) as rows,
+                closing(logfile.connect(settings.log)) as rows,
                 closing(state.connect(settings.state or state.beside(settings.log))) as counts,
             ):
                 self._connections = [rows, counts]

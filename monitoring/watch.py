@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitoring import anchor, intake, intervals, quality, recorder, schemes, state, verdict
+from monitoring import anchor, intake, intervals, logfile, quality, schemes, state, verdict
 from monitoring.health import Health, WholeRegistry, served
 from monitoring.intake import Source
 from monitoring.metrics import MonitorMetrics
@@ -122,7 +122,7 @@ def _measure(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> dic
 
 def _read(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> bool:
     # Bring the state up to the log; returns whether it is.
-    with closing(recorder.connect(monitor.settings.log)) as rows, closing(_state(monitor, rows)) as counts:
+    with closing(logfile.connect(monitor.settings.log)) as rows, closing(_state(monitor, rows)) as counts:
         troubled = lambda error: monitor.metrics.failures.labels(type(error).__name__).inc()  # noqa: E731
         source = Source(
             rows, counts, schemes.of_release, now_s, monitor.bucket_s, troubled, monitor.settings.batch_rows

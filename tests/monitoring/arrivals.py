@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from monitoring import recorder, state
+from monitoring import logfile, state
 
 BUCKET_S = 10.0
 LATE_S = 50.0
@@ -29,17 +29,17 @@ def answer(connection, ident, time_s=10.0, version="v", predicted="a", model="m"
     """Put one answer on the log, as the recorder does."""
     blob = np.ones(1 if predicted[0].isdigit() else 2, dtype=np.float32).tobytes()
     with connection:
-        connection.execute(recorder.PREDICTION, (ident, time_s, model, version, predicted, blob, blob))
+        connection.execute(logfile.PREDICTION, (ident, time_s, model, version, predicted, blob, blob))
 
 
 def label(connection, ident, text, time_s=20.0):
     with connection:
-        connection.execute(recorder.LABEL, (ident, time_s, text))
+        connection.execute(logfile.LABEL, (ident, time_s, text))
 
 
 def in_memory():
     connection = sqlite3.connect(":memory:")
-    connection.executescript(recorder.SCHEMA)
+    connection.executescript(logfile.SCHEMA)
     return connection
 
 

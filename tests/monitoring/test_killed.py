@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from demo.stack import free_ports
-from monitoring import recorder, state, watch
+from monitoring import logfile, state, watch
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import WatchSettings
 from tests.monitoring import arrivals
@@ -40,7 +40,7 @@ class Writer(threading.Thread):
 
     def run(self):
         draw, first = self._random, 0
-        with closing(recorder.connect(self._log)) as connection:
+        with closing(logfile.connect(self._log)) as connection:
             while not self.stop.is_set():
                 events = [("answer", i) for i in range(first, first + 40)]
                 events += [("label", draw.randrange(max(0, first - 200), first + 60)) for _ in range(40)]
@@ -57,10 +57,10 @@ class Writer(threading.Thread):
                                 b"12345678",
                                 b"",
                             )
-                            connection.execute(recorder.PREDICTION, row)
+                            connection.execute(logfile.PREDICTION, row)
                         else:
                             said = (f"r{i}", self._began_s + i / 7 + draw.randrange(-50, 200_000), draw.choice("abc"))
-                            connection.execute(recorder.LABEL, said)
+                            connection.execute(logfile.LABEL, said)
                 first += 40
                 self.stop.wait(0.02)
 
@@ -95,7 +95,7 @@ def compare(log):
     settings = WatchSettings(log, window_s=240.0, batch_rows=7)
     metrics = MonitorMetrics(CollectorRegistry())
     watch.measure(settings, metrics, time.time())
-    with closing(recorder.connect(log)) as connection:
+    with closing(logfile.connect(log)) as connection:
         found = arrivals.truth(connection, state.LATE_S)
         buckets, facts = arrivals.kept(state.beside(log))
         arrivals.assert_says(found, buckets, facts)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from monitoring import recorder, state
+from monitoring import logfile, state
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 10_000_000
@@ -44,7 +44,7 @@ def write(log, rows, first):
     outputs, row = b"\0" * 40, b"\1" * 64
     times_s = (now_s - 30 * 86_400 * (1 - (i + 1) / (ROWS + NEW_ROWS)) for i in range(first, first + rows))
     answers = ((f"{draw.getrandbits(96):024x}", time_s, str(i % 10), outputs, row) for i, time_s in enumerate(times_s))
-    with closing(recorder.connect(log)) as connection:
+    with closing(logfile.connect(log)) as connection:
         for setting in ("synchronous=OFF", "cache_size=-2000000"):
             connection.execute(f"PRAGMA {setting}")
         with connection:

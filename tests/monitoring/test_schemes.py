@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tiny_release import HOMES, IMAGE, rows_of, run
 
-from monitoring import contents, recorder, schemes, state, watch
+from monitoring import contents, logfile, schemes, state, watch
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import WatchSettings
 
@@ -27,13 +27,13 @@ def test_the_sums_of_an_estimation_are_kept_of_all_rows_and_of_those_with_a_labe
     outputs = run(made.read("model.onnx"), rows, "probabilities")
     estimation = schemes.of_release("tiny", made.version).sums.__self__
     log = tmp_path / "log"
-    with closing(recorder.connect(log)) as connection, connection:
+    with closing(logfile.connect(log)) as connection, connection:
         for i, (row, output) in enumerate(zip(rows, outputs, strict=True)):
             one = (f"r{i}", NOW_S, "tiny", made.version, str(output.argmax()), output.tobytes(), row.tobytes())
-            connection.execute(recorder.PREDICTION, one)
+            connection.execute(logfile.PREDICTION, one)
         for i in (*range(10), *range(5, 15)):  # some twice: counted once
-            connection.execute(recorder.LABEL, (f"r{i}", NOW_S + 5, "3"))
-        connection.execute(recorder.LABEL, ("r60", NOW_S, "3"))
+            connection.execute(logfile.LABEL, (f"r{i}", NOW_S + 5, "3"))
+        connection.execute(logfile.LABEL, ("r60", NOW_S, "3"))
     metrics = MonitorMetrics(CollectorRegistry())
     for _ in range(2):
         watch.measure(WatchSettings(log, batch_rows=7), metrics, NOW_S)
@@ -53,14 +53,14 @@ def kept(tmp_path):
 
         trouble = []
         with (
-            closing(recorder.connect(tmp_path / "log")) as rows,
+            closing(logfile.connect(tmp_path / "log")) as rows,
             closing(state.open_or_make(tmp_path / "state")[0]) as counts,
         ):
             with rows:
                 for i, (outputs, row) in enumerate(blobs):
-                    rows.execute(recorder.PREDICTION, (f"r{i}", NOW_S + i, "m", "v", "a", outputs, row))
+                    rows.execute(logfile.PREDICTION, (f"r{i}", NOW_S + i, "m", "v", "a", outputs, row))
                 for ident, label in labels:
-                    rows.execute(recorder.LABEL, (ident, NOW_S, label))
+                    rows.execute(logfile.LABEL, (ident, NOW_S, label))
             source = intake.Source(rows, counts, lambda *_: scheme, NOW_S, state.BUCKET_S, trouble.append, 4)
             assert intake.read_on(source)
             assert intake.lag(source).rows == 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from monitoring import recorder, state, tally, watch
+from monitoring import logfile, state, tally, watch
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import WatchSettings
 from tests.monitoring.arrivals import answer, label
@@ -25,7 +25,7 @@ class Watched:
         self.settings = WatchSettings(self.log, interval_s=1, window_s=86_400)
 
     def write(self, rows, first=0, labels=True):
-        with closing(recorder.connect(self.log)) as connection:
+        with closing(logfile.connect(self.log)) as connection:
             for i in range(first, first + rows):
                 answer(connection, f"r{i}", NOW_S - 100 + i)
                 if labels:
