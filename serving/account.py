@@ -202,4 +202,4 @@ class Bulk:
     @property
     def sizes(self) -> list[int]:
         """Return the rows of each request."""
-        return [len(one.rows) // len(one.idents) for one in self.predictions for _ in one.idents]
+        return [size for one in self.predictions for size in one.sizes]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import orjson
 
 from registry.errors import RequestError
@@ -59,36 +60,46 @@ NOW = Start()
 class Prediction(Job):
     """A request on its way through the queue, or several that are as one: their rows lie one after the other.
 
-    idents: of all of them.
+    requests: each of them; or one alone that has the rows of all, where they differ in nothing else. sizes, idents:
+    the rows of each, and what it goes by. Seconds per request.
     """
 
-    __slots__ = ("plan", "served", "request", "idents", "reply", "started", "decode_s", "encode_s")
+    __slots__ = ("plan", "served", "requests", "sizes", "idents", "reply", "started", "decode_s", "encode_s")
 
     def __init__(
         self,
         plan: Plan,
         served: Served,
-        request: wire.Request,
+        requests: list[wire.Request],
         outputs: tuple[str, ...],
         done: "Callable[[Prediction], None]",
     ) -> None:
-        super().__init__(request.rows, done, outputs)
+        several = len(requests) > 1
+        super().__init__(np.concatenate([r.rows for r in requests]) if several else requests[0].rows, done, outputs)
         self.plan = plan
         self.served = served
-        self.request = request
+        self.requests = requests
         self.encode_s = 0.0
+        self.sizes: list[int]
         self.reply: Callable[[Reply], None]
         self.idents: list[str]
         self.started: float
         self.decode_s: float
 
+    def asked(self) -> wire.Asked:
+        """Return the requests as those who write answers see them."""
+        return wire.Asked(self.requests, self.idents, self.sizes)
+
     @property
     def row_ids(self) -> list[str]:
         """Return the id of each row."""
-        if self.request.ids is not None:
-            return self.request.ids
-        each = range(len(self.rows) // len(self.idents))
-        return [f"{ident}-{i}" for ident in self.idents for i in each]
+        if len(self.requests) == len(self.idents):
+            return [
+                one
+                for request, ident in zip(self.requests, self.idents, strict=True)
+                for one in wire.ids_of(request, ident)
+            ]
+        return [f"{ident}-{i}" for ident, size in zip(self.idents, self.sizes, strict=True) for i in range(size)]
 
 
 class Predictor:
@@ -119,7 +130,7 @@ class Predictor:
             served = host.serving(plan.version)
             request = plan.codec.decode(Call(plan.head, body), served.release)
             outputs = wire.wanted(request, served.engine.outputs)
-            prediction = Prediction(plan, served, request, outputs, self._finish)
+            prediction = Prediction(plan, served, [request], outputs, self._finish)
             prediction.deadline = started + plan.timeout_s
             if served.batcher.expected_wait_s() > plan.timeout_s:
                 raise late()
@@ -129,28 +140,52 @@ class Predictor:
             raise
         prediction.started = started
         prediction.reply = reply
+        prediction.sizes = [len(request.rows)]
         prediction.idents = [request.ident or plan.ident or self._ident()]
         prediction.decode_s = prediction.since - begun
         served.batcher.submit(prediction, start.turn_over)
         return prediction
 
-    def begin_bulk(self, plan: Plan, bodies: list[bytes], done: Callable[[Prediction], None]) -> None:
+    def begin_joined(self, plan: Plan, bodies: list[bytes], done: Callable[[Prediction], None]) -> None:
         """Put requests with one head, and bodies of one size, into the queue as one; `done` is called once.
 
-        Raises RequestError, uncounted, if any of them, or all of them together, would be refused.
+        The bodies are such that one after the other they are a body too. Raises RequestError, uncounted, if any of
+        them, or all of them together, would be refused.
         """
         started = time.perf_counter()
         served = plan.host.serving(plan.version)
         request = plan.codec.decode(Call(plan.head, b"".join(bodies)), served.release)
-        if len(request.rows) % len(bodies) or served.batcher.expected_wait_s() > plan.timeout_s:
+        each, left = divmod(len(request.rows), len(bodies))
+        if left:
             raise RequestError("these requests do not go together")
-        plan.host.admission.enter(len(request.rows))
-        prediction = Prediction(plan, served, request, (), done)
+        prediction = Prediction(plan, served, [request], (), done)
+        prediction.sizes = [each] * len(bodies)
+        prediction.idents = [self._ident() for _ in bodies]
+        self._begin(prediction, started)
+
+    def begin_several(
+        self, plan: Plan, requests: list[wire.Request], started: float, done: Callable[[Prediction], None]
+    ) -> None:
+        """Put requests with one head, decoded for its live release, into the queue as one; `done` is called once.
+
+        started: when decoding began. Raises RequestError, uncounted, if all of them together would be refused.
+        """
+        served = plan.host.serving(plan.version)
+        outputs = wire.wanted(requests[0], served.engine.outputs)
+        prediction = Prediction(plan, served, requests, outputs, done)
+        prediction.sizes = [len(request.rows) for request in requests]
+        prediction.idents = [request.ident or self._ident() for request in requests]
+        self._begin(prediction, started)
+
+    def _begin(self, prediction: Prediction, started: float) -> None:
+        plan, batcher = prediction.plan, prediction.served.batcher
+        if batcher.expected_wait_s() > plan.timeout_s:
+            raise late()
+        plan.host.admission.enter(len(prediction.rows))
         prediction.deadline = started + plan.timeout_s
         prediction.started = started
-        prediction.idents = [self._ident() for _ in bodies]
-        prediction.decode_s = (prediction.since - started) / len(bodies)
-        served.batcher.submit(prediction, turn_over=True)
+        prediction.decode_s = (prediction.since - started) / len(prediction.sizes)
+        batcher.submit(prediction, turn_over=True)
 
     def _ident(self) -> str:
         return f"{self._stem}{next(self._numbers):x}"
@@ -177,7 +212,7 @@ class Predictor:
             if not prediction.finite:
                 wire.demand_finite(prediction.answers[prediction.served.release.manifest.output])
             reply = prediction.plan.codec.encode(
-                prediction.served.release, prediction.request, prediction.idents[0], prediction.answers
+                prediction.served.release, prediction.requests[0], prediction.idents[0], prediction.answers
             )
             reply.ident = prediction.idents[0]
             prediction.encode_s = time.perf_counter() - begun

@@ -14,9 +14,10 @@ from monitoring.metrics import ServingMetrics
 from monitoring.page import Page
 from monitoring.recorder import LABEL_S, Recorder
 from registry.errors import RequestError
-from serving import cards, openapi, protocol, wire
+from serving import cards, cores, openapi, protocol, wire
 from serving.access import OPEN, Access
 from serving.account import Account
+from serving.busy_poll import BusyPoll
 from serving.host import Host
 from serving.hosts import Hosts
 from serving.http import JSON, Call, Head, Reply
@@ -44,6 +45,8 @@ class Server:
         self.tracer = Tracer(settings.trace_share) if settings.trace_share else None
         self.predictor = Predictor(settings, self.account, self.tracer)
         self.document = openapi.Document(keyed=settings.keys_path is not None)
+        # Who stays awake takes the core: where clients or workers need it too, they would wait for each other.
+        self.busy_poll = BusyPoll(settings.busy_poll_us * 1e-6 if cores.available() > settings.workers else 0.0)
         self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)
         self.routes = Routes(
             [

@@ -63,6 +63,7 @@ class Settings:
     metrics_folder: where the workers of a service keep their counts, a folder of each service in it; empty means
     in memory (/dev/shm), or the temporary folder where there is none.
     lane: fast, asgi, or auto, which is fast where it works.
+    busy_poll_us: how long a worker stays awake for the next request while they come quickly, see `serving.busy_poll`.
     timeout_s: the longest a request may take, and what one without X-Request-Timeout gets.
     receive_s: the longest a client may take to send a request. idle_s: how long a connection without one stays open.
     max_inflight_rows: per model.
@@ -86,6 +87,7 @@ class Settings:
     metrics_folder: str = ""
     trace_share: float = 0.0
     lane: str = "auto"
+    busy_poll_us: int = 50
     poll_s: float = 0.25
     timeout_s: float = 30.0
     receive_s: float = 10.0

@@ -61,7 +61,7 @@ async def enable(server: Server, application: Application) -> str:
     from serving.lanes.fast import FastProtocol
 
     FastProtocol.enabled = server.settings.lane != "asgi"
-    FastProtocol.heads.clear()
+    FastProtocol.forget()
     if not FastProtocol.enabled:
         return "asgi"
     server.account.muted, access = True, server.access

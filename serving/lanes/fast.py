@@ -5,6 +5,7 @@ send the same head with each request, so what a head decides is remembered by it
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,11 +18,15 @@ from serving.lanes.guard import GuardedProtocol
 from serving.lanes.together import Together
 from serving.predict import NOW, Plan, Prediction, Start, failure
 from serving.server import Server
+from serving.wire import v2
 
 log = logging.getLogger(__name__)
 
 REMEMBERED = 1024
+FOREVER = math.inf
 Headers = tuple[tuple[bytes, bytes], ...]
+Group = tuple[str, bytes, frozenset[tuple[bytes, bytes]]]  # a head without its length
+LENGTH = b"content-length"
 LONGEST_REMEMBERED_BYTES = 4096
 MOST_HELD_BYTES = 64 * 1024
 END = b"\r\n\r\n"
@@ -33,11 +38,13 @@ class Remembered:
     """What the head of a prediction decides.
 
     size_bytes: of the body that follows. together: where requests of this head go, if they can go as one.
+    guarded: whether a key is asked for.
     """
 
     plan: Plan
     size_bytes: int
     together: Together | None
+    guarded: bool
 
 
 class FastProtocol(GuardedProtocol):
@@ -45,6 +52,7 @@ class FastProtocol(GuardedProtocol):
 
     enabled: ClassVar[bool] = False
     heads: ClassVar[dict[bytes, Remembered | None]] = {}
+    groups: ClassVar[dict[Group, Together]] = {}
     lines: ClassVar[dict[tuple[int, bytes, Headers], bytes]] = {}
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -59,6 +67,12 @@ class FastProtocol(GuardedProtocol):
         self._full = False  # the client does not read what it is sent
         self._paused = False  # we do not read what the client sends
         self._last = False  # close when the request under way is answered
+
+    @classmethod
+    def forget(cls) -> None:
+        """Forget all heads: what they decided may be of another service."""
+        cls.heads.clear()
+        cls.groups.clear()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sent."""
@@ -141,11 +155,12 @@ class FastProtocol(GuardedProtocol):
                 self._hand_over(data)  # uvicorn waits for the rest, with the clock of the guard
                 return
             start = end + len(END)
-            now = self._remember(data[:start])
+            head = data[:start]
+            now = self.heads[head] if head in self.heads else self._remember(head)
             if now is None:
                 self._hand_over(data)
                 return
-            if not self._permitted(now, data, start + now.size_bytes):
+            if now.guarded and not self._permitted(now, data, start + now.size_bytes):
                 return
         stop = start + now.size_bytes
         if len(data) < stop:
@@ -154,12 +169,11 @@ class FastProtocol(GuardedProtocol):
             self._read_on()
             return
         self._now, self._missing = None, 0
-        rest = data[stop:]
-        self._answering, self.until = True, float("inf")
-        if rest:
-            self._hold(rest)
+        self._answering, self.until = True, FOREVER
+        if len(data) > stop:
+            self._hold(data[stop:])
         if now.together is not None:
-            now.together.add(self, data[start:stop])
+            now.together.add(self, now.plan, data[start:stop])
         else:
             self.start(now.plan, data[start:stop])
 
@@ -195,10 +209,6 @@ class FastProtocol(GuardedProtocol):
         return True
 
     def _remember(self, head: bytes) -> Remembered | None:
-        try:
-            return self.heads[head]
-        except KeyError:
-            pass
         if len(head) > self._limits.max_head_bytes:
             return None  # uvicorn's callbacks count and refuse it
         found, keep = self._read(head)
@@ -218,11 +228,23 @@ class FastProtocol(GuardedProtocol):
             if match is None or match.route.handler is not None:
                 return None, True
             plan = service.plan(head, match)
-            alone = not plan.codec.joins or plan.ident is not None or service.tracer is not None
-            together = None if alone else Together(service, plan)
-            return Remembered(plan, int(head.headers[b"content-length"]), together), True
+            alone = plan.ident is not None or service.tracer is not None
+            together = None if alone else self._together(service, plan)
+            size_bytes, guarded = int(head.headers[LENGTH]), service.settings.keys_path is not None
+            return Remembered(plan, size_bytes, together, guarded), True
         except RequestError:  # the other lane says why; a model may yet come
             return None, False
+
+    def _together(self, service: Server, plan: Plan) -> Together:
+        # Bodies of any size go together, unless they are to be put one after the other.
+        head, sizes = plan.head, () if plan.codec.joins else (LENGTH, v2.LENGTH)
+        said = {name: text for name, text in head.headers.items() if name not in sizes}
+        key = head.path, head.query, frozenset(said.items())
+        if key not in self.groups:
+            if len(self.groups) >= REMEMBERED:
+                self.groups.clear()
+            self.groups[key] = Together(service, plan)
+        return self.groups[key]
 
     @property
     def plain(self) -> bool:
@@ -280,7 +302,8 @@ class FastProtocol(GuardedProtocol):
 
     def _next(self) -> None:
         self.until = self.sweeper.now + self._limits.idle_s
-        self._read_on()
+        if self._paused:
+            self._read_on()
         if self._held:
             self.loop.call_soon(self._go_on)  # not from here: a thousand requests in one piece would nest
 
@@ -329,7 +352,7 @@ def read_head(content: bytes) -> Head | None:
 
 def _plain(head: Head, server: Server) -> bool:
     # Whatever is unusual is for uvicorn to judge.
-    length = head.headers.get(b"content-length", b"")
+    length = head.headers.get(LENGTH, b"")
     return (
         head.method == "POST"
         and "%" not in head.path

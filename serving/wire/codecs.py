@@ -2,41 +2,43 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-
-import numpy as np
+from functools import lru_cache, partial
 
 from registry.errors import RequestError
 from registry.release import Release
-from serving.http import JSON, Call, Head, Reply
+from serving.http import JSON, Call, Head
 from serving.wire import json_rows, tensor, v2
-from serving.wire.request import Request
+from serving.wire.request import Asked, Encode, Outputs, Part, Request, one_by_one
 
 Decode = Callable[[Call, Release], Request]
-Encode = Callable[[Release, Request, str, dict[str, np.ndarray]], Reply]
+EncodeAll = Callable[[Release, Asked, Outputs], list[Part]]
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
     """How a request is read and its answer written.
 
-    name: of the encoding of the request, for metrics. joins: whether bodies put one after the other are the body
-    of all their rows, and the body of the answer to them is the answers one after the other.
+    name: of the encoding of the request, for metrics. encode_all: writes the answers to several requests. joins:
+    whether bodies put one after the other are the body of all their rows.
     """
 
     name: str
     decode: Decode
     encode: Encode
+    encode_all: EncodeAll
     joins: bool = False
 
 
 ROWS: dict[bytes, Codec] = {
-    JSON: Codec("json", json_rows.decode, json_rows.encode),
-    tensor.OCTETS: Codec("octets", tensor.decode_octets, tensor.encode_octets),
-    tensor.NPY: Codec("npy", tensor.decode_npy, tensor.encode_npy),
+    JSON: Codec("json", json_rows.decode, json_rows.encode, json_rows.encode_all),
+    tensor.OCTETS: Codec(
+        "octets", tensor.decode_octets, tensor.encode_octets, partial(one_by_one, tensor.encode_octets)
+    ),
+    tensor.NPY: Codec("npy", tensor.decode_npy, tensor.encode_npy, partial(one_by_one, tensor.encode_npy)),
 }
 LONGEST_KEPT = 512  # bytes of headers whose codec is remembered
-V2 = Codec("v2", v2.decode, v2.encode)
+JOINED = Codec("octets", tensor.decode_octets, tensor.encode_octets, tensor.encode_joined, joins=True)
+V2 = Codec("v2", v2.decode, v2.encode, v2.encode_all)
 V2_TYPES = (JSON, tensor.OCTETS, b"")  # tritonclient names none
 
 
@@ -65,7 +67,9 @@ def _chosen(protocol: bool, given: bytes, accept: bytes) -> Codec:
     if protocol:
         return V2
     codec, answer = ROWS[kind], _wanted(accept, kind)
-    return Codec(codec.name, codec.decode, ROWS[answer].encode, joins=kind == answer == tensor.OCTETS)
+    if kind == answer == tensor.OCTETS:
+        return JOINED
+    return Codec(codec.name, codec.decode, ROWS[answer].encode, ROWS[answer].encode_all)
 
 
 def _wanted(accept: bytes, kind: bytes) -> bytes:

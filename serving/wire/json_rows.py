@@ -7,10 +7,10 @@ import numpy as np
 import orjson
 
 from registry.release import Release
-from serving.http import Call, Reply
+from serving.http import JSON, Call, Reply
 from serving.wire import columns
 from serving.wire.numbers import array_of, is_suspect
-from serving.wire.request import LONGEST_ID, Request, kind, refuse
+from serving.wire.request import LONGEST_ID, Asked, Outputs, Part, Request, kind, refuse
 from serving.wire.rows import Layout, layout_of
 from serving.wire.text import demand_unique, known_object, read
 
@@ -31,24 +31,51 @@ def encode(release: Release, request: Request, ident: str, outputs: dict[str, np
 
     The main output is float32 (n, classes); or (n, 1) in a regression, whose rows say id and prediction.
     """
-    # As text, because the numbers are a text already and objects would cost a third more than they.
-    layout, manifest, name = layout_of(release), release.manifest, orjson.dumps(ident)
+    texts, decided = _rows(release, outputs)
+    return Reply(200, _body(layout_of(release), _names(request, ident, len(texts)), texts, decided))
+
+
+def encode_all(release: Release, asked: Asked, outputs: Outputs) -> list[Part]:
+    """Return the answers to several requests, whose rows lie one after the other in `outputs`."""
+    parts: list[Part] = []
+    layout, at = layout_of(release), 0
+    texts, decided = _rows(release, outputs)
+    for request, ident, size in zip(*asked, strict=True):
+        here = slice(at, at + size)
+        body = _body(layout, _names(request, ident, size), texts[here], decided[here])
+        parts.append(((), body, JSON))
+        at += size
+    return parts
+
+
+def _rows(release: Release, outputs: dict[str, np.ndarray]) -> tuple[list[bytes], list[int]]:
+    # The numbers of each row as text, and its class, of which a regression has none.
+    manifest = release.manifest
     main = outputs[manifest.output]
     texts = orjson.dumps(main, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    return texts, manifest.decide(main).tolist() if manifest.classes else []
+
+
+def _names(request: Request, ident: str, rows: int) -> list[bytes]:
+    # The id of the request and of each row, in JSON.
+    name = orjson.dumps(ident)
     if request.ids is None:
-        ids = [b'%b-%d"' % (name[:-1], i) for i in range(len(texts))]
-    else:
-        ids = [orjson.dumps(one) for one in request.ids]
-    parts, said = [layout.opening, name, b',"predictions":[{"id":'], layout.said
-    if manifest.classes:
-        for one, k, text in zip(ids, manifest.decide(main).tolist(), texts, strict=True):
+        return [name, *[b'%b-%d"' % (name[:-1], i) for i in range(rows)]]
+    return [name, *map(orjson.dumps, request.ids)]
+
+
+def _body(layout: Layout, names: list[bytes], texts: list[bytes], decided: list[int]) -> bytes:
+    # As text, because the numbers are a text already and objects would cost a third more than they.
+    parts, said = [layout.opening, names[0], b',"predictions":[{"id":'], layout.said
+    if said:
+        for one, k, text in zip(names[1:], decided, texts, strict=True):
             parts += one, said[k], text.split(b",", k + 1)[k], b',"probabilities":[', text, b']},{"id":'
         parts[-1] = b"]}]}"
     else:
-        for one, text in zip(ids, texts, strict=True):
+        for one, text in zip(names[1:], texts, strict=True):
             parts += one, b',"prediction":', text, b'},{"id":'
         parts[-1] = b"}]}"
-    return Reply(200, b"".join(parts))
+    return b"".join(parts)
 
 
 def decode_body(body: bytes, layout: Layout) -> Request:

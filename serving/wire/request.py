@@ -2,16 +2,20 @@
 
 import math
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from registry.errors import RequestError
+from registry.release import Release
+from serving.http import Reply
 
 LONGEST_ID = 128
 EVERY = ("*",)  # as `Request.outputs`: all that the graph gives
+Headers = tuple[tuple[bytes, bytes], ...]
+Part = tuple[Headers, bytes, bytes]  # an answer with status 200: headers, body, content type
 
 
 @dataclass(slots=True)
@@ -29,6 +33,34 @@ class Request:
     ident: str | None = None
     outputs: tuple[str, ...] = ()
     form: object = None
+
+
+class Asked(NamedTuple):
+    """Several requests whose rows lie one after the other.
+
+    requests: each of them; or one alone that has the rows of all, where they differ in nothing else. idents, sizes:
+    what each goes by, and its rows.
+    """
+
+    requests: list[Request]
+    idents: list[str]
+    sizes: list[int]
+
+
+Outputs = dict[str, np.ndarray]
+Encode = Callable[[Release, Request, str, Outputs], Reply]
+
+
+def one_by_one(encode: Encode, release: Release, asked: Asked, outputs: Outputs) -> list[Part]:
+    """Return the answers to several requests, each written with `encode`."""
+    parts: list[Part] = []
+    at = 0
+    for request, ident, size in zip(*asked, strict=True):
+        here = slice(at, at + size)
+        reply = encode(release, request, ident, {name: output[here] for name, output in outputs.items()})
+        parts.append((reply.headers, reply.body, reply.content_type))
+        at += size
+    return parts
 
 
 def ids_of(request: Request, ident: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from registry.errors import RequestError
 from registry.release import Release
 from serving.http import Call, Reply
-from serving.wire.request import Request, refuse
+from serving.wire.request import Asked, Headers, Outputs, Part, Request, refuse
 from serving.wire.rows import Layout, layout_of, settle, view
 
 OCTETS = b"application/octet-stream"
@@ -24,7 +24,6 @@ _VALUE = rb"('[^'\\]{1,16}'|True|False|\((?:\d{1,18},\s?){0,32}\d{0,18}\))"
 _PAIR = re.compile(rb"'(descr|fortran_order|shape)':\s*" + _VALUE)
 _HEAD = re.compile(rb"\{\s*(?:'\w{5,13}':\s*" + _VALUE + rb",?\s*){3}\}\s*")
 Shape = tuple[int, ...]
-Headers = tuple[tuple[bytes, bytes], ...]
 
 
 def decode_octets(call: Call, release: Release) -> Request:
@@ -42,6 +41,14 @@ def encode_octets(release: Release, request: Request, ident: str, outputs: dict[
     layout = layout_of(release)
     main = outputs[release.manifest.output]
     return Reply(200, main.tobytes(), OCTETS, _headers(layout, main.shape))
+
+
+def encode_joined(release: Release, asked: Asked, outputs: Outputs) -> list[Part]:
+    """Return the answers to requests of as many rows each."""
+    main = outputs[release.manifest.output]
+    whole, headers = main.tobytes(), _headers(layout_of(release), (asked.sizes[0], *main.shape[1:]))
+    size = len(whole) // len(asked.sizes)
+    return [(headers, whole[start : start + size], OCTETS) for start in range(0, len(whole), size)]
 
 
 def decode_npy(call: Call, release: Release) -> Request:

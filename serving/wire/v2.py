@@ -15,7 +15,7 @@ from registry.errors import RequestError
 from registry.release import Release
 from serving.http import Call, Reply
 from serving.wire.numbers import is_suspect
-from serving.wire.request import LONGEST_ID, Request, refuse, shown
+from serving.wire.request import LONGEST_ID, Asked, Outputs, Part, Request, one_by_one, refuse, shown
 from serving.wire.rows import Layout, demand_finite, layout_of, settle, view
 from serving.wire.tensor import OCTETS
 from serving.wire.text import read
@@ -58,6 +58,24 @@ def encode(release: Release, request: Request, ident: str, outputs: dict[str, np
     if not any(map(form.is_binary, names)):
         return Reply(200, head)
     return _binary(head, raw)
+
+
+def encode_all(release: Release, asked: Asked, outputs: Outputs) -> list[Part]:
+    """Return the answers to several requests, whose rows lie one after the other in `outputs`."""
+    main, form = release.manifest.output, asked.requests[0].form
+    same = isinstance(form, Form) and all(request.form is form for request in asked.requests)
+    if not (isinstance(form, Form) and same and form.names == (main,) and form.is_binary(main)):
+        return one_by_one(encode, release, asked, outputs)
+    parts: list[Part] = []
+    tensor, whole, at = outputs[main], outputs[main].tobytes(), 0
+    row_bytes = len(whole) // len(tensor)
+    for ident, size in zip(asked.idents, asked.sizes, strict=True):
+        before, after = _parts(release, form, {main: tensor[:size]}, size)
+        name, end = orjson.dumps(ident), at + size * row_bytes
+        length = len(before) + len(name) + len(after)
+        parts.append((((LENGTH, b"%d" % length),), b"".join((before, name, after, whole[at:end])), OCTETS))
+        at = end
+    return parts
 
 
 def _from_json(body: bytes, release: Release, said: Any, loose: bool) -> Request:
@@ -143,13 +161,18 @@ def _head(release: Release, ident: str, listed: list[dict[str, Any]]) -> bytes:
 def _repeated(release: Release, ident: str, form: Form, outputs: dict[str, np.ndarray]) -> Reply:
     # All binary and no text: for as many rows the head is the same but for the id, and is kept with the form.
     raw = [tensor.tobytes() for tensor in outputs.values()]
-    count = len(next(iter(outputs.values())))
-    parts = form.heads.get(count)
+    before, after = _parts(release, form, outputs, len(next(iter(outputs.values()))))
+    return _binary(before + orjson.dumps(ident) + after, raw)
+
+
+def _parts(release: Release, form: Form, outputs: dict[str, np.ndarray], rows: int) -> tuple[bytes, bytes]:
+    # What comes before and after the id in the head of an answer of so many rows.
+    parts = form.heads.get(rows)
     if parts is None:
         head = _head(release, "", [_tensor(name, tensor, True)[0] for name, tensor in outputs.items()])
         before, _, after = head.partition(b'"id":""')
-        parts = form.heads[count] = before + b'"id":', after
-    return _binary(parts[0] + orjson.dumps(ident) + parts[1], raw)
+        parts = form.heads[rows] = before + b'"id":', after
+    return parts
 
 
 def _binary(head: bytes, raw: list[bytes]) -> Reply:

@@ -1,6 +1,7 @@
 """Requests of one head in one turn of the loop: in this process, so that what a turn holds is certain."""
 
 import asyncio
+import json
 
 import numpy as np
 import pytest
@@ -53,12 +54,36 @@ def request(row):
     return head + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
+def spoken(wire, rows, ident):
+    """Return a request of rows (n, 6) in JSON or in the Open Inference Protocol, with JSON numbers or as bytes."""
+    if wire == "json":
+        said = {"rows": rows.tolist()} | ({"ids": [f"{ident}/{i}" for i in range(len(rows))]} if ident else {})
+        return posted("/v1/predict", json.dumps(said).encode())
+    tensor = {"name": "input", "datatype": "FP32", "shape": list(rows.shape)}
+    if wire == "v2 json":
+        said = {"id": ident, "inputs": [tensor | {"data": rows.ravel().tolist()}]}
+        return posted("/v2/models/tiny/infer", json.dumps(said).encode())
+    tensor["parameters"] = {"binary_data_size": rows.nbytes}
+    asked = [{"name": "probabilities", "parameters": {"binary_data": True}}]
+    said = json.dumps({"id": ident, "inputs": [tensor], "outputs": asked}).encode()
+    length = b"inference-header-content-length: %d\r\n" % len(said)
+    return posted("/v2/models/tiny/infer", said + rows.tobytes(), length)
+
+
+def posted(path, body, more=b""):
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n".encode() + more
+    return head + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
 async def answers(rows, prepare=lambda server, lines: None, look=lambda server: None, **settings):
-    """Return what each of as many connections got, and how many runs of the model there were."""
+    """Return what each of as many connections got, and how many runs of the model there were.
+
+    rows: each is sent as it is if it is a request already.
+    """
     server = Server(Settings(record=False, threads=1, **settings))
     await server.start()
     FastProtocol.service, FastProtocol.enabled = server, True
-    FastProtocol.heads.clear()
+    FastProtocol.forget()
     config = uvicorn.config.Config(lambda: None, log_config=None, lifespan="off", ws="none")
     config.load()
     lines = [Line() for _ in rows]
@@ -68,7 +93,7 @@ async def answers(rows, prepare=lambda server, lines: None, look=lambda server: 
             protocol.connection_made(line)
         prepare(server, lines)
         for protocol, row in zip(protocols, rows, strict=True):
-            protocol.data_received(request(row))
+            protocol.data_received(row if isinstance(row, bytes) else request(row))
         async with asyncio.timeout(20):
             while not all(line.written or line.closed for line in lines):
                 await asyncio.sleep(0.001)
@@ -76,7 +101,7 @@ async def answers(rows, prepare=lambda server, lines: None, look=lambda server: 
         for protocol in protocols:
             protocol.connection_lost(None)
         FastProtocol.service, FastProtocol.enabled = None, False
-        FastProtocol.heads.clear()
+        FastProtocol.forget()
         served = server.hosts.only().serving()
         total = server.metrics.batch_rows.labels(served.release.name, served.release.version)
         runs = sum(list(total._cells)[:-1])
@@ -104,6 +129,38 @@ def test_they_are_one_run_and_each_gets_its_own_rows_and_id():
     bodies = {one.split(b"\r\n\r\n")[1] for one in got}
     idents = {one.split(b"vigil-id: ")[1].split(b"\r\n")[0] for one in got}
     assert len(bodies) == len(idents) == 32 and {status(one) for one in got} == {200}
+
+
+@pytest.mark.parametrize("wire", ["json", "v2 json", "v2 binary"])
+def test_whatever_their_encoding_each_gets_the_answer_that_it_gets_alone(wire):
+    sizes = [1, 3, 1, 2, 2, 1, 4, 1]
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    asked = [spoken(wire, ROWS[a : a + n], f"id-{a}" if a % 2 else "") for a, n in zip(starts, sizes, strict=True)]
+    together, runs = asyncio.run(answers(asked))
+    assert runs == 1 and {status(one) for one in together} == {200}
+    for one, all_of_it, size in zip(asked, together, sizes, strict=True):
+        alone, _ = asyncio.run(answers([one]))
+        assert as_said(all_of_it, size) == as_said(alone[0], size)
+
+
+def as_said(answer, rows):
+    """Return an answer without the id that a service makes up itself, and its numbers to single precision."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    made = head.split(b"vigil-id: ")[1].split(b"\r\n")[0]
+    body, start = body.replace(made, b"made up"), head.find(b"inference-header-content-length: ")
+    if start < 0:
+        return head.count(b"\r\n"), json.loads(body, parse_float=lambda text: round(float(text), 5))
+    length = int(head[start:].split(b"\r\n")[0].split(b" ")[1]) - len(made) + len(b"made up")
+    numbers = np.frombuffer(body[length:], np.float32).reshape(rows, -1)
+    return json.loads(body[:length]), numbers.round(5).tolist()
+
+
+def test_one_that_cannot_be_read_leaves_the_others_together():
+    asked = [spoken("json", ROWS[i : i + 1], "") for i in range(8)]
+    asked[3] = posted("/v1/predict", b'{"rows": [[1, 2]]}')
+    got, runs = asyncio.run(answers(asked))
+    assert [status(one) for one in got] == [200, 200, 200, 422, 200, 200, 200, 200] and runs == 1
+    assert b"rows[0]: must hold 6 values, found 2" in got[3]
 
 
 def test_one_that_is_refused_leaves_the_others_their_answers():
@@ -162,7 +219,7 @@ def test_no_run_is_longer_than_its_limit():
 
 def test_a_bug_while_they_are_answered_is_an_error_for_each_and_no_silence(caplog):
     def prepare(server, lines):
-        server.predictor.begin_bulk = lambda *_: 1 / 0
+        server.predictor.begin_joined = lambda *_: 1 / 0
 
         def begin(*_):
             raise RuntimeError("a bug")
