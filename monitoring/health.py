@@ -36,7 +36,8 @@ Page: TypeAlias = Callable[[str, str], Answer]  # (path, what the client accepts
 class Said:
     """What /healthz says. status: "ok"; "behind" while it reads old rows; "stale". Ages in seconds.
 
-    last_success_s: Unix time of the last good run, None before the first. lag: of the log at the last look.
+    last_success_s: Unix time of the last good run, None before the first; age_s: since then, or since the start.
+    lag: of the log at the last look.
     """
 
     alive: bool
@@ -49,33 +50,34 @@ class Said:
 
 
 class Health:
-    """Whether the monitor gets on: alive as long as runs end well or rows are read. Any thread may ask."""
+    """Whether the monitor gets on: alive while runs end well, or one is reading rows. Any thread may ask."""
 
     def __init__(self, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._stale_s = max(STALE_INTERVALS * interval_s, STALE_S)
-        self._moved = clock()
+        self._begun = self._moved = clock()
+        self._reading = False
         self._last: tuple[float, float] | None = None
         self._lag = (0, 0.0)
         self._failing: dict[str, str] = {}
 
     def moved(self, lag: tuple[int, float]) -> None:
-        """Note that rows were read, and how many rows and seconds are left."""
-        self._moved, self._lag = self._clock(), lag
+        """Note that a run has read rows, and how many rows and seconds are left."""
+        self._moved, self._lag, self._reading = self._clock(), lag, True
 
     def ended(self, failing: Mapping[str, str]) -> None:
-        """Note the end of a run that read all; failing: parts, with the kind of error."""
-        self._failing = dict(failing)
+        """Note the end of a run; failing: what of it, with the kind of error."""
+        self._failing, self._reading = dict(failing), False
         if not failing:
             self._last = (self._clock(), time.time())
 
     def said(self) -> Said:
         """Return how it is now."""
         now, last = self._clock(), self._last
-        stale = now - max(self._moved, last[0] if last else self._moved) > self._stale_s
+        good = last[0] if last else self._begun
+        stale = now - max(good, self._moved if self._reading else good) > self._stale_s
         status = "stale" if stale else "behind" if last is None or self._lag[0] else "ok"
-        age_s = now - (last[0] if last else self._moved)
-        return Said(not stale, status, last[1] if last else None, round(age_s, 3), *self._lag, self._failing)
+        return Said(not stale, status, last[1] if last else None, round(now - good, 3), *self._lag, self._failing)
 
     def page(self, path: str, accepts: str) -> Answer:
         """Answer /healthz: 200, or 503 when stale."""

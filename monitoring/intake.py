@@ -8,7 +8,7 @@ on what is on the log and not on how often or when it was read.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,12 +17,14 @@ import numpy as np
 from monitoring import anchor, state
 from monitoring.contents import Answer, Scheme, slices_and_sums
 from monitoring.quality import number
-from monitoring.tally import ALL, MOST_ERROR, Key, Tally, delay_bin, exact
+from monitoring.tally import ALL, MOST_ERROR, Tally, delay_bin, exact
+from registry.errors import StackError
 
 BATCH_ROWS = 10_000
 MOST_FORGOTTEN = 1_000_000  # at once: a transaction keeps the disk busy
 MOST_REPEATS = 64  # so many earlier labels of an id are looked at for one that says the same
 FARTHEST_S = 1e12  # a time beyond is that of a broken clock; its bucket still has a number
+MOST_CLASSES = 50  # of a release whose confusion is kept: its cells grow with their square
 NO_CLASS = ""  # what a label that is no class of its release is counted as
 PREDICTIONS = """
     SELECT id, seq, time_s, model, version, predicted, length(probabilities) = 4
@@ -35,7 +37,7 @@ LABELS = f"""
       p.seq, p.time_s, p.model, p.version, p.predicted, length(p.probabilities) = 4
     FROM labels l LEFT JOIN predictions p ON p.id = l.id AND p.seq <= ?
     WHERE l.seq > ? ORDER BY l.seq LIMIT ?"""
-EARLY = "SELECT seq, time_s, label FROM labels WHERE id = ? AND seq <= ? ORDER BY seq"
+EARLY = "FROM labels WHERE id = ? AND seq <= ?"
 
 
 @dataclass
@@ -54,6 +56,10 @@ class Source:
     batch_rows: int = BATCH_ROWS
     codes: dict[tuple[str, str], int] = field(default_factory=dict)
     schemes: dict[int, Scheme] = field(default_factory=dict)
+    made: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.made = state.facts(self.state)["made"]
 
 
 @dataclass(frozen=True)
@@ -65,17 +71,22 @@ class Lag:
 
 
 class Label(NamedTuple):
-    """What was said of a row, and the slices that the row was counted in then."""
+    """What was said of a row, and as what it was counted.
+
+    right: None if it was not known. cell: the label in the confusion, None if that is not kept.
+    """
 
     label: str
     time_s: float
     slices: tuple[str, ...]
+    right: int | None
+    cell: str | None
 
 
 def read_on(source: Source, stopped: Callable[[], bool] = lambda: False) -> bool:
     """Read what was on the log when this began; returns whether it came that far before it was stopped.
 
-    Raises sqlite3.Error; what was read until then is kept.
+    Raises sqlite3.Error, or StackError if the state is not the one it was; what was read until then is kept.
     """
     ends = {table: anchor.newest(source.log, table) for table in anchor.TABLES}
     for table, step in zip(anchor.TABLES, (_read_predictions, _read_labels), strict=True):
@@ -83,7 +94,10 @@ def read_on(source: Source, stopped: Callable[[], bool] = lambda: False) -> bool
             if stopped():
                 return False
             with state.transaction(source.state):  # another monitor on this state waits, and then goes on behind this
-                if not step(source, state.facts(source.state)):
+                facts = state.facts(source.state)
+                if facts["made"] != source.made:
+                    raise StackError("the state was made anew by another monitor; give each its own with --state")
+                if not step(source, facts):
                     break
     return True
 
@@ -125,12 +139,14 @@ def _early(source: Source, tally: Tally, found: list[tuple[str, Answer]], facts:
     # Labels that waited for these rows.
     last: dict[int, tuple[Answer, str, float]] = {}
     for ident, row in found:
-        labels = source.log.execute(EARLY, (ident, facts["labels_seq"])).fetchall()
-        if labels:
-            last[row.seq] = (row, labels[-1][2], labels[-1][1])
-            _latest(source, tally, row, max(time_s for _, time_s, _ in labels))
+        place = (ident, facts["labels_seq"])
+        label = source.log.execute(f"SELECT label, time_s {EARLY} ORDER BY seq DESC LIMIT 1", place).fetchone()
+        if label is not None:
+            last[row.seq] = (row, *label)
+            _latest(source, tally, row, source.log.execute(f"SELECT max(time_s) {EARLY}", place).fetchone()[0])
             before = source.state.total_changes
-            source.state.executemany("DELETE FROM orphans WHERE seq = ?", ((seq,) for seq, _, _ in labels))
+            waiting = source.log.execute(f"SELECT seq {EARLY}", place)
+            source.state.executemany("DELETE FROM orphans WHERE seq = ?", waiting)
             tally.facts["unknown"] -= source.state.total_changes - before
     _join(source, tally, last, facts["late_s"])
 
@@ -165,45 +181,55 @@ def _join(source: Source, tally: Tally, last: dict[int, tuple[Answer, str, float
     joined = []
     for seq, (row, text, time_s) in last.items():
         old = before.get(seq)
-        label = Label(text, time_s, old.slices if old else slices.get(seq, ()))
         if old is not None:
-            _count(tally, source.schemes[row.release], row, old, -1)
-            tally.facts["late"] -= old.time_s - row.time_s > late_s
-        _count(tally, source.schemes[row.release], row, label, 1)
-        tally.facts["late"] += time_s - row.time_s > late_s
-        joined.append((seq, text, time_s, "\n".join(label.slices)))
-    source.state.executemany("REPLACE INTO joined VALUES (?, ?, ?, ?)", joined)
+            _count(tally, row, old, -1, late_s)
+        label = Label(text, time_s, old.slices if old else slices.get(seq, ()), *_judged(source, row, text))
+        _count(tally, row, label, 1, late_s)
+        joined.append((seq, text, time_s, "\n".join(label.slices), label.right, label.cell))
+    source.state.executemany("REPLACE INTO joined VALUES (?, ?, ?, ?, ?, ?)", joined)
 
 
-def _counted(connection: sqlite3.Connection, seqs: dict[int, Any]) -> dict[int, Label]:
-    query = "SELECT seq, label, time_s, slices FROM joined WHERE seq IN (SELECT value FROM json_each(?))"
+def _counted(connection: sqlite3.Connection, seqs: Iterable[int]) -> dict[int, Label]:
+    query = "SELECT * FROM joined WHERE seq IN (SELECT value FROM json_each(?))"
     found = connection.execute(query, (json.dumps(list(seqs)),))
     return {
-        seq: Label(label, time_s, tuple(slices.split("\n")) if slices else ()) for seq, label, time_s, slices in found
+        seq: Label(label, time_s, tuple(slices.split("\n")) if slices else (), right, cell)
+        for seq, label, time_s, slices, right, cell in found
     }
 
 
-def _count(tally: Tally, scheme: Scheme, row: Answer, label: Label, sign: int) -> None:
-    tally.delays[row.release, row.start, delay_bin(label.time_s - row.time_s)] += sign
-    places = [(row.release, row.start, name) for name in (ALL, *label.slices)]
+def _judged(source: Source, row: Answer, text: str) -> tuple[int | None, str | None]:
+    # Whether the answer was right, and what the label is in the confusion.
+    scheme = source.schemes[row.release]
+    if not row.number:
+        listed = 0 < len(scheme.classes) <= MOST_CLASSES
+        return int(row.predicted == text), (text if text in scheme.classes else NO_CLASS) if listed else None
+    gap = _gap(row, text)
+    return (None if gap is None or scheme.tolerance is None else int(abs(gap) <= scheme.tolerance)), None
+
+
+def _count(tally: Tally, row: Answer, label: Label, sign: int, late_s: float) -> None:
+    delay_s = label.time_s - row.time_s
+    tally.delays[row.release, row.start, delay_bin(delay_s)] += sign
+    tally.facts["late"] += sign * (delay_s > late_s)
+    errors: tuple[int, ...] = ()
     if row.number:
-        _count_number(tally, scheme, (row.predicted, label.label), places, sign)
-        return
-    text = label.label if not scheme.classes or label.label in scheme.classes else NO_CLASS
-    for key in places:
-        tally.count_label(key, sign, row.predicted == label.label)
-        tally.confusion[(*key, text, row.predicted)] += sign
+        gap = _gap(row, label.label)
+        if gap is None:
+            return
+        gap = max(-MOST_ERROR, min(gap, MOST_ERROR))
+        errors = (exact(gap), exact(abs(gap)), exact(gap * gap))
+    for name in (ALL, *label.slices):
+        key = (row.release, row.start, name)
+        tally.count_label(key, sign, label.right, errors)
+        if label.cell is not None:
+            tally.confusion[(*key, label.cell, row.predicted)] += sign
 
 
-def _count_number(tally: Tally, scheme: Scheme, said: tuple[str, str], places: list[Key], sign: int) -> None:
+def _gap(row: Answer, text: str) -> float | None:
     # A label that came before its answer was not checked at the door; one that is no number says nothing.
-    predicted, truth = map(number, said)
-    if predicted is None or truth is None:
-        return
-    gap = max(-MOST_ERROR, min(predicted - truth, MOST_ERROR))
-    right = None if scheme.tolerance is None else abs(predicted - truth) <= scheme.tolerance
-    for key in places:
-        tally.count_label(key, sign, right, (exact(gap), exact(abs(gap)), exact(gap * gap)))
+    predicted, truth = number(row.predicted), number(text)
+    return None if predicted is None or truth is None else predicted - truth
 
 
 def _latest(source: Source, tally: Tally, row: Answer, time_s: float) -> None:

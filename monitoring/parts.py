@@ -99,14 +99,14 @@ class Parts:
 
 
 class _Running(threading.Thread):
-    """One run of one part. failure: the kind of error, "Timeout" until it ended."""
+    """One run of one part. failure: the kind of error, "Timeout" if it took too long."""
 
     def __init__(self, part: Part, settings: WatchSettings, now_s: float) -> None:
         super().__init__(name=f"part-{part.name}", daemon=True)  # one that hangs must not hold up the end
         self._part, self._settings, self._now_s = part, settings, now_s
         self._connections: list[sqlite3.Connection] = []
         self.show: Show | None = None
-        self.failure = "Timeout"
+        self.failure = ""
 
     def run(self) -> None:
         """Do the part, on connections of its own."""
@@ -131,4 +131,5 @@ class _Running(threading.Thread):
             for connection in self._connections:
                 connection.interrupt()
             self.join(LAST_S)
+            self.failure = "Timeout"
             log.error("monitor_part_slow", extra={"part": self._part.name, "seconds": timeout_s})

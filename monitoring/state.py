@@ -6,6 +6,8 @@ no feature is in it. A file that cannot be used is made anew from the log.
 """
 
 import contextlib
+import functools
+import secrets
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -16,12 +18,12 @@ import numpy as np
 
 from monitoring.tally import COUNTS, ERRORS, delay_s, inexact
 
-STRUCTURE = 1  # of the tables below; a file of another one is made anew
+STRUCTURE = 1  # of what stands in the tables below; a file of another one is made anew
 BUCKET_S = 300.0
 LATE_S = 86_400.0  # the watermark: a label that comes later finds its row outside the usual window of quality
 BUSY_S = 10.0
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# joined: the label that was counted for a row of the log, to be taken back when it is corrected.
+# joined: the label that was counted for a row of the log, and as what, to be taken back when it is corrected.
 # orphans: the labels of the log whose row is not there (yet).
 SCHEMA = """
 CREATE TABLE facts(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -36,7 +38,8 @@ CREATE TABLE confusion(
   PRIMARY KEY(release, start, slice, label, predicted)) WITHOUT ROWID;
 CREATE TABLE delays(
   release INTEGER, start INTEGER, bin INTEGER, count INTEGER, PRIMARY KEY(release, start, bin)) WITHOUT ROWID;
-CREATE TABLE joined(seq INTEGER PRIMARY KEY, label TEXT NOT NULL, time_s REAL NOT NULL, slices TEXT NOT NULL);
+CREATE TABLE joined(
+  seq INTEGER PRIMARY KEY, label TEXT NOT NULL, time_s REAL NOT NULL, slices TEXT NOT NULL, right INTEGER, cell TEXT);
 CREATE TABLE orphans(seq INTEGER PRIMARY KEY);
 """
 
@@ -46,8 +49,9 @@ class Aggregate:
     """What is known of the rows of one version and slice that were answered in one stretch of time.
 
     slice: "" for all rows. labelled: rows with a label that says something. judged: those of them of which it is
-    known what is right; right: of these. confusion: by (label, predicted), {} in a regression. error, absolute,
-    squared: sums over the labelled rows of a regression of (predicted - truth), its size and its square.
+    known what is right; right: of these. confusion: by (label, predicted), the label "" if it is no class; {} in a
+    regression, with too many classes, or of a release that is not known. error, absolute, squared: sums over the
+    labelled rows of a regression of (predicted - truth), its size and its square.
     sums: of the release's estimation over all rows, labelled_sums over the labelled ones; empty without one.
     """
 
@@ -63,8 +67,8 @@ class Aggregate:
     error: float = 0.0
     absolute: float = 0.0
     squared: float = 0.0
-    sums: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    labelled_sums: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sums: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+    labelled_sums: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
 
 
 def beside(log: Path) -> Path:
@@ -121,12 +125,15 @@ def remove(path: Path) -> None:
 
 def empty(connection: sqlite3.Connection, bucket_s: float, late_s: float = LATE_S) -> None:
     """Make the tables anew: nothing of the log is read. late_s: a label that comes later than that counts as late."""
+    made = secrets.randbits(48)  # tells it from what was here before, to whoever was about to write
     with transaction(connection):
         for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             connection.execute(f'DROP TABLE "{name}"')
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        connection.executemany("INSERT INTO facts VALUES (?, ?)", [("bucket_s", bucket_s), ("late_s", late_s)])
+        connection.executemany(
+            "INSERT INTO facts VALUES (?, ?)", [("bucket_s", bucket_s), ("late_s", late_s), ("made", made)]
+        )
         connection.execute(f"PRAGMA user_version = {STRUCTURE}")
 
 
@@ -218,15 +225,23 @@ def _open(path: Path, bucket_s: float, late_s: float) -> tuple[sqlite3.Connectio
 
 def _trouble(connection: sqlite3.Connection, bucket_s: float) -> str:
     # Why the file cannot be gone on with, "" if it can.
-    structure = connection.execute("PRAGMA user_version").fetchone()[0]
-    if structure != STRUCTURE:
-        return "version" if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] else "absent"
-    try:
-        return "" if facts(connection).get("bucket_s") == bucket_s else "bucket"
-    except sqlite3.OperationalError as error:
-        if "no such table" in str(error):
-            return "version"
-        raise
+    found = _tables(connection)
+    if not found:
+        return "absent"
+    if found != _usual_tables() or connection.execute("PRAGMA user_version").fetchone()[0] != STRUCTURE:
+        return "version"
+    return "" if facts(connection).get("bucket_s") == bucket_s else "bucket"
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {text for (text,) in connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table'")}
+
+
+@functools.cache
+def _usual_tables() -> set[str]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(SCHEMA)
+        return _tables(connection)
 
 
 def _since(table: str, columns: str) -> str:

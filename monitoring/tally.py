@@ -42,7 +42,7 @@ class Tally:
         """Count answers."""
         self.numbers[key][0] += rows
 
-    def count_label(self, key: Key, sign: int, right: bool | None, errors: tuple[int, ...] = ()) -> None:
+    def count_label(self, key: Key, sign: int, right: int | None, errors: tuple[int, ...] = ()) -> None:
         """Count a row with its label, or take that back. right: None if not known. errors: as in ERRORS, exact."""
         numbers = self.numbers[key]
         numbers[1] += sign

@@ -92,11 +92,13 @@ def _run(monitor: Monitor, stopped: Callable[[], bool]) -> None:
     try:
         failed = _measure(monitor, time.time(), stopped)
     except Exception as error:  # the edge of the process: the next run may find what this one missed
-        monitor.metrics.failures.labels(type(error).__name__).inc()
+        failed = {"run": type(error).__name__}
         log.exception("monitor_run_failed")
-        if isinstance(error, sqlite3.Error):
-            _mend(monitor, error)
-        return
+    for kind in failed.values():
+        monitor.metrics.failures.labels(kind).inc()
+    monitor.health.ended(failed)
+    if "DatabaseError" in failed.values():
+        _mend(monitor)
     if not failed and not stopped():
         monitor.metrics.last_success.set(time.time())
 
@@ -105,18 +107,18 @@ def _measure(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> dic
     # Returns the parts that failed, with the kind of error.
     if not monitor.settings.log.exists():
         monitor.metrics.log_rows.set(0)
-        monitor.health.ended({})
         return {}
     if not _read(monitor, now_s, stopped):
         return {}
     shown, failed = monitor.parts.look(now_s)
     with monitor.writing:
         for name, show in shown.items():
-            show(monitor.metrics)
-            monitor.metrics.part_success.labels(name).set(time.time())
-    for kind in failed.values():
-        monitor.metrics.failures.labels(kind).inc()
-    monitor.health.ended(failed)
+            try:
+                show(monitor.metrics)
+                monitor.metrics.part_success.labels(name).set(time.time())
+            except Exception as error:  # as in the part itself: the others go on
+                failed[name] = type(error).__name__
+                log.exception("monitor_part_failed", extra={"part": name})
     return failed
 
 
@@ -157,9 +159,9 @@ def _state(monitor: Monitor, rows: sqlite3.Connection) -> sqlite3.Connection:
     return counts
 
 
-def _mend(monitor: Monitor, error: sqlite3.Error) -> None:
+def _mend(monitor: Monitor) -> None:
     # A damaged state is removed, so that the next run makes it anew; a damaged log is not ours to touch.
-    if not state.is_corrupt(error) or state.is_whole(monitor.state):
+    if state.is_whole(monitor.state):
         return
     state.remove(monitor.state)
     monitor.metrics.rebuilds.labels("corrupt").inc()

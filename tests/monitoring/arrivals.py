@@ -43,8 +43,8 @@ def in_memory():
     return connection
 
 
-def truth(connection, late_s=LATE_S):
-    """Return what the whole log says, read row by row: classes only."""
+def truth(connection, late_s=LATE_S, classes=()):
+    """Return what the whole log says, read row by row; classes: of the release, () if it is not known."""
     found, said = Truth(), defaultdict(list)
     answered = {
         row[0]: row for row in connection.execute("SELECT id, time_s, model, version, predicted FROM predictions")
@@ -59,7 +59,8 @@ def truth(connection, late_s=LATE_S):
             text, label_s = said[ident][-1]
             found.labelled[place] += 1
             found.right[place] += text == predicted
-            found.confusion[place][text, predicted] += 1
+            if classes:
+                found.confusion[place][text if text in classes else "", predicted] += 1
             found.delays[model].append(max(0.0, label_s - time_s))
             found.facts["late"] += label_s - time_s > late_s
     for texts in said.values():

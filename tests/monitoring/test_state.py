@@ -93,6 +93,15 @@ def test_a_state_that_lost_a_table_is_made_anew_from_the_log(watched):
     assert counted(read) == before and rebuilt(read) == {"version": 1}
 
 
+def test_a_state_that_lacks_a_column_is_made_anew_from_the_log(watched):
+    watched.write(6)
+    before = counted(watched.look())
+    with closing(sqlite3.connect(watched.state)) as connection:
+        connection.execute("ALTER TABLE buckets DROP COLUMN squared")
+    read = watched.look()
+    assert counted(read) == before and rebuilt(read) == {"version": 1}
+
+
 def test_a_shorter_window_with_shorter_buckets_makes_it_anew(watched):
     watched.write(6)
     watched.look()

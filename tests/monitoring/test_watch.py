@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_release import HOMES
 
 from demo.stack import free_ports, get
-from monitoring import recorder, watch
+from monitoring import recorder, state, watch
+from monitoring.parts import Part
 from monitoring.watch import WatchSettings
 from registry.errors import StackError
 
@@ -24,15 +26,16 @@ def monitor(tmp_path, eventually):
     """Return a function that starts the monitor in a thread and gives a reader of its metrics."""
     running = []
 
-    def start(**changed):
+    def start(parts=None, good=True, **changed):
         usual = {"log": tmp_path / "log.sqlite", "port": free_ports(1)[0], "interval_s": 0.02}
         settings = WatchSettings(**usual | changed)
         port = settings.port
         stop = threading.Event()
-        thread = threading.Thread(target=watch.watch, args=(settings, stop))
+        thread = threading.Thread(target=watch.watch, args=(settings, stop, parts))
         thread.start()
         running.append((stop, thread))
-        eventually("the first run", lambda: read(port).get("vigil_monitor_last_success_timestamp_seconds"))
+        sign = "vigil_monitor_last_success_timestamp_seconds" if good else "vigil_monitor_log_rows"
+        eventually("the first run", lambda: read(port).get(sign))
         return lambda: read(port)
 
     yield start
@@ -120,6 +123,57 @@ def test_a_damaged_log_is_counted_and_the_monitor_recovers(monitor, tmp_path, pu
     log.unlink()
     fill(log, publish(), right=2, wrong=0)
     eventually("the rows", lambda: look().get("vigil_monitor_log_rows") == 2)
+
+
+def test_a_damaged_state_is_made_anew_from_the_log_while_the_monitor_runs(monitor, tmp_path, publish, eventually):
+    made = publish()
+    fill(tmp_path / "log.sqlite", made, right=30, wrong=10)
+    look = monitor()
+    place = f"vigil_quality_value accuracy tiny {made.version}"
+    assert look()[place] == 0.75
+    kept = state.beside(tmp_path / "log.sqlite")
+    with open(kept, "r+b") as file:  # in place: the pages of its tables, not the head of the file
+        file.seek(100)
+        file.write(b"\xff" * (kept.stat().st_size - 100))
+    Path(f"{kept}-wal").unlink(missing_ok=True)
+    eventually("a new state", lambda: look().get("vigil_monitor_rebuilds_total corrupt", 0) >= 1)
+    eventually("the same counts", lambda: state.is_whole(kept) and look()["vigil_monitor_log_rows"] == 40)
+    eventually("a good run", lambda: look()[place] == 0.75)
+
+
+def test_a_part_that_fails_or_hangs_stops_no_other_and_the_monitor_says_so(monitor, tmp_path, publish, eventually):
+    made = publish()
+    fill(tmp_path / "log.sqlite", made, right=30, wrong=10)
+
+    def bad(_):
+        raise KeyError("no")
+
+    def badly_shown(_):
+        return bad
+
+    def hung(_):
+        end.wait()
+        return lambda metrics: None
+
+    end = threading.Event()
+    parts = [*watch.PARTS, Part("bad", bad), Part("badly", badly_shown), Part("hung", hung)]
+    look = monitor(parts=parts, part_s=0.1, good=False)
+    place = f"vigil_quality_value accuracy tiny {made.version}"
+    eventually("the quality", lambda: look().get(place) == 0.75)
+    eventually("all kinds", lambda: look().get("vigil_monitor_failures_total Hangs"))
+    assert look()["vigil_monitor_failures_total KeyError"] > 1
+    assert "vigil_monitor_last_success_timestamp_seconds" not in {k for k, v in look().items() if v}
+    assert look()["vigil_monitor_part_last_success_timestamp_seconds quality"] > 0
+    end.set()
+
+
+def test_health_is_shown_beside_the_metrics(monitor, tmp_path, publish, eventually):
+    fill(tmp_path / "log.sqlite", publish(), right=3, wrong=0)
+    monitor(port=(port := free_ports(1)[0]))
+    status, body = get(port, "/healthz")
+    said = json.loads(body)
+    assert (status, said["status"], said["lag_rows"], said["failing"]) == (200, "ok", 0, {})
+    assert abs(said["last_success_s"] - time.time()) < 60 and said["age_s"] < 60
 
 
 def test_rows_of_a_deleted_release_are_still_measured(monitor, tmp_path, publish):
