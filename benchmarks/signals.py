@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import reference, signals
-from monitoring.signals import Binner, Tally
+from monitoring import reference
+from monitoring.bulk import Counting, Tally
 from registry.release import InputSpec
 
 ROWS = 4096
@@ -30,9 +30,8 @@ def measure() -> dict[str, Any]:
 
 def _cost(spec: InputSpec, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     normal = reference.build(reference.ReferenceSettings(), spec, rows, probabilities)
-    binner = Binner(normal.bins)
-    values = signals.compute(spec, rows, probabilities)
-    tally = Tally(spec, binner)
+    counting = Counting.of(normal, spec)
+    values, tally = counting.meter.measure(rows, probabilities), Tally(counting)
 
     def one_by_one() -> None:
         for i in range(512):
@@ -40,7 +39,7 @@ def _cost(spec: InputSpec, rows: np.ndarray, probabilities: np.ndarray) -> dict[
 
     return {
         "signals": len(normal.bins),
-        "count_us_per_row": round(_median_s(lambda: binner.count(values)) / ROWS * 1e6, 3),
+        "count_us_per_row": round(_median_s(lambda: counting.binner.count(values)) / ROWS * 1e6, 3),
         "compute_and_count_us_per_row": round(_median_s(lambda: tally.add(rows, probabilities)) / ROWS * 1e6, 3),
         "single_row_calls_us_per_row": round(_median_s(one_by_one) / 512 * 1e6, 3),
     }

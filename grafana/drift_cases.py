@@ -14,6 +14,8 @@ ONE_BIN = (10, 0, 0, 0)
 REFERENCE_ROWS = 1000
 FEWEST = 100  # rows; ten rows a minute reach it in minute 10
 SMOOTHING = 1e-4
+# Hours of early and of late traffic that each window holds at hour 168.
+WINDOW_HOURS = (("short", (0, 1)), ("medium", (6, 18)), ("long", (150, 18)))
 
 
 def cases() -> list[Case]:
@@ -51,9 +53,12 @@ def oracle_test() -> Statement:
         early[:, used:], late[:, used:] = 0, 0
         for replica in range(2):
             inputs |= _signal(f"s{s}", shares, _two_rates(early[replica], late[replica]), f"r{replica}")
-        for window, hours in (("short", (0, 1)), ("medium", (6, 18)), ("long", (150, 18))):
+        for window, hours in WINDOW_HOURS:
             rows = (early * hours[0] + late * hours[1]).sum(axis=0)
-            expected += _expressions(f's{s}",window="{window}', rows, shares)
+            expected += _expressions(f"s{s}", window, rows, shares)
+    sums, expected_joint = _embedding(generator)
+    inputs |= sums
+    expected += expected_joint
     samples = [{"expr": expr, "eval_time": "168h", "exp_samples": [{"labels": "{}", "value": 1}]} for expr in expected]
     return {
         "name": "PromQL equals numpy",
@@ -61,6 +66,39 @@ def oracle_test() -> Statement:
         "input_series": _listed(inputs),
         "promql_expr_test": samples,
     }
+
+
+def joint_scores(gap: np.ndarray, rows: float, reference_rows: int) -> tuple[float, float, float]:
+    """Return size (the joint signal's PSI), T2 and z of the gaps between the means of components, (k,)."""
+    k, m = len(gap), reference_rows
+    size = (gap**2).sum() - k * (1 / rows + 1 / m)
+    t2 = rows * m / (rows + m) * (gap**2).sum()
+    root = np.cbrt(t2 * (m - k) / (k * (m - 1)))
+    a, b = 2 / (9 * k), 2 / (9 * (m - k))
+    z = (root * (1 - b) - (1 - a)) / np.sqrt(a + root**2 * b)
+    return float(size), float(t2), float(z)
+
+
+def _embedding(generator: np.random.Generator) -> tuple[Series, list[str]]:
+    # Three components on two replicas; the second half of the last day is other traffic.
+    inputs: Series = {}
+    expected: list[str] = []
+    early, late = generator.integers(300, 400, (2, 2, 3))
+    rates = np.array([[40, 50], [60, 30]])  # rows an hour by replica, early and late
+    means = np.array([7.5, 6.25, 8.0])
+    for replica in range(2):
+        place = {**RELEASE, "instance": f"r{replica}"}
+        inputs |= series("vigil_embedding_rows_total", _two_rates(*rates[replica, :, None])[0], **place)
+        for c, values in enumerate(_two_rates(early[replica], late[replica])):
+            inputs |= series("vigil_embedding_sum_total", values, **place, component=f"{c:02d}")
+            inputs |= series("vigil_embedding_reference_mean", f"{means[c]}x200", **place, component=f"{c:02d}")
+    for window, hours in WINDOW_HOURS:
+        rows = float((rates * hours).sum())
+        gap = (early * hours[0] + late * hours[1]).sum(axis=0) / rows - means
+        size, t2, z = joint_scores(gap, rows, REFERENCE_ROWS)
+        told = {"rows": rows, "psi": size, "chi2": t2, "df": 3.0, "z": z}
+        expected += _held_to("embedding", window, told)
+    return inputs, expected
 
 
 def _thousandths(generator: np.random.Generator, bins: int) -> np.ndarray:
@@ -73,14 +111,18 @@ def _two_rates(early: np.ndarray, late: np.ndarray) -> list[str]:
     return [f"0+{a}x150 {150 * a + b}+{b}x30" for a, b in zip(early, late, strict=True)]
 
 
-def _expressions(place: str, rows: np.ndarray, shares: np.ndarray) -> list[str]:
+def _expressions(signal: str, window: str, rows: np.ndarray, shares: np.ndarray) -> list[str]:
     psi, chi2, z = scores(rows, shares, REFERENCE_ROWS)
     held = int(((rows > 0) | (shares > 0)).sum())
     told = {"rows": float(rows.sum()), "psi": psi, "chi2": chi2, "df": held - 1.0, "z": z}
+    return _held_to(signal, window, told)
+
+
+def _held_to(signal: str, window: str, told: Mapping[str, float]) -> list[str]:
     # Prometheus adds up in another order: the last digits of a float64 may differ.
+    place = f'signal="{signal}",window="{window}"'
     return [
-        f'sum(abs(model_signal:drift_{name}{{signal="{place}"}} / {value!r} - 1) < bool 1e-9)'
-        for name, value in told.items()
+        f"sum(abs(model_signal:drift_{name}{{{place}}} / {value!r} - 1) < bool 1e-9)" for name, value in told.items()
     ]
 
 

@@ -5,13 +5,13 @@ and the population stability index (PSI). `monitoring.reference.z_scores` comput
 Counts add up over replicas; the reference is the same on each, hence `max`.
 """
 
+from grafana import joint_rules
+from grafana.joint_rules import LIVE, RELEASE
 from grafana.profile import Profile, duration
 from grafana.statement import Alert, Statement, record
 
-RELEASE = "model, version"
 SIGNAL = "model, version, signal"
 BIN = "model, version, signal, bin"
-LIVE = f'(max by ({RELEASE}) (vigil_model_info{{stage="live"}}) == 1)'
 SHARE = "model_signal_bin:drift_share"
 REFERENCE = "model_signal_bin:reference_share"
 SMOOTHING = "1e-4"  # keeps the logarithm finite for a bin that is empty on one side
@@ -20,7 +20,7 @@ MIN_ROWS = f"on ({RELEASE}) group_left () max by ({RELEASE}) (vigil_drift_min_ro
 
 def records(profile: Profile) -> list[Statement]:
     """Return the recording rules, in the order they build on one another."""
-    return [*_reference(), *_rows(profile), *_scores(), _drifted()]
+    return [*_reference(), *_rows(profile), *_scores(), *joint_rules.records(profile), _drifted()]
 
 
 def alerts(profile: Profile) -> list[Alert]:

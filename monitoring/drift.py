@@ -9,14 +9,12 @@ from statistics import NormalDist
 
 import numpy as np
 
-from monitoring import signals
+from monitoring.bulk import Counting
 from monitoring.reference import Reference, z_scores
-from monitoring.signals import Binner
+from monitoring.signals import EMBEDDING
 from registry.release import InputSpec
 
-EMBEDDING = "embedding"  # the signal that its z is told under
 SMOOTHING = 1e-4  # keeps the logarithm finite for a bin that is empty on one side; the rules use the same
-ENDLESS = float("inf")
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Finding:
-    """A signal that moved. psi: infinite for the embedding, which has none. limit: what z is over."""
+    """A signal that moved. psi: of the embedding its size, see `Embedding.size`. limit: what z is over."""
 
     signal: str
     z: float
@@ -42,11 +40,9 @@ def window_of(
     reference: Reference, spec: InputSpec, inputs: np.ndarray, outputs: np.ndarray, threshold: float | None = None
 ) -> Window:
     """Return the window of rows; arguments as in `signals.compute`."""
-    values = signals.compute(spec, inputs, outputs, threshold)
-    counts = Binner(reference.bins).count(values).astype(np.float64)
-    embedding = reference.embedding
-    sums = None if embedding is None else embedding.components(inputs, outputs).sum(axis=0, dtype=np.float64)
-    return Window(counts, sums, len(inputs))
+    counting = Counting.of(reference, spec, threshold)
+    counts = counting.counts(inputs, outputs).astype(np.float64)
+    return Window(counts, counting.sums(inputs, outputs)[:-1] if reference.embedding else None, len(inputs))
 
 
 def scores(reference: Reference, window: Window) -> dict[str, float]:
@@ -57,16 +53,19 @@ def scores(reference: Reference, window: Window) -> dict[str, float]:
     names = (bins.name for bins in reference.bins)
     found = dict(zip(names, z_scores(window.counts, normal).tolist(), strict=True))
     if reference.embedding is not None and window.sums is not None:
-        found[EMBEDDING] = float(reference.embedding.z(window.sums, window.rows, reference.rows))
+        found[EMBEDDING] = reference.embedding.z(window.sums, window.rows, reference.rows)
     return found
 
 
 def stability(reference: Reference, window: Window) -> dict[str, float]:
-    """Return the population stability index (PSI) of each signal; infinite for the embedding, which has none."""
+    """Return the population stability index (PSI) of each signal, and the size of the embedding's shift."""
     normal = reference.padded_shares()
     share = window.counts / window.counts.sum(axis=1, keepdims=True)
     psi = ((share - normal) * np.log((share + SMOOTHING) / (normal + SMOOTHING))).sum(axis=1)
-    return dict(zip((bins.name for bins in reference.bins), psi.tolist(), strict=True)) | {EMBEDDING: ENDLESS}
+    found = dict(zip((bins.name for bins in reference.bins), psi.tolist(), strict=True))
+    if reference.embedding is not None and window.sums is not None:
+        found[EMBEDDING] = reference.embedding.size(window.sums, window.rows, reference.rows)
+    return found
 
 
 def judge(reference: Reference, window: Window, length: str) -> list[Finding]:

@@ -4,7 +4,7 @@ Labels are bounded: routes come from the route table, classes and signals from t
 reasons from fixed lists. Nothing a client sends becomes a label value.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, process_collect
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from monitoring.counts import Counts
+from monitoring.counts import Counts, Totals
 from monitoring.signals import BINS
 
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -23,6 +23,8 @@ STAGE_BUCKETS_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.
 BATCH_BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RELEASE = ("model", "version")
 SIGNAL_BIN = "vigil_signal_bin_total"
+EMBEDDING_SUM = "vigil_embedding_sum_total"
+EMBEDDING_ROWS = "vigil_embedding_rows_total"
 
 
 class ServingMetrics:
@@ -139,6 +141,10 @@ class ServingMetrics:
         """Return the counts of a release's signals in this worker, float64 (signals, BINS), to be added to."""
         return self.counts.array(SIGNAL_BIN, (model, version), signals * BINS).reshape(signals, BINS)
 
+    def embedding_sums(self, model: str, version: str, components: int) -> np.ndarray:
+        """Return the sums of a release's embedding in this worker and, last, the rows, to be added to."""
+        return self.counts.array(EMBEDDING_SUM, (model, version), components + 1)
+
 
 class MonitorMetrics:
     """What the monitor measures; `registry` is what its /metrics prints."""
@@ -198,21 +204,41 @@ def _gauge(registry: CollectorRegistry, name: str, text: str, *labels: str) -> G
 
 @dataclass(frozen=True)
 class SignalState:
-    """Counts of one loaded release in this worker, as the scrape reads them.
+    """What was counted of one live release in this worker, as the scrape reads it.
 
-    counts, shares: (signals, bins). `rows` is the size of the reference.
+    counts: (signals, BINS). shares: per signal, of each of its bins. `rows` is the size of the reference.
+    sums: of the embedding's components, and the rows last. centres: (components,), their means in the reference.
     """
 
     model: str
     version: str
     signals: tuple[str, ...]
     counts: np.ndarray
-    shares: np.ndarray
+    shares: Sequence[Sequence[float]] | np.ndarray
     rows: int
+    sums: np.ndarray | None = None
+    centres: Sequence[float] = ()
+
+    def values(self, counts: np.ndarray | None, sums: np.ndarray | None) -> dict[str, list[float]]:
+        """Return what is printed of each counter, in the order of its series.
+
+        counts, sums: of all workers, flat; what this one has counted for None.
+        """
+        table = (self.counts if counts is None else counts.reshape(self.counts.shape)).astype(np.int64).tolist()
+        summed = self.sums if sums is None else sums
+        every = summed.tolist() if summed is not None and len(self.centres) else []
+        return {
+            SIGNAL_BIN: [n for row, shares in zip(table, self.shares, strict=True) for n in row[: len(shares)]],
+            EMBEDDING_SUM: every[:-1],
+            EMBEDDING_ROWS: [int(n) for n in every[-1:]],
+        }
 
 
 class SignalCollector(Collector):
-    """Expose the signal counts of every loaded release without one object per series."""
+    """Expose the signal counts of every live release without one object per series.
+
+    Bins that a signal does not have are not printed, nor a release that is not live: no rule reads them.
+    """
 
     def __init__(self, states: Callable[[], Iterable[SignalState]], counts: Counts | None = None) -> None:
         """counts: adds the other workers, living and dead; without, the states are all there is."""
@@ -220,20 +246,42 @@ class SignalCollector(Collector):
         self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the bin counters, the reference shares and the reference sizes."""
+        """Yield counters and sums, and what the reference says of each."""
+        states = list(self._states())  # first: to ask for them counts the rows that wait
+        yield from self._bins(states)
+        yield from self._embeddings(states)
+
+    def _bins(self, states: Iterable[SignalState]) -> Iterator[Metric]:
         labels = (*RELEASE, "signal", "bin")
         counts = CounterMetricFamily(SIGNAL_BIN, "Rows per bin of a signal", labels=labels)
         shares = GaugeMetricFamily("vigil_reference_share", "Share of a bin in the reference", labels=labels)
         rows = GaugeMetricFamily("vigil_reference_rows", "Rows in the reference", labels=RELEASE)
-        states = list(self._states())  # first: to ask for them counts the rows that wait
-        totals = self._counts.array_totals(SIGNAL_BIN) if self._counts is not None else {}
+        totals = self._totals(SIGNAL_BIN)
         for state in states:
-            rows.add_metric((state.model, state.version), state.rows)
-            total = totals.get((state.model, state.version))
-            total = state.counts if total is None else total.reshape(state.counts.shape)
-            for s, signal in enumerate(state.signals):
-                for b in range(total.shape[1]):
-                    place = (state.model, state.version, signal, f"{b:02d}")
-                    counts.add_metric(place, float(total[s, b]))
-                    shares.add_metric(place, float(f"{state.shares[s, b]:.6g}"))
+            place = state.model, state.version
+            rows.add_metric(place, state.rows)
+            counted = iter(state.values(totals.get(place), None)[SIGNAL_BIN])
+            for signal, known in zip(state.signals, state.shares, strict=True):
+                for b, share in enumerate(known):
+                    counts.add_metric((*place, signal, f"{b:02d}"), next(counted))
+                    shares.add_metric((*place, signal, f"{b:02d}"), float(f"{share:.6g}"))
         yield from (counts, shares, rows)
+
+    def _embeddings(self, states: Iterable[SignalState]) -> Iterator[Metric]:
+        labels = (*RELEASE, "component")
+        sums = CounterMetricFamily(EMBEDDING_SUM, "Sum of a component of the embedding over the rows", labels=labels)
+        means = GaugeMetricFamily("vigil_embedding_reference_mean", "Mean of it in the reference", labels=labels)
+        rows = CounterMetricFamily(EMBEDDING_ROWS, "Rows that were added", labels=RELEASE)
+        totals = self._totals(EMBEDDING_SUM)
+        for state in states:
+            place = state.model, state.version
+            values = state.values(None, totals.get(place))
+            for added in values[EMBEDDING_ROWS]:
+                rows.add_metric(place, added)
+            for c, (total, centre) in enumerate(zip(values[EMBEDDING_SUM], state.centres, strict=True)):
+                sums.add_metric((*place, f"{c:02d}"), total)
+                means.add_metric((*place, f"{c:02d}"), centre)
+        yield from (sums, means, rows)
+
+    def _totals(self, name: str) -> Totals:
+        return self._counts.array_totals(name) if self._counts is not None else {}

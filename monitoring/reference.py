@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import estimates, signals
+from monitoring import embedding, estimates, signals
+from monitoring.embedding import Embedding
 from monitoring.signals import BINS, CELLS, Binner, Bins
+from monitoring.support import Support
 from registry.errors import DataError, ReleaseError
 from registry.release import InputSpec
 
@@ -27,7 +29,11 @@ DRAWS = 400
 WINDOW_SHARE = 1 / 3  # of the reference: the size of the windows drawn from it
 ROWS_PER_BIN = 5  # fewest of the reference
 # Parts that other modules own: how each is made again from what `asdict` gave, lists for tuples.
-PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {"estimation": estimates.parse}
+PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "embedding": Embedding.from_json,
+    "estimation": estimates.parse,
+    "support": Support.from_json,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Reference:
     """What normal looks like, and how far from it is too far.
 
     shares: per signal, the share of each of its bins; sums to 1. z_thresholds: by window.
-    embedding, estimation: None in a release that was made without them.
+    embedding, estimation, support: None in a release that was made without them.
     """
 
     rows: int
@@ -55,8 +61,9 @@ class Reference:
     z_thresholds: dict[str, float]
     psi_floor: float
     min_rows: int
-    embedding: Any = None
+    embedding: Embedding | None = None
     estimation: Any = None
+    support: Support | None = None
 
     def to_json(self) -> bytes:
         """Return the artefact as stored in the release."""
@@ -86,6 +93,7 @@ def build(
     inputs: np.ndarray,
     outputs: np.ndarray,
     threshold: float | None = None,
+    seen: Support | None = None,
 ) -> Reference:
     """Return the reference of held-out rows; arguments as in `signals.compute`.
 
@@ -93,16 +101,19 @@ def build(
     """
     demand_rows(settings, len(inputs))
     rows, classes = len(inputs), outputs.shape[1] if outputs.shape[1] > 1 else 0
-    values, counted = signals.compute(spec, inputs, outputs, threshold), signals.indices(spec, range(classes))
+    values, counted = signals.compute(spec, inputs, outputs, threshold, seen), signals.indices(spec, range(classes))
+    named = signals.names(spec, classes, seen is not None)
+    most = signals.most_bins(len(named), settings.bins)
     bins = tuple(
-        _index_bins(name, column, len(counted[name])) if name in counted else _bins(name, column, settings.bins)
-        for name, column in zip(signals.names(spec, classes), values.T, strict=True)
+        _index_bins(name, column, len(counted[name])) if name in counted else _bins(name, column, most)
+        for name, column in zip(named, values.T, strict=True)
     )
     binner = Binner(bins)
     counts = binner.count(values)
     shares = tuple(tuple((c[: len(b.cuts) + 1] / rows).tolist()) for c, b in zip(counts, bins, strict=True))
     limits = calibrate(binner, values, settings)
-    return Reference(rows, bins, shares, limits, settings.psi_floor, settings.min_rows)
+    waves = embedding.fit(inputs, outputs, settings.seed)
+    return Reference(rows, bins, shares, limits, settings.psi_floor, settings.min_rows, embedding=waves, support=seen)
 
 
 def parse(content: bytes) -> Reference:
@@ -157,8 +168,9 @@ def calibrate(binner: Binner, values: np.ndarray, settings: ReferenceSettings) -
 
 
 def _index_bins(name: str, column: np.ndarray, count: int) -> Bins:
-    # One bin for each of `count` values; of too many, neighbours together so that each bin has about as many rows.
-    cuts = tuple(range(1, BINS)) if count <= BINS else _cuts(column.astype(np.int64), BINS)
+    # One bin for each of `count` values and one for any other, as far as they go; of too many values, neighbours
+    # together so that each bin has about as many rows.
+    cuts = tuple(range(1, min(count + 1, BINS))) if count <= BINS else _cuts(column.astype(np.int64), BINS)
     return Bins(name, 0.0, float(CELLS), cuts)
 
 

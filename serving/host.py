@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring import reference
+from monitoring.bulk import Counting, Tally, Totals
 from monitoring.counts import Gauge
 from monitoring.metrics import ServingMetrics, SignalState
 from monitoring.redaction import Redaction
 from monitoring.reference import Reference
-from monitoring.signals import Binner, Tally
 from registry import aliases, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
@@ -113,8 +113,8 @@ class Host:
         return [served for served in (self._live, self._previous) if served is not None]
 
     def states(self) -> list[SignalState]:
-        """Return the signal counts of the loaded releases, for a scrape."""
-        return [_state(served) for served in self._loaded()]
+        """Return the signal counts of the live release, for a scrape; the one before is judged by nobody."""
+        return [_state(self._live)] if self._live is not None else []
 
     async def start(self) -> None:
         """Load what should be live, if it can be, and go on watching the alias."""
@@ -205,11 +205,18 @@ class Host:
         policy = said.policy
         redaction = policy.redaction(opened.name, opened.manifest.input, normal.bins) if policy is not None else None
         rows = self._metrics.batch_rows.labels(opened.name, opened.version)
-        counts = self._metrics.signal_counts(opened.name, opened.version, len(normal.bins))
-        rate = self._settings.signal_rows_per_s
-        tally = Tally(opened.manifest.input, Binner(normal.bins), opened.manifest.threshold, counts, rate)
+        tally = self._tally(opened, normal)
         batcher = Batcher(engine, opened.manifest.output, self._settings.max_batch_rows, rows.observe)
         return Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction)
+
+    def _tally(self, opened: Release, normal: Reference) -> Tally:
+        counting = Counting.of(normal, opened.manifest.input, opened.manifest.threshold)
+        place = opened.name, opened.version
+        totals = Totals(
+            self._metrics.signal_counts(*place, len(normal.bins)),
+            self._metrics.embedding_sums(*place, counting.components),
+        )
+        return Tally(counting, totals, self._settings.signal_rows_per_s)
 
     def _swap(self, served: Served) -> None:
         if self._previous is not None and self._previous is not served:
@@ -258,7 +265,7 @@ def _tell(before: list[Told], now: list[Told]) -> list[Told]:
 
 
 def _state(served: Served) -> SignalState:
-    names = tuple(b.name for b in served.reference.bins)
-    shares, counts = served.reference.padded_shares(), served.tally.counts()
-    place = (served.release.name, served.release.version)
-    return SignalState(*place, names, counts, shares, served.reference.rows)
+    normal, place = served.reference, (served.release.name, served.release.version)
+    names = tuple(b.name for b in normal.bins)
+    centres = normal.embedding.centres if normal.embedding is not None else ()
+    return SignalState(*place, names, served.tally.counts(), normal.shares, normal.rows, served.tally.sums(), centres)

@@ -46,7 +46,7 @@ class Hosts:
         raise RequestError(f"models: '{name[:64]}' is not served here; served: {served}", status=404)
 
     def states(self) -> Iterable[SignalState]:
-        """Return the signal counts of all loaded releases, for a scrape."""
+        """Return the signal counts of all live releases, for a scrape."""
         return [state for host in self.all for state in host.states()]
 
     async def start(self, recorder: Recorder | None) -> None:

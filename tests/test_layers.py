@@ -17,10 +17,10 @@ ALLOWED = {
     "grafana": set(),
 }
 SERVING_MAY_USE = {
-    "counts", "folder", "metrics", "page", "signals", "reference", "recorder", "sampling",
+    "bulk", "counts", "folder", "metrics", "page", "signals", "reference", "recorder", "sampling",
     "policy", "pseudonym", "redaction",
 }  # fmt: skip
-TRAINING_MAY_USE = {"signals", "reference", "estimates"}
+TRAINING_MAY_USE = {"support", "signals", "reference", "estimates"}
 HEAVY = ("torch", "pandas", "sklearn", "evidently", "matplotlib", "scipy")
 
 

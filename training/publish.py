@@ -10,6 +10,7 @@ import numpy as np
 
 from monitoring import reference
 from monitoring.estimates import Estimation
+from monitoring.support import MOST_ROWS, Support
 from registry import store
 from registry.release import HELDOUT, OUTPUTS, REFERENCE, Draft, Release
 from training import provenance
@@ -68,7 +69,9 @@ def publish(
 def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
     """Write the drift reference and the held-out rows, from the test rows and what the file answers."""
     table, test, answers = task.table, task.parts.test, answered.model
-    built = reference.build(task.config.reference, table.spec, table.x[test], answers, answered.threshold)
+    train = task.parts.train
+    seen = Support.of(table.x[train[:: -(-len(train) // MOST_ROWS)]])
+    built = reference.build(task.config.reference, table.spec, table.x[test], answers, answered.threshold, seen)
     estimation = Estimation.fit(answers, table.y[test], answered.threshold) if table.classes else None
     (files / REFERENCE).write_bytes(replace(built, estimation=estimation).to_json())
     # The lowest hashes: two releases that see the same rows keep the same ones, and can be compared.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from tiny_release import TABLE
 
-from monitoring import drift, reference
+from monitoring import drift, embedding, reference
 from monitoring.reference import ReferenceSettings
 from monitoring.signals import Binner, compute
 
@@ -18,17 +18,7 @@ def table(rows, seed=0, shift=0.0):
 
 @pytest.fixture(scope="module")
 def made():
-    return reference.build(ReferenceSettings(), TABLE, *table(2000, seed=2))
-
-
-class Means:
-    """An embedding of one component: the first column, moved so that it is above 0."""
-
-    def components(self, inputs, outputs):
-        return inputs[:, :1] + 10
-
-    def z(self, sums, rows, reference_rows):
-        return abs(sums[0] / rows - 10) / np.sqrt(1 / rows + 1 / reference_rows)
+    return replace(reference.build(ReferenceSettings(), TABLE, *table(2000, seed=2)), embedding=None)
 
 
 def window(made, rows, seed=3, shift=0.0):
@@ -57,9 +47,9 @@ def test_the_scores_are_the_z_of_the_rules(made):
 
 
 def test_an_embedding_is_one_more_signal(made):
-    seen = replace(made, embedding=Means())
+    seen = replace(made, embedding=embedding.fit(*table(2000, seed=2)))
     usual, moved = (drift.window_of(seen, TABLE, *table(300, 3, shift)) for shift in (0.0, 1.0))
-    assert usual.sums.shape == (1,)
+    assert usual.sums.shape == (len(seen.embedding.centres),)
     assert drift.scores(seen, usual)["embedding"] < 3 < drift.scores(seen, moved)["embedding"]
     assert "embedding" in {found.signal for found in drift.judge(seen, moved, "short")}
 

@@ -4,8 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
-from monitoring import signals
-from monitoring.signals import BINS, CELLS, Binner, Bins, Tally
+from monitoring import bulk, signals
+from monitoring.bulk import Counting, Tally, Totals
+from monitoring.signals import BINS, CELLS, Binner, Bins, Meter
+from monitoring.support import Support
 from registry.release import InputSpec
 
 GENERATOR = np.random.default_rng(0)
@@ -31,7 +33,7 @@ def test_every_kind_of_row_gives_one_finite_number_per_signal(spec):
     values = signals.compute(spec, rows_of(spec, 7), probabilities(7))
     assert values.shape == (7, len(signals.names(spec, 10))) and values.dtype == np.float32
     assert np.isfinite(values).all()
-    assert len(signals.names(spec, 10)) <= 101
+    assert len(signals.names(spec, 10, supported=True)) <= signals.MOST_SIGNALS - 2  # the embedding, the missing class
 
 
 def test_channels_first_and_channels_last_images_have_the_same_signals():
@@ -88,13 +90,17 @@ def test_values_outside_the_range_belong_to_the_outer_bins():
     assert binner.count(column)[0][:2].tolist() == [2, 3]  # not a number counts as too large: it must not vanish
 
 
+def counting(spec, binner):
+    return Counting(Meter(spec, binner.signals), binner)
+
+
 BINNER = Binner([Bins(name, -50.0, 50.0, (1000, 2000, 2100, 2200)) for name in signals.names(IMAGE, 10)])
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.integers(1, 100), st.booleans())
 def test_the_tally_is_the_same_however_rows_are_batched(sizes, buffer_rows, later):
     rows, p = rows_of(IMAGE, sum(sizes)), probabilities(sum(sizes))
-    tally, start, todo = Tally(IMAGE, BINNER), 0, []
+    tally, start, todo = Tally(counting(IMAGE, BINNER)), 0, []
     tally.buffer_rows = buffer_rows
     tally.later = todo.append if later else None
     for size in sizes:
@@ -107,9 +113,9 @@ def test_the_tally_is_the_same_however_rows_are_batched(sizes, buffer_rows, late
 
 
 def test_a_request_larger_than_the_buffer_is_counted_in_pieces_that_let_others_in_between():
-    tally, todo = Tally(IMAGE, BINNER), []
+    tally, todo = Tally(counting(IMAGE, BINNER)), []
     tally.buffer_rows, tally.later = 10, todo.append
-    counts = tally._counts
+    counts = tally._totals.counts
     tally.add(rows_of(IMAGE, 35), probabilities(35))
     seen = [counts[0].sum()]
     while todo:
@@ -121,7 +127,7 @@ def test_a_request_larger_than_the_buffer_is_counted_in_pieces_that_let_others_i
 
 
 def test_requests_beyond_the_rate_are_left_out_whole():
-    tally = Tally(IMAGE, BINNER, rows_per_s=8)
+    tally = Tally(counting(IMAGE, BINNER), rows_per_s=8)
     for size in (5, 500, 1, 4):  # a minute must pass before the third is let through
         tally.add(rows_of(IMAGE, size), probabilities(size))
     assert tally.counts()[0].sum() == 505
@@ -129,15 +135,15 @@ def test_requests_beyond_the_rate_are_left_out_whole():
 
 def test_the_tally_adds_to_the_counts_it_is_given():
     shared = np.ones((len(BINNER.signals), BINS))
-    Tally(IMAGE, BINNER, counts=shared).add(rows_of(IMAGE, 600), probabilities(600))
-    assert shared[0].sum() > BINS + 500
+    Tally(counting(IMAGE, BINNER), Totals(shared, np.zeros(1))).add(rows_of(IMAGE, 1100), probabilities(1100))
+    assert shared[0].sum() > BINS + 1000
 
 
 def test_rows_that_cost_more_wait_in_fewer_numbers_and_are_counted_at_a_lower_rate():
     large = InputSpec("uint8", (3, 224, 224))
     binner = Binner([Bins(name, 0.0, 1.0, ()) for name in signals.names(large, 10)])
-    costly, cheap = Tally(large, binner, rows_per_s=1e9), Tally(IMAGE, BINNER, rows_per_s=1e9)
-    assert costly.buffer_rows < cheap.buffer_rows <= signals.MOST_BUFFER_ROWS
+    costly, cheap = Tally(counting(large, binner), rows_per_s=1e9), Tally(counting(IMAGE, BINNER), rows_per_s=1e9)
+    assert costly.buffer_rows < cheap.buffer_rows <= bulk.MOST_BUFFER_ROWS
     for tally, spec in ((costly, large), (cheap, IMAGE)):
         for _ in range(3):
             tally.add(rows_of(spec, 100), probabilities(100))
@@ -155,6 +161,35 @@ def test_the_predicted_class_is_the_one_the_threshold_decides():
     p = np.array([[0.8, 0.2], [0.4, 0.6], [0.7, 0.3]], dtype=np.float32)
     decided = signals.compute(TABLE, rows_of(TABLE, 3), p, threshold=0.25)[:, -1]
     assert decided.tolist() == [0, 1, 1]
+
+
+def test_the_share_of_a_row_that_lies_outside_what_was_seen_is_a_signal():
+    seen = Support.of(np.array([[0, 1, 2], [4, 5, 6]], dtype=np.float32))
+    rows = np.array([[4, 5, 2], [4.5, 5, 2], [9, 0, 6]], dtype=np.float32)
+    values = signals.compute(TABLE, rows, probabilities(3), None, seen)
+    found = dict(zip(signals.names(TABLE, 10, supported=True), values.T, strict=True))
+    np.testing.assert_allclose(found["out_of_support"], [0, 1 / 3, 2 / 3], rtol=1e-6)
+
+
+def test_a_release_from_before_a_signal_is_measured_by_those_it_names():
+    older = (*signals.names(IMAGE, 10)[:10], "predicted_class", "margin")
+    rows, p = rows_of(IMAGE, 9), probabilities(9)
+    now = dict(zip(signals.names(IMAGE, 10), signals.compute(IMAGE, rows, p).T, strict=True))
+    np.testing.assert_array_equal(Meter(IMAGE, older).measure(rows, p).T, [now[name] for name in older])
+
+
+def test_a_release_that_measures_more_columns_alone_keeps_them():
+    spec = InputSpec("float32", (120,), tuple(f"c{i}" for i in range(120)))
+    older = (*spec.columns[:96], signals.REST, *signals.OUTPUTS)
+    rows = rows_of(spec, 5)
+    values = Meter(spec, older).measure(rows, probabilities(5))
+    np.testing.assert_array_equal(values[:, :96], rows[:, :96])
+    np.testing.assert_allclose(values[:, 96], rows[:, 96:].mean(axis=1), rtol=1e-6)
+
+
+def test_many_signals_share_the_bins_of_a_model():
+    assert [signals.most_bins(count, 10) for count in (4, 64, 98)] == [10, 10, 6]
+    assert signals.most_bins(98, 10) * 98 <= signals.MOST_BINS_IN_ALL
 
 
 @pytest.mark.parametrize("classes", [0, 3])
