@@ -5,6 +5,7 @@ Each verb imports what it needs when it runs, so that `vigil --help` answers at 
 
 import argparse
 import json
+import math
 import os
 import socket
 import subprocess
@@ -120,6 +121,7 @@ def watch(options: argparse.Namespace) -> int:
             interval_s=options.interval_s,
             window_s=options.window_s,
             min_rows=options.min_rows,
+            state=options.state,
             reports=options.reports,
             retention=Retention(options.keep_reports, options.keep_days),
         )
@@ -188,9 +190,12 @@ def parser() -> argparse.ArgumentParser:
     key_verbs.add_to(every, as_json)
     verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
     watched = _address(verb(watch, log), port=9109)
-    watched.add_argument("--interval-s", type=float, default=30.0)
-    watched.add_argument("--window-s", type=float, default=86_400.0, help="how far back quality looks")
+    watched.add_argument("--interval-s", type=_positive, default=30.0)
+    watched.add_argument("--window-s", type=_positive, default=86_400.0, help="how far back quality looks")
     watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
+    watched.add_argument(
+        "--state", type=Path, help="where its counts are kept; default: beside the log, on a local disk"
+    )
     report_verbs.add_folder(watched)
     watched.add_argument("--keep-reports", type=int, default=60, metavar="N", help="of a model, the newest")
     watched.add_argument("--keep-days", type=float, default=90.0, help="no report is kept longer")
@@ -256,6 +261,13 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65_536:
         raise argparse.ArgumentTypeError(f"accepted are 1 to 65535, found '{text}'")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"accepted is a number above 0, found '{text}'")
+    return number
 
 
 def _progress(line: str) -> None:

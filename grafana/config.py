@@ -19,7 +19,7 @@ BLIND_WITHOUT_SERVER = (
     "VigilDataDrift",
     "VigilRecordsLost",
 )
-BLIND_WITHOUT_MONITOR = ("VigilMonitorStale", "VigilLabelsLate")
+BLIND_WITHOUT_MONITOR = ("VigilMonitorStale", "VigilMonitorBehind", "VigilLabelsLate")
 
 
 @dataclass(frozen=True)

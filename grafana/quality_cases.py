@@ -63,11 +63,18 @@ def _monitor() -> list[Case]:
         last = series("vigil_monitor_last_success_timestamp_seconds", values, **MONITOR)
         return last | series("vigil_monitor_interval_seconds", "300x90", **MONITOR)
 
+    def behind(values: str) -> Series:
+        return runs("0+60x90") | series("vigil_monitor_lag_seconds", values, **MONITOR)
+
+    slow = Fire(10, labels={"job": "vigil-monitor"}, value="15m 1s")
     stale = Fire(36, labels={"job": "vigil-monitor"}, value="31m 0s")
     return [
         Case("VigilMonitorStale", "three intervals without a run", runs("0+60x20 1200x70"), (stale,)),
         Case("VigilMonitorStale", "runs keep ending", runs("0+60x90"), last=80),
         Case("VigilMonitorStale", "one run is missed", runs("0+60x20 1200x9 1800+60x60"), last=50),
+        Case("VigilMonitorBehind", "it reads slower than rows come", behind("0x9 901x70"), (slow,)),
+        Case("VigilMonitorBehind", "it reads an old log for ten minutes", behind("0x9 90000x10 0x60")),
+        Case("VigilMonitorBehind", "rows wait for the next run", behind("300x60")),
         Case("VigilMonitorAbsent", "served, but not watched", info("1x60"), (Fire(0),)),
         Case("VigilMonitorAbsent", "the monitor dies", info("1x60") | runs("0+60x10 stale"), (Fire(11),)),
         Case("VigilMonitorAbsent", "nothing is served", series("up", "1x60")),

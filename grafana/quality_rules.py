@@ -64,6 +64,17 @@ def _monitor(profile: Profile) -> list[Alert]:
             for_s=profile.patient_s,
         ),
         Alert(
+            name="VigilMonitorBehind",
+            severity="warning",
+            component="monitor",
+            summary="The monitor does not keep up with the log.",
+            description="What {{ $labels.job }} has not read goes back {{ $value | humanizeDuration }}.",
+            expr=(
+                "max by (job) (vigil_monitor_lag_seconds) > on (job) 3 * max by (job) (vigil_monitor_interval_seconds)"
+            ),
+            for_s=profile.patient_s,
+        ),
+        Alert(
             name="VigilMonitorAbsent",
             severity="warning",
             component="monitor",

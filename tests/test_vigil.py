@@ -172,7 +172,8 @@ def test_what_the_user_can_cure_is_one_line_and_status_2(run, words, message):
 @pytest.mark.parametrize(
     "words",
     [
-        ("serve", "--port", "65536"), ("watch", "--port", "0"), ("unpack", "x.bentomodel", "--most-gb", "nan"),
+        ("serve", "--port", "65536"), ("watch", "--port", "0"), ("watch", "--window-s", "0"),
+        ("watch", "--interval-s", "nan"), ("unpack", "x.bentomodel", "--most-gb", "nan"),
         ("unpack", "x.bentomodel", "--most-gb", "-1"), ("challenge", "--why", "x", "--share", "0%"),
         ("challenge", "--why", "x", "--share", "11"), ("challenge", "--why", "x", "--share", "half"),
     ],
