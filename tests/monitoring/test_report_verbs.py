@@ -66,3 +66,39 @@ def test_with_a_screen_the_page_is_opened_in_the_browser(log, tmp_path):
     said = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (page,) = (tmp_path / "kept").glob("tiny/*/*.html")
     assert opened.read_text() == page.as_uri() and page.as_uri() not in said
+
+
+@pytest.mark.parametrize(
+    ("text", "at_s"),
+    [
+        ("2026-01-31", 1_769_817_600),
+        ("2026-01-31T12:00", 1_769_860_800),
+        ("2026-01-31T12:00:00+02:00", 1_769_853_600),
+        ("1769817600.5", 1_769_817_600.5),
+    ],
+)
+def test_a_time_is_a_date_a_time_in_utc_or_a_number(text, at_s):
+    assert report_verbs.moment(text) == at_s
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "nan", "inf"])
+def test_another_time_is_refused_with_what_is_accepted(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="accepted are times such as 2026-01-31"):
+        report_verbs.moment(text)
+
+
+def test_a_replay_prints_what_fired_and_writes_its_page(log, capsys, tmp_path):
+    assert vigil.main(["backtest", str(log), "--out", str(tmp_path / "b.html")]) == 0
+    said = capsys.readouterr().out
+    assert "1 rows, 0 with a label" in said and "no alert would have fired (production rules)" in said
+    assert f"picture: {tmp_path / 'b.html'}" in said and "<svg" in (tmp_path / "b.html").read_text()
+    assert vigil.main(["backtest", str(log), "--json", "--profile", "demo", "--model", "tiny"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["profile"] == "demo" and found["firings"] == [] and found["picture"] == ""
+    assert vigil.main(["backtest", str(log), "--from", "2026-01-31"]) == 2
+    assert "holds no row of tiny in the time that was asked for" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_is_named_before_anything_is_read(log, capsys, tmp_path):
+    assert vigil.main(["backtest", str(log), "--out", str(tmp_path / "no" / "b.html")]) == 2
+    assert "there is no folder" in capsys.readouterr().err

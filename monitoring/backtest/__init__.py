@@ -1,0 +1,1 @@
+"""What the alert rules would have said of traffic that was recorded, and when."""

@@ -1,0 +1,92 @@
+"""The conditions of the alerts on one version, at the steps where they may change."""
+
+import numpy as np
+
+from monitoring import drift, intervals
+from monitoring.backtest.counted import Changes, Counted
+from monitoring.backtest.firing import Held
+from monitoring.backtest.rules import CLASS_SIGNAL, COLLAPSED_SHARE, USUAL_SHARE, Rules
+from monitoring.backtest.windows import Sliding
+from monitoring.drift import Finding
+from monitoring.opened import Opened
+
+
+class Drift:
+    """Whether signals moved in one of the windows, and whether one class takes nearly all."""
+
+    def __init__(self, counted: Counted, known: Opened, rules: Rules) -> None:
+        self._known = known
+        self._windows = {name: Sliding(counted, length // rules.bucket_s) for name, length in rules.windows_s}
+        self._found: dict[str, list[Finding]] = {name: [] for name in self._windows}
+        self._collapsed: Held | None = None
+
+    def at(self, step: int) -> tuple[Held | None, Held | None]:
+        """Return what drifted and what collapsed at a step; steps must not go back."""
+        for name, sliding in self._windows.items():
+            if sliding.move(step):
+                self._found[name] = self._judge(sliding.window, name)
+                if name == "short":
+                    self._collapsed = collapsed(self._known, sliding.window)
+        moved: dict[str, float] = {}
+        for finding in (finding for found in self._found.values() for finding in found):
+            moved[finding.signal] = max(finding.z, moved.get(finding.signal, finding.z))
+        return Held(len(moved), moved) if moved else None, self._collapsed
+
+    def _judge(self, window: drift.Window, length: str) -> list[Finding]:
+        if window.rows < self._known.reference.min_rows:
+            return []
+        with np.errstate(divide="ignore", invalid="ignore"):  # of a signal that the log does not hold nothing is said
+            return drift.judge(self._known.reference, window, length)
+
+
+def collapsed(known: Opened, window: drift.Window) -> Held | None:
+    """Return the share of the class that nearly all rows get, if one does that did not in the reference."""
+    reference = known.reference
+    names = [bins.name for bins in reference.bins]
+    if CLASS_SIGNAL not in names or window.rows < reference.min_rows:
+        return None
+    place = names.index(CLASS_SIGNAL)
+    share = float(window.counts[place].max() / window.rows)
+    usual = float(reference.padded_shares()[place].max())
+    return Held(share) if share > COLLAPSED_SHARE and usual < USUAL_SHARE else None
+
+
+class Floor:
+    """Whether quality is surely under the floor the version was released with."""
+
+    def __init__(self, changes: Changes, known: Opened, rules: Rules) -> None:
+        self._at = changes.at
+        self._labelled, self._right = np.cumsum(changes.labelled), np.cumsum(changes.right)
+        self._floor = float(known.release.manifest.quality["floor"])
+        self._fewest = rules.quality_rows
+
+    def at(self, step: int) -> Held | None:
+        """Return the upper end of the interval at a step if it is under the floor."""
+        found = int(np.searchsorted(self._at, step)) - 1
+        labelled = int(self._labelled[found]) if found >= 0 else 0
+        if labelled < self._fewest or not labelled:
+            return None
+        upper = intervals.wilson(int(self._right[found]), labelled)[1]
+        return Held(upper) if upper < self._floor else None
+
+
+class Invalid:
+    """The share of the rows that were refused, over the window of a rate."""
+
+    def __init__(self, refused: tuple[np.ndarray, np.ndarray], answered: tuple[np.ndarray, np.ndarray], rules: Rules):
+        self._refused, self._answered = _Running(*refused), _Running(*answered)
+        self._length = rules.rate_s // rules.bucket_s
+
+    def at(self, step: int) -> float:
+        """Return the share at a step, 0 without a row."""
+        refused, answered = (one.between(step - self._length, step) for one in (self._refused, self._answered))
+        return refused / (refused + answered) if refused else 0.0
+
+
+class _Running:
+    def __init__(self, places: np.ndarray, rows: np.ndarray) -> None:
+        self._places, self._sums = places, np.concatenate([[0], np.cumsum(rows)])
+
+    def between(self, begin: int, end: int) -> int:
+        low, high = np.searchsorted(self._places, (begin, end))
+        return int(self._sums[high] - self._sums[low])

@@ -1,0 +1,203 @@
+"""What the rules need of recorded rows, per version and bucket of time: sums, so parts of a log add up.
+
+Only buckets that hold rows take memory.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from monitoring import drift, signals
+from monitoring.opened import Opened
+from registry.release import InputSpec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that one version answered.
+
+    time_s: (n,). rows: (n, *shape), NaN where a policy kept nothing. outputs: (n, classes) or (n, 1).
+    """
+
+    version: str
+    time_s: np.ndarray
+    rows: np.ndarray
+    outputs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Of one version, by bucket. buckets: int64 (b,), rising, the bucket k holds the times from k * bucket_s on.
+
+    counts: int32 (b, signals, BINS). sums: of the embedding's components, float64 (b, k), over `embedded` rows.
+    rows, embedded: int64 (b,). last_s: time of the last row, (b,).
+    """
+
+    buckets: np.ndarray
+    counts: np.ndarray
+    sums: np.ndarray
+    rows: np.ndarray
+    embedded: np.ndarray
+    last_s: np.ndarray
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How the labelled rows of a window change in time, of one version; all int64 (m,).
+
+    at: the bucket in which something is known, or in which a row leaves the window. labelled, right: by how many rows.
+    rows: of all of them that have a label.
+    """
+
+    at: np.ndarray
+    labelled: np.ndarray
+    right: np.ndarray
+    rows: int
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A part of a log.
+
+    counted, changes: by version. invalid: buckets and the rows refused in each. unknown: rows of releases that are
+    gone, by version. last_s: when the last row was answered, or its label known.
+    """
+
+    counted: dict[str, Counted] = field(default_factory=dict)
+    changes: dict[str, Changes] = field(default_factory=dict)
+    invalid: tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
+    unknown: dict[str, int] = field(default_factory=dict)
+    last_s: float = 0.0
+
+
+def count(batch: Batch, known: Opened, bucket_s: int) -> Counted:
+    """Return the counts of a batch, as the service counts them."""
+    bucket = np.floor(batch.time_s / bucket_s).astype(np.int64)
+    order = np.argsort(bucket, kind="stable")
+    buckets, starts = np.unique(bucket[order], return_index=True)
+    runs = [_window(batch, known, run) for run in np.split(order, starts[1:])]
+    windows = [window for window, _ in runs]
+    return Counted(
+        buckets,
+        np.array([window.counts for window in windows]).astype(np.int32),
+        np.array([np.zeros(0) if window.sums is None else window.sums for window in windows], np.float64),
+        np.array([window.rows for window in windows], np.int64),
+        np.array([embedded for _, embedded in runs], np.int64),
+        np.array([batch.time_s[run].max() for run in np.split(order, starts[1:])]),
+    )
+
+
+def merge(parts: Sequence[Counted]) -> Counted:
+    """Return the sum of parts; the same whatever the parts are cut by, but for the last digits of `sums`."""
+    buckets = np.concatenate([part.buckets for part in parts])
+    order = np.argsort(buckets, kind="stable")
+    found, starts = np.unique(buckets[order], return_index=True)
+
+    def added(name: str) -> np.ndarray:
+        values = np.concatenate([getattr(part, name) for part in parts])[order]
+        return np.add.reduceat(values, starts, axis=0, dtype=values.dtype)
+
+    last_s = np.maximum.reduceat(np.concatenate([part.last_s for part in parts])[order], starts)
+    return Counted(found, added("counts"), added("sums"), added("rows"), added("embedded"), last_s)
+
+
+def together(parts: Iterable[Seen]) -> Seen:
+    """Return what all parts hold, in their order."""
+    counted: dict[str, list[Counted]] = {}
+    changes: dict[str, list[Changes]] = {}
+    invalid, last_s = [Seen().invalid], 0.0
+    unknown: dict[str, int] = {}
+    for part in parts:
+        for version, one in part.counted.items():
+            counted.setdefault(version, []).append(one)
+        for version, change in part.changes.items():
+            changes.setdefault(version, []).append(change)
+        invalid.append(part.invalid)
+        last_s = max(last_s, part.last_s)
+        for version, rows in part.unknown.items():
+            unknown[version] = unknown.get(version, 0) + rows
+    return Seen(
+        {version: merge(found) for version, found in counted.items()},
+        {version: _all_changes(found) for version, found in changes.items()},
+        _refused(invalid),
+        unknown,
+        last_s,
+    )
+
+
+def changes(answered_s: np.ndarray, known_s: np.ndarray, step: np.ndarray, rules_s: tuple[int, int]) -> Changes:
+    """Return how labels change the window of quality.
+
+    answered_s, known_s: when each row was answered and its label known, (n,). step: int64 (n, 2), what the label adds
+    to the labelled rows and to the right ones. rules_s: the lengths of a bucket and of the window.
+    """
+    bucket_s, window_s = rules_s
+    at = np.floor(np.maximum(answered_s, known_s) / bucket_s).astype(np.int64)
+    leaves = np.floor(answered_s / bucket_s).astype(np.int64) + window_s // bucket_s
+    counts = at < leaves  # a label that comes later finds its row outside
+    places = np.concatenate([at[counts], leaves[counts]])
+    found, sums = _summed(places, np.concatenate([step[counts], -step[counts]]))
+    return Changes(found, sums[:, 0], sums[:, 1], int(step[:, 0].sum()))
+
+
+def _refused(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    at, rows = _summed(np.concatenate([at for at, _ in parts]), np.concatenate([rows for _, rows in parts])[:, None])
+    return at, rows[:, 0]
+
+
+def _all_changes(parts: Sequence[Changes]) -> Changes:
+    steps = np.concatenate([np.column_stack([part.labelled, part.right]) for part in parts])
+    found, sums = _summed(np.concatenate([part.at for part in parts]), steps)
+    return Changes(found, sums[:, 0], sums[:, 1], sum(part.rows for part in parts))
+
+
+def _summed(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found, which = np.unique(places, return_inverse=True)
+    sums = np.zeros((len(found), values.shape[1]), np.int64)
+    np.add.at(sums, which, values)
+    return found, sums
+
+
+def _window(batch: Batch, known: Opened, run: np.ndarray) -> tuple[drift.Window, int]:
+    # The counts of some rows of a batch, and how many of them the embedding counted.
+    spec, reference = known.release.manifest.input, known.reference
+    windows, embedded = [], 0
+    for rows, gone in _by_pattern(batch.rows[run], run):
+        inputs, outputs = np.nan_to_num(batch.rows[rows]).astype(spec.dtype, copy=False), batch.outputs[rows]
+        window = drift.window_of(reference, spec, inputs, outputs, known.release.manifest.threshold)
+        if gone is not None:
+            window.counts[_lost(known, gone)] = 0
+        windows.append(drift.Window(window.counts, window.sums if gone is None else None, window.rows))
+        embedded += window.rows if gone is None else 0
+    sums = [window.sums for window in windows if window.sums is not None]
+    width = 0 if reference.embedding is None else len(reference.embedding.centres)
+    total = np.sum(sums, axis=0) if sums else np.zeros(width)
+    return drift.Window(np.sum([w.counts for w in windows], axis=0), total, len(run)), embedded
+
+
+def _by_pattern(values: np.ndarray, run: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    # The rows that lack the same values, with those: None where nothing is lacking.
+    flat = values.reshape(len(values), -1)
+    lacking = np.isnan(flat) if flat.dtype.kind == "f" else np.zeros(0, bool)
+    if not lacking.any():
+        yield run, None
+        return
+    patterns, which = np.unique(lacking, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        yield run[which.ravel() == number], pattern if pattern.any() else None
+
+
+def _lost(known: Opened, gone: np.ndarray) -> np.ndarray:
+    # The signals that cannot be told without the values `gone`, (places of a row,).
+    spec = known.release.manifest.input
+    names = [bins.name for bins in known.reference.bins]
+    kept = {*signals.OUTPUTS, signals.PREDICTION}
+    if spec.columns:
+        kept |= _present(spec, gone)
+    return np.array([name not in kept for name in names])
+
+
+def _present(spec: InputSpec, gone: np.ndarray) -> set[str]:
+    present = [column for column, lost in zip(spec.columns, gone, strict=True) if not lost]
+    return {*present, *(f"input_{column}" for column in present)}  # as a column named like an output is called

@@ -1,0 +1,134 @@
+"""The rules over what was counted: which alerts would have fired, and when.
+
+Conditions are looked at where they may change, which is at evaluations of the rules at which another row is in a
+window. Only the version that answered last is judged, as only the live one is in Prometheus.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitoring.backtest import rules as limits
+from monitoring.backtest.conditions import Drift, Floor, Invalid
+from monitoring.backtest.counted import Changes, Seen
+from monitoring.backtest.firing import Alert, Firing, Held, Watched
+from monitoring.backtest.rules import Rules
+from monitoring.opened import Opened
+
+NONE = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Span:
+    """What was replayed of one version: rows answered, rows with a label that counted, first and last row."""
+
+    version: str
+    rows: int
+    labelled: int
+    from_s: float
+    to_s: float
+
+
+def replay(model: str, seen: Seen, known: Mapping[str, Opened], rules: Rules) -> list[Firing]:
+    """Return the alerts that would have fired, in the order of time; known: the releases of the versions seen."""
+    places = _steps(seen, rules)
+    if not len(places):
+        return []
+    judges = [_Version(model, version, seen, known[version], rules) for version in seen.counted]
+    refused = _Refused(model, seen, rules)
+    live = _live(seen, places)
+    for step, version in zip(places.tolist(), live, strict=True):
+        at_s = float(step * rules.bucket_s)
+        refused.step(at_s, step)
+        for judge in judges:
+            judge.step(at_s, step, judge.version == version)
+    end_s = float(places[-1] * rules.bucket_s)
+    watched = [one for judge in judges for one in judge.watched] + refused.watched
+    fired = [firing for one in watched for firing in one.finish(end_s)]
+    return sorted(fired, key=lambda firing: (firing.from_s, firing.alert, firing.severity))
+
+
+def spans(seen: Seen, rules: Rules) -> list[Span]:
+    """Return what was replayed of each version, the first to answer first."""
+    found = [
+        Span(
+            version,
+            int(counted.rows.sum()),
+            seen.changes[version].rows if version in seen.changes else 0,
+            float(counted.buckets[0] * rules.bucket_s),
+            float(counted.last_s[-1]),
+        )
+        for version, counted in seen.counted.items()
+    ]
+    return sorted(found, key=lambda span: span.from_s)
+
+
+class _Version:
+    # The alerts on one version.
+    def __init__(self, model: str, version: str, seen: Seen, known: Opened, rules: Rules) -> None:
+        self.version = version
+        self._drift = Drift(seen.counted[version], known, rules)
+        self._floor = Floor(seen.changes.get(version, Changes(NONE, NONE, NONE, 0)), known, rules)
+        metric = known.release.manifest.quality["metric"]
+        place = (model, version)
+        self.watched = [
+            Watched(Alert(limits.DRIFT, "warning", *place, rules.patient_s, "signals moved")),
+            Watched(Alert(limits.COLLAPSE, "critical", *place, rules.urgent_s, "share of one class")),
+            Watched(Alert(limits.FLOOR, "critical", *place, rules.urgent_s, f"{metric} at most", low=True)),
+        ]
+
+    def step(self, at_s: float, step: int, live: bool) -> None:
+        """Judge at a step; only the live version can be told about."""
+        moved, collapsed = self._drift.at(step)
+        for watched, held in zip(self.watched, (moved, collapsed, self._floor.at(step)), strict=True):
+            watched.step(at_s, held if live else None)
+
+
+class _Refused:
+    # The alerts on rows that were refused, of whatever version.
+    def __init__(self, model: str, seen: Seen, rules: Rules) -> None:
+        places = [counted.buckets for counted in seen.counted.values()]
+        rows = [counted.rows for counted in seen.counted.values()]
+        at, which = np.unique(np.concatenate([NONE, *places]), return_inverse=True)
+        answered = np.bincount(which, np.concatenate([NONE, *rows]), minlength=len(at)).astype(np.int64)
+        self._invalid = Invalid(seen.invalid, (at, answered), rules)
+        waits_s = {"critical": rules.urgent_s, "warning": rules.patient_s}
+        self._limits = list(limits.INVALID_SHARES.values())
+        self.watched = [
+            Watched(Alert(limits.INVALID, severity, model, "", waits_s[severity], "share of the rows refused"))
+            for severity in limits.INVALID_SHARES
+        ]
+
+    def step(self, at_s: float, step: int) -> None:
+        """Judge at a step."""
+        share = self._invalid.at(step)
+        for watched, limit in zip(self.watched, self._limits, strict=True):
+            watched.step(at_s, Held(share) if share > limit else None)
+
+
+def _steps(seen: Seen, rules: Rules) -> np.ndarray:
+    # Where a condition may change, up to the end of the log, in buckets.
+    every = rules.evaluation_s // rules.bucket_s
+    lengths = (0, rules.rate_s // rules.bucket_s, *(length // rules.bucket_s for _, length in rules.windows_s))
+    rows = np.concatenate([NONE, seen.invalid[0], *(counted.buckets for counted in seen.counted.values())])
+    if not len(rows):
+        return NONE
+    labels = [change.at + 1 for change in seen.changes.values()]
+    changes = np.unique(np.concatenate([*(rows + 1 + length for length in lengths), *labels]))
+    steps = np.unique(-(-changes // every) * every)
+    last = -(-(max(int(rows.max()), int(seen.last_s // rules.bucket_s)) + 1) // every) * every
+    return steps[steps <= last]
+
+
+def _live(seen: Seen, steps: np.ndarray) -> list[str]:
+    # The version that answered last before each step.
+    versions = list(seen.counted)
+    if not versions:
+        return [""] * len(steps)
+    latest = np.full((len(versions), len(steps)), -np.inf)
+    for number, version in enumerate(versions):
+        counted = seen.counted[version]
+        found = np.searchsorted(counted.buckets, steps) - 1
+        latest[number, found >= 0] = np.maximum.accumulate(counted.last_s)[found[found >= 0]]
+    return [versions[number] for number in latest.argmax(axis=0).tolist()]

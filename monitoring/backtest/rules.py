@@ -1,0 +1,40 @@
+"""The alert rules as they are replayed: lengths of time and limits, the same as in the rule files.
+
+A test holds them against the profiles and the expressions that the rule files are generated from.
+"""
+
+import math
+from dataclasses import dataclass
+
+DRIFT, COLLAPSE = "VigilDataDrift", "VigilPredictionsCollapsed"
+INVALID, FLOOR = "VigilInvalidInputs", "VigilQualityUnderFloor"
+COLLAPSED_SHARE, USUAL_SHARE = 0.95, 0.8  # one class gets more than the first, and none does in the reference
+CLASS_SIGNAL = "predicted_class"
+INVALID_SHARES = {"critical": 0.5, "warning": 0.05}
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Rules:
+    """evaluation_s: between two evaluations of the drift rules. rate_s: the window of a rate. urgent_s, patient_s: the
+    `for` of alerts. windows_s: of drift. quality_s, quality_rows: the window of quality and the fewest labelled rows.
+    """
+
+    evaluation_s: int
+    rate_s: int
+    urgent_s: int
+    patient_s: int
+    windows_s: tuple[tuple[str, int], ...]
+    quality_s: int = DAY_S
+    quality_rows: int = 200
+
+    @property
+    def bucket_s(self) -> int:
+        """The longest stretch of time that every window is a whole number of."""
+        return math.gcd(self.evaluation_s, self.rate_s, self.quality_s, *(length for _, length in self.windows_s))
+
+
+PROFILES = {
+    "production": Rules(120, 300, 120, 900, (("short", 3600), ("medium", DAY_S), ("long", 7 * DAY_S))),
+    "demo": Rules(1, 10, 2, 5, (("short", 20), ("medium", 60), ("long", 180)), 120, 50),
+}

@@ -1,0 +1,151 @@
+"""The prediction log as it is replayed: cut into parts by `seq`, read in batches of bounded size."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from monitoring import quality, redaction
+from monitoring.backtest import counted
+from monitoring.backtest.counted import Batch, Changes, Seen
+from monitoring.backtest.rules import Rules
+from monitoring.opened import Opened, opened
+from registry.errors import DataError, ReleaseError
+
+PART_ROWS = 200_000
+BATCH_BYTES = 32 << 20
+ROWS = """SELECT time_s, version, probabilities, row FROM predictions
+    WHERE seq > ?1 AND seq <= ?2 AND model = ?3 AND time_s BETWEEN ?4 AND ?5 ORDER BY seq"""
+# A label, and the one before it for the same row, which it takes back.
+LABELS = """SELECT p.version, p.time_s, l.time_s, p.predicted, l.label,
+        (SELECT label FROM labels WHERE id = l.id AND seq < l.seq ORDER BY seq DESC LIMIT 1)
+    FROM labels l JOIN predictions p ON p.id = l.id
+    WHERE l.seq > ?1 AND l.seq <= ?2 AND p.model = ?3 AND p.time_s BETWEEN ?4 AND ?5"""
+
+
+@dataclass(frozen=True)
+class LogPart:
+    """Rows and labels of one model with a `seq` above `after` and up to `until`, of rows answered in `span_s`."""
+
+    path: Path
+    model: str
+    after: int
+    until: int
+    span_s: tuple[float, float]
+    rules: Rules
+
+    def read(self) -> Seen:
+        """Return what the rules need of this part. Raises DataError if the log cannot be read."""
+        with _reading(self.path) as connection:
+            found, unknown = _rows(self, connection)
+            changes, known_s = _labels(self, connection)
+            last_s = [float(one.last_s.max()) for one in found.values()]
+            return Seen(found, changes, unknown=unknown, last_s=max(known_s, *last_s, 0.0))
+
+
+def models(path: Path) -> list[str]:
+    """Return the models whose rows are on the log. Raises DataError if it is no log."""
+    with _reading(path) as connection:
+        return [model for (model,) in connection.execute("SELECT DISTINCT model FROM predictions ORDER BY 1")]
+
+
+def parts(path: Path, model: str, span_s: tuple[float, float], rules: Rules) -> list[LogPart]:
+    """Return the log in parts of at most PART_ROWS rows and as many labels, in the order of `seq`."""
+    with _reading(path) as connection:
+        (first, last), (first_label, last_label) = (
+            connection.execute(f"SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) FROM {table}").fetchone()
+            for table in ("predictions", "labels")
+        )
+    begins, ends = min(first, first_label) - 1, max(last, last_label)
+    return [
+        LogPart(path, model, after, min(after + PART_ROWS, ends), span_s, rules)
+        for after in range(begins, ends, PART_ROWS)
+    ]
+
+
+def is_log(path: Path) -> bool:
+    """Return whether a file is a SQLite database."""
+    with path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: cannot be read as a prediction log: {error}") from error
+
+
+def _rows(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, counted.Counted], dict[str, int]]:
+    found: dict[str, list[counted.Counted]] = {}
+    unknown: dict[str, int] = {}
+    cursor = connection.execute(ROWS, (part.after, part.until, part.model, *part.span_s))
+    while rows := cursor.fetchmany(_batch_rows(part, connection)):
+        for version in sorted({row[1] for row in rows}):
+            mine = [row for row in rows if row[1] == version]
+            known = _known(part.model, version)
+            if known is None:
+                unknown[version] = unknown.get(version, 0) + len(mine)
+            else:
+                batch = _batch(part, version, known, mine)
+                found.setdefault(version, []).append(counted.count(batch, known, part.rules.bucket_s))
+    return {version: counted.merge(several) for version, several in found.items()}, unknown
+
+
+def _batch_rows(part: LogPart, connection: sqlite3.Connection) -> int:
+    query = "SELECT length(row) FROM predictions WHERE seq > ? AND model = ? LIMIT 1"
+    found = connection.execute(query, (part.after, part.model)).fetchone()
+    return max(1, min(20_000, BATCH_BYTES // max(1, found[0] if found else 1)))
+
+
+def _batch(part: LogPart, version: str, known: Opened, rows: list[tuple[float, str, bytes, bytes]]) -> Batch:
+    manifest = known.release.manifest
+    try:
+        inputs = redaction.decode(manifest.input, [row[3] for row in rows])
+        outputs = np.frombuffer(b"".join(row[2] for row in rows), np.float32).reshape(len(rows), -1)
+    except ValueError as error:
+        tag = known.release.tag
+        raise DataError(f"{part.path}: rows of {tag} do not have the shape of that release: {error}") from error
+    return Batch(version, np.array([row[0] for row in rows]), inputs, outputs)
+
+
+def _labels(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, Changes], float]:
+    # The changes by version, and when the last label was known.
+    by_version: dict[str, list[tuple[float, float, int, int]]] = {}
+    place = (part.after, part.until, part.model, *part.span_s)
+    for version, answered_s, known_s, predicted, label, before in connection.execute(LABELS, place):
+        known = _known(part.model, version)
+        if known is not None:
+            new, old = judged(known, predicted, label), judged(known, predicted, before)
+            step = (new[0] - old[0], new[1] - old[1])
+            by_version.setdefault(version, []).append((answered_s, known_s, *step))
+    rules_s = (part.rules.bucket_s, part.rules.quality_s)
+    tables = {version: np.array(rows) for version, rows in by_version.items()}
+    found = {
+        version: counted.changes(table[:, 0], table[:, 1], table[:, 2:].astype(np.int64), rules_s)
+        for version, table in tables.items()
+    }
+    return found, max((float(table[:, 1].max()) for table in tables.values()), default=0.0)
+
+
+def judged(known: Opened, predicted: str, label: str | None) -> tuple[int, int]:
+    """Return (1, 1) for a right answer, (1, 0) for a wrong one, (0, 0) where the label says nothing."""
+    if label is None:
+        return 0, 0
+    manifest = known.release.manifest
+    if manifest.classes:
+        return 1, int(label == predicted)
+    truth = quality.number(label)
+    return (0, 0) if truth is None else (1, int(abs(float(predicted) - truth) <= manifest.quality["tolerance"]))
+
+
+def _known(model: str, version: str) -> Opened | None:
+    try:
+        return opened(f"{model}:{version}")
+    except ReleaseError:
+        return None
