@@ -27,15 +27,6 @@ class Added:
     unknown: int
 
 
-@dataclass(frozen=True)
-class Tangles:
-    """Over the whole log: labels without an answer, labels said twice, labels that contradict another."""
-
-    unknown: int
-    duplicate: int
-    conflict: int
-
-
 def read_file(path: Path) -> list[tuple[str, str]]:
     """Return the (id, label) pairs in a CSV file with a header, or in JSON lines.
 
@@ -81,25 +72,6 @@ def join(connection: sqlite3.Connection, model: str, since_s: float) -> list[Joi
     return [
         Joined(version, predicted, label, delay_s, bool(number)) for version, predicted, label, delay_s, number in found
     ]
-
-
-def tangles(connection: sqlite3.Connection) -> Tangles:
-    """Count the labels of the log that do not simply say the truth of one answer."""
-    unknown = connection.execute(
-        "SELECT count(*) FROM labels l WHERE NOT EXISTS (SELECT 1 FROM predictions p WHERE p.id = l.id)"
-    ).fetchone()[0]
-    repeated, differing = connection.execute(
-        "SELECT coalesce(sum(said - kinds), 0), coalesce(sum(kinds - 1), 0) FROM "
-        "(SELECT count(*) AS said, count(DISTINCT label) AS kinds FROM labels GROUP BY id)"
-    ).fetchone()
-    return Tangles(unknown, repeated, differing)
-
-
-def latest_s(connection: sqlite3.Connection, model: str) -> float | None:
-    """Return the Unix time of the newest label of `model`, None if it has none."""
-    query = "SELECT max(l.time_s) FROM labels l JOIN predictions p ON p.id = l.id WHERE p.model = ?"
-    found: float | None = connection.execute(query, (model,)).fetchone()[0]
-    return found
 
 
 def _checked(

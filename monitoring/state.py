@@ -9,9 +9,9 @@ import contextlib
 import functools
 import secrets
 import sqlite3
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ STRUCTURE = 1  # of what stands in the tables below; a file of another one is ma
 BUCKET_S = 300.0
 LATE_S = 86_400.0  # the watermark: a label that comes later finds its row outside the usual window of quality
 BUSY_S = 10.0
+ARRAYS = ("sums", "labelled_sums")
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # joined: the label that was counted for a row of the log, and as what, to be taken back when it is corrected.
 # orphans: the labels of the log whose row is not there (yet).
@@ -165,33 +166,34 @@ def aggregates(connection: sqlite3.Connection, model: str, since_s: float) -> li
 
     The first bucket of each may begin up to its length before `since_s`.
     """
-    length_s = facts(connection)["bucket_s"]
-    place = (model, since_s / length_s - 1)
-    cells: dict[tuple[int, int, str], dict[tuple[str, str], int]] = defaultdict(dict)
-    for *key, label, said, count in connection.execute(_since("confusion", "label, predicted, count"), place):
-        cells[key[0], key[1], key[2]][label, said] = count
-    versions = dict(connection.execute("SELECT code, version FROM releases WHERE model = ?", (model,)))
-    columns = ", ".join((*COUNTS, *ERRORS, "sums", "labelled_sums"))
-    found = []
-    for code, start, name, *numbers in connection.execute(_since("buckets", columns), place):
-        rows, labelled, judged, right, *exact, sums, labelled_sums = numbers
-        known = cells.get((code, start, name), {})
-        error, absolute, squared = map(inexact, exact)
-        found.append(
-            Aggregate(
-                versions[code], name, start * length_s, length_s, rows, labelled, judged, right, known,
-                error, absolute, squared, sums=_array(sums), labelled_sums=_array(labelled_sums),
-            )
-        )  # fmt: skip
+    cells: dict[tuple[str, str, float], dict[tuple[str, str], int]] = defaultdict(dict)
+    query = _since("confusion", "r.version, slice, start, label, predicted, count")
+    length_s, place = _place(connection, model, since_s)
+    for version, name, start, label, predicted, count in connection.execute(query, place):
+        cells[version, name, start * length_s][label, predicted] = count
+    found = [
+        replace(one, confusion=cells.get((one.version, one.slice, one.start_s), {}))
+        for one in _buckets(connection, model, since_s)
+    ]
     return sorted(found, key=lambda one: (one.version, one.slice, one.start_s))
 
 
+def window(connection: sqlite3.Connection, model: str, since_s: float) -> dict[tuple[str, str], Aggregate]:
+    """Return the sum of `aggregates` over time by (version, slice), without holding the buckets one by one."""
+    found = total(_buckets(connection, model, since_s))
+    query = _since("confusion", "r.version, slice, label, predicted, sum(count)") + " GROUP BY 1, 2, 3, 4"
+    for version, name, label, predicted, count in connection.execute(query, _place(connection, model, since_s)[1]):
+        found[version, name].confusion[label, predicted] = count
+    return found
+
+
 def total(parts: Iterable[Aggregate]) -> dict[tuple[str, str], Aggregate]:
-    """Return the sum over time by (version, slice)."""
-    groups: dict[tuple[str, str], list[Aggregate]] = defaultdict(list)
+    """Return the sum of `aggregates`, or of some of them, over time by (version, slice)."""
+    found: dict[tuple[str, str], Aggregate] = {}
     for one in parts:
-        groups[one.version, one.slice].append(one)
-    return {place: _sum(group) for place, group in groups.items()}
+        place = (one.version, one.slice)
+        found[place] = _plus(found[place], one) if place in found else one
+    return found
 
 
 def delay_quantiles(
@@ -201,9 +203,8 @@ def delay_quantiles(
 
     A label that came before its answer counts as 0 s.
     """
-    length_s = facts(connection)["bucket_s"]
-    query = f"SELECT bin, sum(count) FROM ({_since('delays', 'bin, count')}) GROUP BY bin ORDER BY bin"
-    bins = connection.execute(query, (model, since_s / length_s - 1)).fetchall()
+    query = _since("delays", "bin, sum(count)") + " GROUP BY 1 ORDER BY 1"
+    bins = connection.execute(query, _place(connection, model, since_s)[1]).fetchall()
     if not bins or not sum(count for _, count in bins):
         return None
     numbers, counts = (np.array(column) for column in zip(*bins, strict=True))
@@ -244,31 +245,33 @@ def _usual_tables() -> set[str]:
         return _tables(connection)
 
 
+def _buckets(connection: sqlite3.Connection, model: str, since_s: float) -> Iterator[Aggregate]:
+    # Without their confusion; those of a version and slice in the order of time.
+    columns = ", ".join(("r.version", "slice", "start", *COUNTS, *ERRORS, "sums", "labelled_sums"))
+    length_s, place = _place(connection, model, since_s)
+    for version, name, start, *numbers in connection.execute(_since("buckets", columns), place):
+        errors, arrays = map(inexact, numbers[4:7]), (np.frombuffer(blob or b"", np.float64) for blob in numbers[7:])
+        kept = dict(zip((*COUNTS, *ERRORS, *ARRAYS), (*numbers[:4], *errors, *arrays), strict=True))
+        yield Aggregate(version, name, start * length_s, length_s, **kept)
+
+
+def _place(connection: sqlite3.Connection, model: str, since_s: float) -> tuple[float, tuple[str, float]]:
+    length_s = facts(connection)["bucket_s"]
+    return length_s, (model, since_s / length_s - 1)
+
+
 def _since(table: str, columns: str) -> str:
+    # The join in this order: by the primary key, release after release.
     return (
-        f"SELECT release, start, {'' if table == 'delays' else 'slice, '}{columns} FROM {table} "
-        "WHERE release IN (SELECT code FROM releases WHERE model = ?) AND start > ?"
+        f"SELECT {columns} FROM releases r CROSS JOIN {table} t ON t.release = r.code WHERE r.model = ? AND start > ?"
     )
 
 
-def _sum(group: list[Aggregate]) -> Aggregate:
-    cells: dict[tuple[str, str], int] = defaultdict(int)
-    for one in group:
-        for cell, count in one.confusion.items():
-            cells[cell] += count
-    first, last = group[0], group[-1]
-    sums = [np.sum([a for a in arrays if a.size] or [np.zeros(0)], axis=0) for arrays in _arrays(group)]
-    return Aggregate(
-        first.version, first.slice, first.start_s, last.start_s + last.length_s - first.start_s,
-        sum(one.rows for one in group), sum(one.labelled for one in group),
-        sum(one.judged for one in group), sum(one.right for one in group), dict(cells),
-        sum(one.error for one in group), sum(one.absolute for one in group), sum(one.squared for one in group), *sums,
-    )  # fmt: skip
-
-
-def _array(blob: bytes | None) -> np.ndarray:
-    return np.frombuffer(blob or b"", np.float64)
-
-
-def _arrays(group: list[Aggregate]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    return [one.sums for one in group], [one.labelled_sums for one in group]
+def _plus(one: Aggregate, more: Aggregate) -> Aggregate:
+    numbers = {name: getattr(one, name) + getattr(more, name) for name in (*COUNTS, *ERRORS)}
+    cells, arrays = Counter(one.confusion), {}
+    cells.update(more.confusion)
+    for name in ARRAYS:
+        a, b = getattr(one, name), getattr(more, name)
+        arrays[name] = a + b if a.size and b.size else a if a.size else b
+    return replace(one, length_s=more.start_s + more.length_s - one.start_s, confusion=dict(cells), **numbers, **arrays)

@@ -186,9 +186,7 @@ def _show_facts(metrics: MonitorMetrics, facts: dict[str, float]) -> None:
 
 
 def _quality(look: Look) -> Show:
-    found = {
-        model: state.total(state.aggregates(look.state, model, look.since_s)) for model in state.models(look.state)
-    }
+    found = {model: state.window(look.state, model, look.since_s) for model in state.models(look.state)}
     manifests = {
         (model, version): quality.manifest_of(model, version) for model, sums in found.items() for version, _ in sums
     }

@@ -62,7 +62,7 @@ def _opened(tag: str) -> tuple[Release, Reference]:
 def _under_floor(look: Look, tag: str) -> list[str]:
     model, version = tag.split(":")
     said = _opened(tag)[0].manifest.quality
-    one = state.total(state.aggregates(look.state, model, look.since_s)).get((version, ALL))
+    one = state.window(look.state, model, look.since_s).get((version, ALL))
     if one is None or not one.judged or one.judged < look.settings.min_rows:
         return []
     _, upper = intervals.wilson(one.right, one.judged)

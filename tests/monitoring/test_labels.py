@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from tiny_release import HOMES
 
 from monitoring import labels, logfile, recorder
-from monitoring.labels import Tangles
 from registry.errors import DataError
 
 
@@ -38,10 +37,6 @@ def test_the_join_is_that_of_plain_python_in_whatever_order_things_come(arrivals
             said.setdefault(ident, []).append(label)
     joined = labels.join(connection, "m", since_s=0)
     assert [row.label for row in joined] == [said[i][-1] if i in said else None for i in answered]
-    unknown = sum(len(given_) for ident, given_ in said.items() if ident not in answered)
-    duplicate = sum(len(given_) - len(set(given_)) for given_ in said.values())
-    conflict = sum(len(set(given_)) - 1 for given_ in said.values())
-    assert labels.tangles(connection) == Tangles(unknown, duplicate, conflict)
     connection.close()
 
 

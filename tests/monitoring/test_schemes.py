@@ -64,7 +64,7 @@ def kept(tmp_path):
             source = intake.Source(rows, counts, lambda *_: scheme, NOW_S, state.BUCKET_S, trouble.append, 4)
             assert intake.read_on(source)
             assert intake.lag(source).rows == 0
-            return {name: one for (_, name), one in state.total(state.aggregates(counts, "m", 0)).items()}, trouble
+            return {name: one for (_, name), one in state.window(counts, "m", 0).items()}, trouble
 
     return read
 

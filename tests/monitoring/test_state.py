@@ -1,4 +1,5 @@
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -8,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from monitoring import logfile, state, tally, watch
+from monitoring import intake, logfile, state, tally, watch
+from monitoring.contents import Scheme
+from monitoring.intake import Source
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import WatchSettings
 from tests.monitoring.arrivals import answer, label
 
+CLASSES = Scheme(("a", "b"))
 NOW_S = 1_000_000.0
 
 
@@ -150,3 +154,22 @@ def test_a_quantile_of_the_delays_is_within_5_percent_of_that_of_numpy(delays, s
         counts.write(connection)
         (found,) = state.delay_quantiles(connection, "m", 0.0, (share,))
     assert found == pytest.approx(np.quantile(delays, share, method="inverted_cdf"), rel=0.05)
+
+
+def test_a_window_is_the_sum_of_its_buckets(watched):
+    with closing(logfile.connect(watched.log)) as connection:
+        for i in range(200):
+            answer(connection, f"r{i}", NOW_S + 60 * (i % 100), version="vw"[i % 2], predicted="ab"[i % 3 == 0])
+            label(connection, f"r{i}", "ab"[i % 5 == 0], NOW_S)
+    with closing(logfile.connect(watched.log)) as rows, closing(state.open_or_make(watched.state)[0]) as counts:
+        source = Source(rows, counts, lambda *_: CLASSES, NOW_S, state.BUCKET_S)
+        assert intake.read_on(source)
+        for since_s in (0.0, NOW_S + 1000, NOW_S + 1e6):
+            buckets = state.aggregates(counts, "m", since_s)
+            assert state.window(counts, "m", since_s) == state.total(buckets)
+            assert all(one.start_s + one.length_s > since_s for one in buckets)
+        whole = state.window(counts, "m", 0.0)["v", ""]
+    assert (whole.rows, whole.start_s, whole.length_s) == (100, 999_900.0, 6000.0)
+    expected = Counter(("ab"[i % 5 == 0], "ab"[i % 3 == 0]) for i in range(0, 200, 2))
+    assert whole.confusion == expected
+    assert whole.right == expected["a", "a"] + expected["b", "b"]
