@@ -8,7 +8,15 @@ MONITOR = {"job": "vigil-monitor", "instance": "m:3001"}
 
 def cases() -> list[Case]:
     """Return every case of quality, labels, monitor and watchdog."""
-    return [*_floor(), *_labels(), *_monitor(), Case("Watchdog", "always", {}, (Fire(0),))]
+    return [
+        *_floor(),
+        *_slices(),
+        *_decline(),
+        *_estimates(),
+        *_labels(),
+        *_monitor(),
+        Case("Watchdog", "always", {}, (Fire(0),)),
+    ]
 
 
 def _measured(upper: float, rows: int, floor: float = 0.9, metric: str = "accuracy") -> Series:
@@ -33,6 +41,72 @@ def _floor() -> list[Case]:
         Case(name, "the interval reaches the floor", _measured(0.91, 200) | info("1x60")),
         Case(name, "one row too few", _measured(0.88, 199) | info("1x60")),
         Case(name, "a release that is not live", low | info("1x60", stage="previous")),
+    ]
+
+
+def _gauge(name: str, values: str, **labels: str) -> Series:
+    return series(f"vigil_{name}", values, **MONITOR, **M, version="v1", **labels)
+
+
+def _slices() -> list[Case]:
+    def measured(upper: float, rows: int, slice_: str = "city=Bern", floor: float = 0.9) -> Series:
+        place = {"slice": slice_}
+        found = _gauge("quality_slice", f"{upper}x60", bound="upper", **place)
+        found |= _gauge("quality_slice", "0.1x60", bound="lower", **place)
+        found |= _gauge("quality_slice_floor", f"{floor}x60", **place) | _gauge(
+            "quality_slice_rows", f"{rows}x60", **place
+        )
+        return found | series("vigil_quality_min_rows", "200x60", **MONITOR, **M)
+
+    name = "VigilQualitySliceUnderFloor"
+    under = Fire(0, labels={**M, "version": "v1", "slice": "city=Bern"}, value="0.800")
+    good = measured(0.95, 900, "city=Oslo")
+    hard = measured(0.8, 900, "city=Rome", floor=0.7)
+    return [
+        Case(name, "one slice of three is under its floor", measured(0.8, 200) | good | hard | info("1x60"), (under,)),
+        Case(name, "a slice that was harder from the start", hard | info("1x60")),
+        Case(name, "a slice with one row too few", measured(0.8, 199) | info("1x60")),
+        Case(name, "the interval reaches the floor of the slice", measured(0.9, 200) | info("1x60")),
+        Case(name, "a slice of a release that is not live", measured(0.8, 200) | info("1x60", stage="previous")),
+    ]
+
+
+def _decline() -> list[Case]:
+    def declined(evidence: str) -> Series:
+        found = _gauge("quality_decline_evidence", evidence) | _gauge("quality_decline_value", "0.88x60")
+        return found | series("vigil_quality_decline_limit", "20x60", **MONITOR)
+
+    name = "VigilQualityDeclined"
+    fallen = Fire(10, labels={**M, "version": "v1"}, value="0.880")
+    return [
+        Case(name, "the evidence reaches its limit", declined("1x9 20x50") | info("1x60"), (fallen,)),
+        Case(name, "it recovers", declined("1x9 20x20 19x20") | info("1x60"), (fallen,), clears=31),
+        Case(name, "the evidence is not enough", declined("19.9x60") | info("1x60")),
+        Case(name, "a decline of a release that is not live", declined("40x60") | info("1x60", stage="previous")),
+    ]
+
+
+def _estimates() -> list[Case]:
+    def estimated(cbpe: float, atc: float, valid: int = 1, labelled: int = 0) -> Series:
+        both = {"cbpe": cbpe, "atc": atc}
+        found: Series = {}
+        for method, upper in both.items():
+            found |= _gauge("quality_estimate", f"{upper}x60", method=method, bound="upper")
+            found |= _gauge("quality_estimate", "0.5x60", method=method, bound="lower")
+        found |= _gauge("quality_estimate_valid", f"{valid}x60") | _gauge("quality_floor", "0.9x60", metric="accuracy")
+        found |= _gauge("quality_rows", f"{labelled}x60", metric="accuracy")
+        return found | series("vigil_quality_min_rows", "200x60", **MONITOR, **M)
+
+    name = "VigilQualityEstimateUnderFloor"
+    under = Fire(0, labels={**M, "version": "v1"}, value="0.880")
+    other = info("1x60", stage="previous")
+    return [
+        Case(name, "both estimates are under the floor", estimated(0.88, 0.87) | info("1x60"), (under,)),
+        Case(name, "few labels say nothing against it", estimated(0.88, 0.87, labelled=199) | info("1x60"), (under,)),
+        Case(name, "there are labels", estimated(0.88, 0.87, labelled=200) | info("1x60")),
+        Case(name, "one estimate reaches the floor", estimated(0.88, 0.91) | info("1x60")),
+        Case(name, "the estimate is not valid", estimated(0.5, 0.5, valid=0) | info("1x60")),
+        Case(name, "an estimate of a release that is not live", estimated(0.88, 0.87) | other),
     ]
 
 

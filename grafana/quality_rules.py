@@ -4,6 +4,9 @@ from grafana.profile import Profile, duration
 from grafana.statement import Alert, Statement, record
 
 MEASURED = "model, version, metric"
+RELEASE = "model, version"
+SLICE = "model, version, slice"
+ENOUGH = "on (model) group_left () max by (model) (vigil_quality_min_rows)"
 LIVE = '(vigil_model_info{stage="live"} == 1)'
 
 
@@ -17,11 +20,13 @@ def records(profile: Profile) -> list[Statement]:
 
 def alerts(profile: Profile) -> list[Alert]:
     """Return the alerts, the most urgent first."""
-    return [_under_floor(profile), _labels_late(profile), *_monitor(profile), _watchdog()]
+    return [
+        _under_floor(profile), _slice_under_floor(profile), _declined(profile), _estimate_under_floor(profile),
+        _labels_late(profile), *_monitor(profile), _watchdog(),
+    ]  # fmt: skip
 
 
 def _under_floor(profile: Profile) -> Alert:
-    enough = "on (model) group_left () max by (model) (vigil_quality_min_rows)"
     upper, floor, rows = (f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows"))
     return Alert(
         name="VigilQualityUnderFloor",
@@ -32,8 +37,68 @@ def _under_floor(profile: Profile) -> Alert:
             "Even the upper end of the 95 % interval of the {{ $labels.metric }} of {{ $labels.model }} "
             '{{ $labels.version }}, {{ printf "%.3f" $value }}, is under the floor it was released with.'
         ),
-        expr=(f"{upper} < {floor}\nand on ({MEASURED}) {rows} >= {enough}\nand on (model, version) {LIVE}"),
+        expr=(f"{upper} < {floor}\nand on ({MEASURED}) {rows} >= {ENOUGH}\nand on (model, version) {LIVE}"),
         for_s=profile.urgent_s,
+    )
+
+
+def _slice_under_floor(profile: Profile) -> Alert:
+    upper = f'max by ({SLICE}) (vigil_quality_slice{{bound="upper"}})'
+    floor, rows = (f"max by ({SLICE}) (vigil_quality_slice_{what})" for what in ("floor", "rows"))
+    return Alert(
+        name="VigilQualitySliceUnderFloor",
+        severity="warning",
+        component="quality",
+        summary="{{ $labels.model }} is under its floor where {{ $labels.slice }}.",
+        description=(
+            "Even the upper end of the interval of the quality of {{ $labels.model }} {{ $labels.version }} where "
+            '{{ $labels.slice }}, {{ printf "%.3f" $value }}, is under the floor of that slice. '
+            "The intervals of all slices hold together with 95 %."
+        ),
+        expr=f"{upper} < {floor}\nand on ({SLICE}) {rows} >= {ENOUGH}\nand on ({RELEASE}) {LIVE}",
+        for_s=profile.urgent_s,
+    )
+
+
+def _declined(profile: Profile) -> Alert:
+    evidence = f"max by ({RELEASE}) (vigil_quality_decline_evidence)"
+    return Alert(
+        name="VigilQualityDeclined",
+        severity="warning",
+        component="quality",
+        summary="{{ $labels.model }} is less often right than when it was released.",
+        description=(
+            'Since its quality fell, {{ printf "%.3f" $value }} of the labelled answers of {{ $labels.model }} '
+            "{{ $labels.version }} were right; at its release it was better by more than the tolerance."
+        ),
+        expr=(
+            f"max by ({RELEASE}) (vigil_quality_decline_value)\n"
+            f"and on ({RELEASE}) {evidence} >= on () group_left () max(vigil_quality_decline_limit)\n"
+            f"and on ({RELEASE}) {LIVE}"
+        ),
+        for_s=profile.urgent_s,
+    )
+
+
+def _estimate_under_floor(profile: Profile) -> Alert:
+    # Both ways of estimating must agree, and labels, where there are enough, say more than any estimate.
+    return Alert(
+        name="VigilQualityEstimateUnderFloor",
+        severity="warning",
+        component="quality",
+        summary="Without labels, the accuracy of {{ $labels.model }} is estimated to be under its floor.",
+        description=(
+            "Even the upper ends of both estimates of the accuracy of {{ $labels.model }} {{ $labels.version }}, up to "
+            '{{ printf "%.3f" $value }}, are under the floor, and nothing speaks against the estimates.'
+        ),
+        expr=(
+            f'max by ({RELEASE}) (vigil_quality_estimate{{bound="upper"}})'
+            f' < max by ({RELEASE}) (vigil_quality_floor{{metric="accuracy"}})\n'
+            f"and on ({RELEASE}) max by ({RELEASE}) (vigil_quality_estimate_valid) == 1\n"
+            f"unless on ({RELEASE}) max by ({RELEASE}) (vigil_quality_rows) >= {ENOUGH}\n"
+            f"and on ({RELEASE}) {LIVE}"
+        ),
+        for_s=profile.patient_s,
     )
 
 

@@ -191,7 +191,55 @@ class MonitorMetrics:
         )
         self.failures = counter("vigil_monitor_failures_total", "Runs and parts of them that failed", "reason")
         self.rebuilds = counter("vigil_monitor_rebuilds_total", "Times the state was made anew from the log", "reason")
+        self._of_quality(gauge)
+        self._of_estimates(gauge)
         process_collector.ProcessCollector(registry=registry)
+
+    def _of_quality(self, gauge: Callable[..., Gauge]) -> None:
+        bound, of_class, of_slice = "bound", (*RELEASE, "class"), (*RELEASE, "slice")
+        self.quality_measure = gauge(
+            "vigil_quality_measure", "Other measures of quality and their 95 % interval", *RELEASE, "metric", bound
+        )
+        self.quality_class_recall = gauge("vigil_quality_class_recall", "Recall by class", *of_class, bound)
+        self.quality_class_rows = gauge("vigil_quality_class_rows", "Labelled rows by class", *of_class)
+        self.quality_slice = gauge(
+            "vigil_quality_slice", "Quality by slice; the intervals hold for all slices together", *of_slice, bound
+        )
+        self.quality_slice_rows = gauge("vigil_quality_slice_rows", "Labelled rows by slice", *of_slice)
+        self.quality_slice_floor = gauge("vigil_quality_slice_floor", "Quality a slice must not be under", *of_slice)
+        self.decline_evidence = gauge(
+            "vigil_quality_decline_evidence", "Wealth of who bets that quality declined", *RELEASE
+        )
+        self.decline_limit = gauge("vigil_quality_decline_limit", "Wealth from which that is sure")
+        self.decline_level = gauge("vigil_quality_decline_level", "Quality that it must not fall under", *RELEASE)
+        self.decline_since = gauge(
+            "vigil_quality_decline_since_timestamp_seconds", "Time since which the evidence is strongest", *RELEASE
+        )
+        self.decline_value = gauge("vigil_quality_decline_value", "Quality since then", *RELEASE)
+
+    def _of_estimates(self, gauge: Callable[..., Gauge]) -> None:
+        by_method = (*RELEASE, "method")
+        self.estimate = gauge(
+            "vigil_quality_estimate", "Accuracy estimated without labels and its 95 % interval", *by_method, "bound"
+        )
+        self.estimate_rows = gauge("vigil_quality_estimate_rows", "Rows it was estimated on", *RELEASE)
+        self.estimate_valid = gauge("vigil_quality_estimate_valid", "1 while nothing speaks against it", *RELEASE)
+        self.estimate_doubt = gauge(
+            "vigil_quality_estimate_doubt", "1 for each reason not to believe it", *RELEASE, "reason"
+        )
+        self.estimate_error = gauge(
+            "vigil_quality_estimate_error", "Mean distance of valid estimates from the truth in 30 days", *by_method
+        )
+        self.estimate_covered = gauge(
+            "vigil_quality_estimate_covered_ratio", "Share of valid estimates whose interval held the truth", *by_method
+        )
+        self.estimate_scored = gauge(
+            "vigil_quality_estimate_scored", "Valid estimates that were compared with the truth", *RELEASE
+        )
+        self.label_share = gauge(
+            "vigil_label_share_estimate", "Share of a class estimated without labels", *RELEASE, "class", "bound"
+        )
+        self.label_share_valid = gauge("vigil_label_share_valid", "1 while a mix of the classes explains it", *RELEASE)
 
 
 def _counter(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Counter:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from monitoring.intervals import wilson
 from registry import release, store
 from registry.errors import ReleaseError
-from registry.release import Manifest
+from registry.release import Manifest, Release
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,14 @@ def by_version(joined: Iterable[Joined], tolerances: Mapping[str, float] | None 
 
 def manifest_of(model: str, version: str) -> Manifest | None:
     """Return what a recorded version was released with, or None if it was deleted since."""
+    found = release_of(model, version)
+    return None if found is None else found.manifest
+
+
+def release_of(model: str, version: str) -> Release | None:
+    """Return the release of a recorded version, or None if it was deleted since."""
     try:
-        return release.load(store.models() / model / version, f"{model}:{version}").manifest
+        return release.load(store.models() / model / version, f"{model}:{version}")
     except ReleaseError:
         return None
 

@@ -2,7 +2,7 @@
 
 import logging
 
-from monitoring import reference
+from monitoring import reference, slices
 from monitoring.contents import Scheme
 from monitoring.estimates import Estimation
 from registry import release, store
@@ -22,7 +22,8 @@ def of_release(model: str, version: str) -> Scheme:
     tolerance = manifest.quality["tolerance"] if manifest.task == "regression" else None
     estimation = _estimation(found)
     sums = None if estimation is None else estimation.sums
-    return Scheme(manifest.classes, tolerance, manifest.input.dtype, manifest.input.shape, sums=sums)
+    spec = manifest.input
+    return Scheme(manifest.classes, tolerance, spec.dtype, spec.shape, slices.namer(manifest.quality, spec), sums)
 
 
 def _estimation(found: Release) -> Estimation | None:

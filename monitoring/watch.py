@@ -14,16 +14,14 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from monitoring import anchor, intake, intervals, logfile, quality, schemes, state, verdict
+from monitoring import anchor, intake, logfile, quality_page, schemes, state, verdict
+from monitoring.estimates_page import EstimatesPart
 from monitoring.health import Health, WholeRegistry, served
 from monitoring.intake import Source
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import Look, Part, Parts, Show, WatchSettings
 from monitoring.reports import shelf, web
 from monitoring.reports.due import Reporter
-from monitoring.state import Aggregate
-from monitoring.tally import ALL
-from registry.release import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +66,7 @@ def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] 
     registry = WholeRegistry()
     folder = settings.reports or shelf.usual_place(settings.log)
     reporter = Reporter(folder, settings.report_check_s, time.time())
-    monitor = _monitor(settings, MonitorMetrics(registry), (*PARTS, reporter.part) if parts is None else parts)
+    monitor = _monitor(settings, MonitorMetrics(registry), (*usual_parts(), reporter.part) if parts is None else parts)
     monitor.writing = registry.writing
     monitor.metrics.interval.set(settings.interval_s)
     pages = {"/metrics": registry.page, "/healthz": monitor.health.page, web.PREFIX: web.pages(folder)}
@@ -85,7 +83,9 @@ def measure(settings: WatchSettings, metrics: MonitorMetrics, now_s: float) -> N
 
 
 def _monitor(settings: WatchSettings, metrics: MonitorMetrics, parts: Sequence[Part] | None = None) -> Monitor:
-    return Monitor(settings, metrics, Parts(PARTS if parts is None else parts, settings), Health(settings.interval_s))
+    return Monitor(
+        settings, metrics, Parts(usual_parts() if parts is None else parts, settings), Health(settings.interval_s)
+    )
 
 
 def _run(monitor: Monitor, stopped: Callable[[], bool]) -> None:
@@ -185,42 +185,6 @@ def _show_facts(metrics: MonitorMetrics, facts: dict[str, float]) -> None:
     metrics.labels_overdue.set(facts.get("late", 0))
 
 
-def _quality(look: Look) -> Show:
-    found = {model: state.window(look.state, model, look.since_s) for model in state.models(look.state)}
-    manifests = {
-        (model, version): quality.manifest_of(model, version) for model, sums in found.items() for version, _ in sums
-    }
-
-    def show(metrics: MonitorMetrics) -> None:
-        # A version that left the window must not keep its last number.
-        for gauge in (
-            metrics.quality, metrics.quality_lower, metrics.quality_upper, metrics.quality_rows,
-            metrics.quality_floor, metrics.label_coverage,
-        ):  # fmt: skip
-            gauge.clear()
-        for model, sums in found.items():
-            metrics.quality_min_rows.labels(model).set(look.settings.min_rows)
-            for (version, name), one in sums.items():
-                if name == ALL:
-                    _version(metrics, model, one, manifests[model, version])
-
-    return show
-
-
-def _version(metrics: MonitorMetrics, model: str, one: Aggregate, manifest: Manifest | None) -> None:
-    metrics.label_coverage.labels(model, one.version).set(one.labelled / one.rows if one.rows else 0.0)
-    # Deleted since: the classes it answered are still measured, what was near enough to the truth is not known.
-    place = (model, one.version, "accuracy" if manifest is None else manifest.quality["metric"])
-    metrics.quality_rows.labels(*place).set(one.labelled)
-    if manifest is not None:
-        metrics.quality_floor.labels(*place).set(manifest.quality["floor"])
-    if one.judged:
-        lower, upper = intervals.wilson(one.right, one.judged)
-        metrics.quality.labels(*place).set(one.right / one.judged)
-        metrics.quality_lower.labels(*place).set(lower)
-        metrics.quality_upper.labels(*place).set(upper)
-
-
 def _labels(look: Look) -> Show:
     newest = state.models(look.state)
     delays = {model: state.delay_quantiles(look.state, model, look.since_s, QUANTILES) for model in newest}
@@ -242,4 +206,9 @@ def _challenges(look: Look) -> Show:
     return verdict.look(look.log, list(state.models(look.state)))
 
 
-PARTS = (Part("quality", _quality), Part("labels", _labels), Part("challenges", _challenges))
+def usual_parts() -> tuple[Part, ...]:
+    """Return the parts of one monitor; those that remember something are its own."""
+    return (
+        Part("quality", quality_page.look), Part("decline", quality_page.look_back),
+        Part("estimates", EstimatesPart().look), Part("labels", _labels), Part("challenges", _challenges),
+    )  # fmt: skip

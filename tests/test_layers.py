@@ -20,7 +20,7 @@ SERVING_MAY_USE = {
     "bulk", "counts", "folder", "metrics", "page", "signals", "reference", "recorder", "sampling",
     "policy", "pseudonym", "redaction",
 }  # fmt: skip
-TRAINING_MAY_USE = {"support", "signals", "reference", "estimates"}
+TRAINING_MAY_USE = {"support", "signals", "reference", "estimates", "slices"}
 HEAVY = ("torch", "pandas", "sklearn", "evidently", "matplotlib", "scipy")
 
 

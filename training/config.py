@@ -194,11 +194,14 @@ class Quality:
     """floor: share of right answers below which someone is paged; 0 takes the linear baseline's lower end.
 
     tolerance: of a regression, an answer this near the truth is right, in units of the target; 0 takes
-    the distance within which four in five of the model's own test rows lie.
+    the distance within which four in five of the model's own test rows lie. decline: how far quality may fall under
+    that of the release. slices: columns, or signals of an image, by which live traffic is measured in parts.
     """
 
     floor: float = between(0.0, 0.0, 1.0)
     tolerance: float = between(0.0, 0.0, 1e300)
+    decline: float = between(0.01, 0.0, 0.5)
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import reference
+from monitoring import reference, slices
 from monitoring.estimates import Estimation
 from monitoring.support import MOST_ROWS, Support
 from registry import store
@@ -84,9 +84,9 @@ def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
 def on_test_rows(task: Task, answers: np.ndarray, simple: dict[str, np.ndarray], trained: Trained) -> verdict.Answered:
     """Return the test rows with what the exported file and the baselines answered on them."""
     table, test = task.table, task.parts.test
-    slices = {column: values[test] for column, values in table.slices.items()}
+    apart = {column: values[test] for column, values in table.slices.items()}
     return verdict.Answered(
-        table.y[test], table.classes, answers, simple, slices, trained.threshold, trained.temperature
+        table.y[test], table.classes, answers, simple, apart, trained.threshold, trained.temperature
     )
 
 
@@ -94,13 +94,20 @@ def make_draft(task: Task, answered: verdict.Answered, parity: dict[str, Any]) -
     """Return all that the manifest says."""
     config, table = task.config, task.table
     found = verdict.judge(config, answered)
+    quality = found.quality | ({"slices": live_slices(task, answered, found.quality)} if config.quality.slices else {})
     return Draft(
         name=config.name, created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), purpose=config.purpose,
         task=table.task, input=table.spec, classes=table.classes,
-        metrics=found.metrics, baselines=found.baselines, parity=parity, gate=found.gate, quality=found.quality,
+        metrics=found.metrics, baselines=found.baselines, parity=parity, gate=found.gate, quality=quality,
         data=provenance.of_data(config.data, table, task.parts, task.labels) | {"explore": task.checks},
         config=config.as_dict(), code=provenance.of_code(task.order.command), threshold=answered.threshold,
     )  # fmt: skip
+
+
+def live_slices(task: Task, answered: verdict.Answered, quality: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return by what live traffic is measured in parts, and the floor of each part, from the test rows."""
+    rows, right = task.table.x[task.parts.test], verdict.right(answered, quality.get("tolerance"))
+    return slices.to_manifest(slices.fit(task.config.quality.slices, task.table.spec, rows, right, quality["floor"]))
 
 
 def write_card(draft: Draft, trained: Trained, answered: verdict.Answered, files: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import reference
+from monitoring import reference, slices
 from registry import durable
 from registry.errors import UserError
 from training import config as configuration
@@ -107,6 +107,7 @@ def prepare(order: Order) -> Task:
 def deal(config: Config, order: Order, table: Table, parts: Parts) -> Task:
     """Return `prepare` of rows that are loaded and dealt already."""
     table = data.filled(table, parts.train)
+    slices.demand(config.quality.slices, table.spec)
     place = places.finder(config, order.config_path.parent, table)
     demanded = demands.demand(table, parts, config, place)
     parts = demanded.parts

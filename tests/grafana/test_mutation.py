@@ -13,7 +13,11 @@ from grafana import build, cases, rule_tests, rules
 from grafana.profile import PRODUCTION
 
 LIMIT = re.compile(r"([<>]=?) ([0-9.]+)\b(?!\s*[\w.])")
-LIMIT_METRIC = re.compile(r"\b(vigil_drift_\w+_threshold|vigil_quality_floor|vigil_monitor_interval_seconds)\b")
+LIMIT_METRICS = (
+    r"vigil_drift_\w+_threshold", "vigil_quality_floor", "vigil_quality_slice_floor", "vigil_quality_decline_limit",
+    "vigil_monitor_interval_seconds",
+)  # fmt: skip
+LIMIT_METRIC = re.compile(rf"\b((?:{'|'.join(LIMIT_METRICS)})\b(?:\{{[^}}]*\}})?)")
 DRIFT_LIMITS = "model_signal:drifted_z"  # where the limits of VigilDataDrift are applied
 ENOUGH = 0.95
 

@@ -156,7 +156,7 @@ def test_a_part_that_fails_or_hangs_stops_no_other_and_the_monitor_says_so(monit
         return lambda metrics: None
 
     end = threading.Event()
-    parts = [*watch.PARTS, Part("bad", bad), Part("badly", badly_shown), Part("hung", hung)]
+    parts = [*watch.usual_parts(), Part("bad", bad), Part("badly", badly_shown), Part("hung", hung)]
     look = monitor(parts=parts, part_s=0.1, good=False)
     place = f"vigil_quality_value accuracy tiny {made.version}"
     eventually("the quality", lambda: look().get(place) == 0.75)

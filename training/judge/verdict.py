@@ -79,7 +79,7 @@ def gate(config: Config, answered: Answered) -> dict[str, Any]:
 
 
 def quality(config: Config, baselines: Mapping[str, Any], tolerance: float | None = None) -> dict[str, Any]:
-    """Return the metric and the floor for live traffic, and where the floor comes from.
+    """Return the metric and the floor for live traffic, where the floor comes from, and what decline is no news.
 
     Without a floor in the config it is the lower end of the linear baseline's share of right answers: below
     that the model is not worth having. tolerance: of a regression, see config.Quality; None in a classification.
@@ -88,7 +88,7 @@ def quality(config: Config, baselines: Mapping[str, Any], tolerance: float | Non
     floor, source = config.quality.floor, "config"
     if not floor:
         floor, source = baselines["linear"][metric]["lower"], "linear baseline, lower end"
-    said = {"metric": metric, "floor": floor, "source": source}
+    said = {"metric": metric, "floor": floor, "source": source, "decline": config.quality.decline}
     return said if tolerance is None else said | {"tolerance": tolerance}
 
 
@@ -104,13 +104,21 @@ def _classification(config: Config, answered: Answered) -> tuple[dict[str, Any],
     }
 
 
+def right(answered: Answered, tolerance: float | None) -> np.ndarray:
+    """Return whether each test row was answered right, bool (n,); tolerance: None in a classification."""
+    if tolerance is None:
+        found: np.ndarray = evaluate.decide(answered.model, answered.threshold) == answered.y
+        return found
+    near: np.ndarray = np.abs(regression.errors(answered.y, answered.model)) <= tolerance
+    return near
+
+
 def _judged(answered: Answered, tolerance: float | None) -> slices.Judged:
     y, model = answered.y, answered.model
     if tolerance is None:
-        right = evaluate.decide(model, answered.threshold) == y
-        return slices.Judged(right, calibration.row_log_loss(y, model), "accuracy", "log_loss")
+        return slices.Judged(right(answered, None), calibration.row_log_loss(y, model), "accuracy", "log_loss")
     size = np.abs(regression.errors(y, model))
-    return slices.Judged(size <= tolerance, size, "within_tolerance", "mae")
+    return slices.Judged(right(answered, tolerance), size, "within_tolerance", "mae")
 
 
 def _losses(y: np.ndarray, answers: np.ndarray, classes: tuple[str, ...]) -> dict[str, np.ndarray]:

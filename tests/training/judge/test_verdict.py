@@ -60,10 +60,10 @@ def test_the_gate_states_its_rules_and_the_gain_over_each_baseline():
 def test_the_floor_is_that_of_the_config_or_else_of_the_linear_baseline():
     measured = {"linear": {"accuracy": {"value": 0.96, "lower": 0.94, "upper": 0.98}}}
     assert verdict.quality(Config("demo"), measured) == {
-        "metric": "accuracy", "floor": 0.94, "source": "linear baseline, lower end",
+        "metric": "accuracy", "floor": 0.94, "source": "linear baseline, lower end", "decline": 0.01,
     }  # fmt: skip
-    own = verdict.quality(Config("demo", quality=Quality(0.8)), measured)
-    assert own == {"metric": "accuracy", "floor": 0.8, "source": "config"}
+    own = verdict.quality(Config("demo", quality=Quality(0.8, decline=0.03)), measured)
+    assert own == {"metric": "accuracy", "floor": 0.8, "source": "config", "decline": 0.03}
 
 
 def test_a_model_that_finds_some_of_the_rare_rows_holds_though_the_majority_is_as_accurate():
@@ -115,13 +115,13 @@ def test_a_regression_is_watched_by_the_share_of_answers_within_its_tolerance():
     inside = int((np.abs(NUMBERS["linear"] - TARGET) <= tolerance).sum())
     assert found.quality == {
         "metric": "within_tolerance", "floor": intervals.share(inside, 500)["lower"],
-        "source": "linear baseline, lower end", "tolerance": tolerance,
+        "source": "linear baseline, lower end", "tolerance": tolerance, "decline": 0.01,
     }  # fmt: skip
 
 
 def test_tolerance_and_floor_of_the_config_are_taken_as_they_are():
     found = judged(near(0.5, 2), Config("demo", task="regression", quality=Quality(0.7, 1.5)))
-    assert found.quality == {"metric": "within_tolerance", "floor": 0.7, "source": "config", "tolerance": 1.5}
+    assert (found.quality["floor"], found.quality["source"], found.quality["tolerance"]) == (0.7, "config", 1.5)
     share = float((np.abs(near(0.5, 2).astype(np.float32) - TARGET) <= 1.5).mean())
     assert found.metrics["within_tolerance"]["value"] == share
 

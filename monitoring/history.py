@@ -1,0 +1,59 @@
+"""What the monitor counted of each version, step by step over a month: what tests over time and scores are made of."""
+
+import math
+import sqlite3
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from monitoring import state
+from monitoring.tally import ALL
+
+QUERY = """
+    SELECT r.version, b.start, b.rows, b.labelled, b.judged, b.right, b.sums, b.labelled_sums
+    FROM buckets b JOIN releases r ON r.code = b.release
+    WHERE r.model = ? AND b.slice = ? AND b.start >= ? ORDER BY r.version, b.start"""
+
+
+@dataclass
+class Step:
+    """The rows answered in one step of time; fields as in `state.Aggregate`."""
+
+    rows: int = 0
+    labelled: int = 0
+    judged: int = 0
+    right: int = 0
+    sums: np.ndarray | None = None
+    labelled_sums: np.ndarray | None = None
+
+
+def steps(connection: sqlite3.Connection, model: str, since_s: float, step_s: float) -> dict[str, dict[int, Step]]:
+    """Return by version the steps that hold rows, by their number: step k begins at k * step_s in Unix time.
+
+    The first of them may have begun before `since_s`.
+    """
+    length_s = state.facts(connection)["bucket_s"]
+    first = math.floor(math.floor(since_s / step_s) * step_s / length_s)
+    found: dict[str, dict[int, Step]] = defaultdict(lambda: defaultdict(Step))
+    for version, start, *numbers, sums, labelled_sums in connection.execute(QUERY, (model, ALL, first)):
+        step = found[version][math.floor(start * length_s / step_s)]
+        for name, number in zip(("rows", "labelled", "judged", "right"), numbers, strict=True):
+            setattr(step, name, getattr(step, name) + number)
+        step.sums, step.labelled_sums = _add(step.sums, sums), _add(step.labelled_sums, labelled_sums)
+    return {version: dict(by_number) for version, by_number in found.items()}
+
+
+def counts(found: dict[int, Step], last: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the right and the judged rows of each step up to `last`, int64 (n,), and the number of the first."""
+    first = min(found, default=last)
+    empty = Step()
+    each = [found.get(number, empty) for number in range(first, last + 1)]
+    return np.array([one.right for one in each]), np.array([one.judged for one in each]), first
+
+
+def _add(total: np.ndarray | None, blob: bytes | None) -> np.ndarray | None:
+    if not blob:
+        return total
+    more = np.frombuffer(blob, np.float64)
+    return more if total is None else total + more
