@@ -39,8 +39,10 @@ def is_same(log: sqlite3.Connection, connection: sqlite3.Connection, path: Path)
 
 def remember(connection: sqlite3.Connection, path: Path) -> None:
     """Keep which file the log is."""
-    file = os.stat(path)
-    _set(connection, {"log_inode": file.st_ino, "log_device": file.st_dev})
+    file, facts = os.stat(path), state.facts(connection)
+    new = {"log_inode": file.st_ino, "log_device": file.st_dev}
+    if any(facts.get(name) != value for name, value in new.items()):
+        _set(connection, new)
 
 
 def advance(connection: sqlite3.Connection, table: str, last: tuple[int, str, float]) -> None:

@@ -38,6 +38,7 @@ class Monitor:
     metrics: MonitorMetrics
     parts: Parts
     health: Health
+    checked: bool = False  # that the whole state can be read: once, since it takes a second for 10 million rows
     writing: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -144,7 +145,11 @@ def _read(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> bool:
 
 def _state(monitor: Monitor, rows: sqlite3.Connection) -> sqlite3.Connection:
     # The state of this log: made anew if it cannot be gone on with.
+    damaged = not monitor.checked and monitor.state.exists() and not state.is_whole(monitor.state)
+    if damaged:
+        state.remove(monitor.state)
     counts, why = state.open_or_make(monitor.state, monitor.bucket_s)
+    why, monitor.checked = "corrupt" if damaged else why, True
     try:
         if not why and not anchor.is_same(rows, counts, monitor.settings.log):
             state.empty(counts, monitor.bucket_s)

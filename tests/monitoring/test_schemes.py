@@ -1,14 +1,18 @@
 import shutil
+import sqlite3
 from contextlib import closing
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from tiny_release import HOMES, IMAGE, rows_of, run
 
-from monitoring import contents, logfile, schemes, state, watch
+from monitoring import contents, intake, logfile, schemes, state, watch
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import WatchSettings
+from tests.monitoring import arrivals
 
 NOW_S = 1_000_000.0
 
@@ -49,8 +53,6 @@ def kept(tmp_path):
     """Return a function that reads rows of one release with a scheme, and gives the totals by slice and the trouble."""
 
     def read(scheme, blobs, labels, batch_bytes=None):
-        from monitoring import intake
-
         trouble = []
         with (
             closing(logfile.connect(tmp_path / "log")) as rows,
@@ -94,6 +96,49 @@ def test_rows_labels_and_sums_are_kept_by_slice_and_a_correction_moves_within_th
     assert found["high"].confusion == {("b", "a"): 2, ("", "a"): 1}
     np.testing.assert_allclose(found["high"].sums, [0.75 * 4, 2.25 + 3.25 + 4.25 + 5.25])
     np.testing.assert_allclose(found["high"].labelled_sums, [0.75 * 3, 2.25 + 4.25 + 5.25])
+
+
+EVENTS = st.lists(
+    st.tuples(st.just("answer"), st.integers(0, 5), st.sampled_from([-9.0, -1.0, 1.0, 9.0]))
+    | st.tuples(st.just("label"), st.integers(0, 7), st.sampled_from("ab"))
+    | st.tuples(st.just("read"), st.integers(1, 3), st.just("")),
+    max_size=25,
+)
+
+
+@given(EVENTS)
+def test_slices_are_as_if_the_whole_log_was_read_at_once(events):
+    rows, counts = arrivals.in_memory(), sqlite3.connect(":memory:", isolation_level=None)
+    state.empty(counts, 10.0)
+    source = intake.Source(rows, counts, lambda *_: SLICED, NOW_S, 10.0)
+    answered, said = {}, {}
+    for kind, i, what in events:
+        if kind == "answer":
+            one = (f"r{i}", 5.0, "m", "v", "a", blob(what, 1), blob(what, 0))
+            rows.execute(logfile.PREDICTION, one)
+            answered.setdefault(i, what)
+        elif kind == "label":
+            rows.execute(logfile.LABEL, (f"r{i}", 6.0, what))
+            said[i] = what
+        else:
+            source.batch_rows = i
+            intake.read_on(source)
+    rows.commit()
+    assert intake.read_on(source)
+    found = state.window(counts, "m", 0.0)
+    for name in ("", "low", "high", "large"):
+        inside = [i for i, first in answered.items() if name in ("", *by_sign(np.array([[first, 0]]))[0])]
+        labelled = [i for i in inside if i in said]
+        one = found.get(("v", name), state.Aggregate("v", name, 0, 10))
+        assert (one.rows, one.labelled, one.right) == (
+            len(inside),
+            len(labelled),
+            sum(said[i] == "a" for i in labelled),
+        )
+        assert one.sums.tolist() == ([sum(answered[i] for i in inside), len(inside)] if inside else [])
+        assert one.labelled_sums.tolist() == ([sum(answered[i] for i in labelled), len(labelled)] if labelled else [])
+    rows.close()
+    counts.close()
 
 
 def test_a_row_that_was_not_kept_whole_is_in_no_slice_and_counts_as_every_other(kept):

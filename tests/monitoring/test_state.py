@@ -1,3 +1,4 @@
+import random
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -134,6 +135,21 @@ def test_a_log_that_was_copied_to_another_file_is_gone_on_with(watched, tmp_path
     watched.write(2, first=6)
     read = watched.look()
     assert counted(read) == [8, 0, 0, 0.5, 8] and rebuilt(read) == {}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_state_with_a_damaged_page_or_a_lost_end_is_right_again_after_a_start(watched, seed):
+    watched.write(60)
+    before = counted(watched.look())
+    draw, content = random.Random(seed), bytearray(watched.state.read_bytes())
+    begin = draw.randrange(0, len(content), 4096)
+    if seed % 3:
+        content[begin : begin + 4096] = draw.randbytes(4096) if seed % 3 == 1 else bytes(4096)
+    else:
+        del content[draw.randrange(4096, len(content)) :]
+    watched.state.write_bytes(content)
+    assert counted(watched.look()) == before
+    assert state.is_whole(watched.state)
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20))
