@@ -73,7 +73,9 @@ def _scores() -> list[Statement]:
         record("model_signal:drift_df", f"count by ({SIGNAL}, window) ({bin_rows}) - 1 > 0"),
         record(
             "model_signal:drift_z",
-            f"((model_signal:drift_chi2 / model_signal:drift_df) ^ (1 / 3) - (1 - {spread}))\n/ sqrt({spread})",
+            # The embedding's chi-square is of the evaluation before, and its z is computed in another way.
+            f'((model_signal:drift_chi2{{signal!="embedding"}} / model_signal:drift_df) ^ (1 / 3) - (1 - {spread}))\n'
+            f"/ sqrt({spread})",
         ),
     ]
 

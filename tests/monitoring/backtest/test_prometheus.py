@@ -1,0 +1,146 @@
+"""The replay against the rules themselves: the service's counters and the monitor's gauges of the same traffic, read
+second by second by promtool with the rule files of the demo profile."""
+
+import asyncio
+import math
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from tiny_release import TABLE, make_draft, make_files, rows_of
+
+from grafana import rules
+from grafana.profile import DEMO
+from monitoring import watch
+from monitoring.backtest import run
+from monitoring.metrics import MonitorMetrics, ServingMetrics, SignalCollector
+from monitoring.parts import WatchSettings
+from registry import aliases, store
+from serving.hosts import Hosts
+from serving.settings import Settings
+from tests.monitoring.recorded import answers, label, record, said
+
+BEGIN_S, SECONDS, EACH_S = 1_200_000_000, 400, 25
+READ = ("vigil_signal", "vigil_reference", "vigil_embedding", "vigil_drift", "vigil_model_info", "vigil_quality")
+LOOK_S = 5  # of the monitor
+TALL, ONE, WRONG = (60, 90), (200, 230), (300, 340)  # seconds
+APART_S = {"VigilDataDrift": 2, "VigilPredictionsCollapsed": 2, "VigilQualityUnderFloor": 2 * LOOK_S + 2}
+
+
+@pytest.fixture
+def traffic(tmp_path):
+    """A live release, the rows of each second, what it answered and the labels, which come two seconds later."""
+    made = store.publish(make_draft(spec=TABLE), make_files(tmp_path / "files", TABLE, rows=2000))
+    aliases.promote(made.tag, "first")
+    rows = rows_of(TABLE, SECONDS * EACH_S, seed=8)
+    second = np.arange(len(rows)) // EACH_S
+    rows[(second >= TALL[0]) & (second < TALL[1]), 1] += 1
+    rows[(second >= ONE[0]) & (second < ONE[1])] = rows[0]
+    outputs = answers(made, rows)
+    wrong = (second >= WRONG[0]) & (second < WRONG[1]) & (np.arange(len(rows)) % 2 == 0)
+    truth = np.where(wrong, "none", said(made, outputs)).tolist()
+    return made, rows, outputs, truth
+
+
+class Samples:
+    """What a scrape of all metrics gave, second by second."""
+
+    def __init__(self):
+        self.series: dict[str, list[str]] = {}
+
+    def scrape(self, at, *registries):
+        for registry in registries:
+            for family in registry.collect():
+                for one in family.samples:
+                    if one.name.startswith(READ):
+                        labels = {"job": "vigil", "instance": "a:3000"} | one.labels
+                        place = ",".join(f'{k}="{v}"' for k, v in labels.items())
+                        values = self.series.setdefault(f"{one.name}{{{place}}}", [])
+                        values += ["_"] * (at - len(values)) + [repr(float(one.value))]
+
+    def inputs(self):
+        return [{"series": name, "values": " ".join(values)} for name, values in self.series.items()]
+
+
+async def scrape_service(release, rows, outputs, samples, monitor):
+    metrics = ServingMetrics(registry := CollectorRegistry())
+    hosts = Hosts(Settings(models=(release.name,), rehearsal_mb=0, signal_rows_per_s=math.inf), metrics)
+    registry.register(SignalCollector(hosts.states))
+    await hosts.start(None)
+    try:
+        tally = hosts.find(release.name).serving().tally
+        for at in range(SECONDS):
+            monitor(at)
+            samples.scrape(at, registry, monitor.metrics.registry)
+            here = slice(at * EACH_S, (at + 1) * EACH_S)
+            tally.add(rows[here], outputs[here])
+            tally.flush()
+    finally:
+        await hosts.stop()
+
+
+class Monitor:
+    """The monitor, which sees the log as it was at each moment."""
+
+    def __init__(self, log, release, rows, truth):
+        self.log, self.release, self.rows, self.truth = log, release, rows, truth
+        self.metrics = MonitorMetrics(CollectorRegistry())
+        self.settings = WatchSettings(log, interval_s=LOOK_S, window_s=120.0, min_rows=50)
+        self.written = 0
+
+    def __call__(self, at):
+        if at % LOOK_S:
+            return
+        here = np.arange(self.written, at * EACH_S)
+        if len(here):
+            times = BEGIN_S + here / EACH_S
+            record(self.log, self.release, self.rows[here], times, begin=self.written)
+            label(self.log, [(str(i), self.truth[i], times[i - self.written] + 2) for i in here])
+        self.written = at * EACH_S
+        watch.measure(self.settings, self.metrics, float(BEGIN_S + at))
+
+
+def test_the_replay_fires_when_prometheus_does(traffic, tmp_path):
+    made, rows, outputs, truth = traffic
+    log, samples = tmp_path / "log.sqlite", Samples()
+    monitor = Monitor(log, made, rows, truth)
+    asyncio.run(scrape_service(made, rows, outputs, samples, monitor))
+    (found,) = run.backtest(run.Order(log, profile="demo"))
+    told = {name: [one for one in found.firings if one.alert == name] for name in APART_S}
+    assert all(told.values()), told
+    checks = [check for name, firings in told.items() for check in checks_of(name, firings)]
+    test = {"interval": "1s", "input_series": samples.inputs(), "promql_expr_test": checks}
+    said = promtool(tmp_path, test)
+    assert said.returncode == 0, said.stdout[-4000:] + said.stderr[-4000:]
+
+
+def promtool(folder, test):
+    """Run a test of the rule files of the demo; return what promtool said."""
+    files = {name: file for name, file in rules.rule_files(DEMO).items() if name in ("drift", "quality")}
+    for name, file in files.items():
+        (folder / f"{name}.yml").write_text(yaml.safe_dump(file))
+    order = [group["name"] for file in files.values() for group in file["groups"]]
+    document = {"evaluation_interval": "1s", "group_eval_order": order, "rule_files": ["*.yml"], "tests": [test]}
+    (folder / "replay.yaml").write_text(yaml.dump(document, Dumper=yaml.CSafeDumper))
+    program = shutil.which("promtool") or pytest.fail("promtool is not installed; run: apt-get install prometheus")
+    command = [program, "test", "rules", str(folder / "replay.yaml")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def checks_of(name, firings):
+    """Return whether the alert must fire at every tenth second, and just before and after what the replay says."""
+    apart = APART_S[name] + 1
+    checks, changes = [], [at - BEGIN_S for one in firings for at in (one.from_s, one.to_s) if at is not None]
+    near = {int(change) + side * apart for change in changes for side in (-1, 1)}
+    for at in sorted(near | set(range(5, SECONDS, 10))):
+        now_s = BEGIN_S + at
+        if 0 < at < SECONDS and all(abs(at - change) >= apart for change in changes):
+            fires = any(one.from_s <= now_s and (one.to_s is None or now_s < one.to_s) for one in firings)
+            samples = [{"labels": "{}", "value": 1}] if fires else []
+            expr = f'count(ALERTS{{alertname="{name}",alertstate="firing"}})'
+            checks.append({"expr": expr, "eval_time": f"{at}s", "exp_samples": samples})
+    assert {bool(check["exp_samples"]) for check in checks} == {True, False}
+    return checks
