@@ -1,49 +1,49 @@
 """The reference that travels in a release: bins, shares and limits for drift, calibrated on held-out rows.
 
-The limit of a window is set so that traffic like the reference raises an alarm in a 30-day month with a
-stated probability, over all signals and windows together.
+A number far outside its usual range is set aside: a poisoned row of the reference hides no shift, and in live
+traffic such rows are told apart from the others.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from statistics import NormalDist
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from monitoring import embedding, estimates, signals
+from monitoring import binning, calibration, detectable, embedding, estimates, signals, support
+from monitoring.calibration import LOOKS_30D, Nulls, z_scores
+from monitoring.detectable import Shift, Sight
 from monitoring.embedding import Embedding
-from monitoring.signals import BINS, CELLS, Binner, Bins
+from monitoring.signals import BINS, CELLS, Bins
 from monitoring.support import Support
 from registry.errors import DataError, ReleaseError
 from registry.release import InputSpec
 
-LOOKS_30D = {
-    "short": 720.0,
-    "medium": 30.0,
-    "long": 30 / 7,
-}  # windows of 1 h, 24 h and 7 d that do not overlap
-SLIDING = 4.0  # a window that slides looks about this many times as often as windows laid end to end
-DRAWS = 400
-WINDOW_SHARE = 1 / 3  # of the reference: the size of the windows drawn from it
+__all__ = ["LOOKS_30D", "Reference", "ReferenceSettings", "build", "demand_rows", "parse", "z_scores"]
+
 ROWS_PER_BIN = 5  # fewest of the reference
+TYPICAL_BINS = 5  # at least, of a signal whose shifts are told in deviations
 # Parts that other modules own: how each is made again from what `asdict` gave, lists for tuples.
 PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "embedding": Embedding.from_json,
     "estimation": estimates.parse,
     "support": Support.from_json,
+    "nulls": Nulls.from_json,
 }
 
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """bins: per signal, 2-16. false_alarms_30d: probability of any drift alarm in 30 days without drift."""
+    """bins: per signal, 2-16. false_alarms_30d: probability of any drift alarm in 30 days without drift.
+
+    psi_floor: no smaller shift is told; 0.02 is about a seventh of a standard deviation.
+    """
 
     bins: int = 10
     false_alarms_30d: float = 0.05
     min_rows: int = 100
-    psi_floor: float = 0.1
+    psi_floor: float = 0.02
     seed: int = 0
 
 
@@ -51,8 +51,11 @@ class ReferenceSettings:
 class Reference:
     """What normal looks like, and how far from it is too far.
 
-    shares: per signal, the share of each of its bins; sums to 1. z_thresholds: by window.
-    embedding, estimation, support: None in a release that was made without them.
+    shares: per signal, the share of each of its bins among the rows inside its range; sums to 1. z_thresholds: by
+    window, the largest of the signals. far: per signal, the bins outside its range, which hold the share `outside`
+    of the rows. limits: by window, of each signal the base and slope of its limit, base + slope / rows; the last is
+    the embedding's if there is one. shifts: the smallest that show. All of these, embedding, estimation and support
+    are empty or None in a release that was made without them.
     """
 
     rows: int
@@ -64,6 +67,11 @@ class Reference:
     embedding: Embedding | None = None
     estimation: Any = None
     support: Support | None = None
+    far: tuple[tuple[int, ...], ...] = ()
+    outside: tuple[float, ...] = ()
+    limits: dict[str, tuple[tuple[float, float], ...]] | None = None
+    nulls: Nulls | None = None
+    shifts: tuple[Shift, ...] = ()
 
     def to_json(self) -> bytes:
         """Return the artefact as stored in the release."""
@@ -75,6 +83,23 @@ class Reference:
         for row, shares in zip(table, self.shares, strict=True):
             row[: len(shares)] = shares
         return table
+
+    def compared(self) -> np.ndarray:
+        """Return which bins lie inside the range of their signal, bool (signals, BINS)."""
+        table = np.ones((len(self.shares), BINS), dtype=bool)
+        for row, far in zip(table, self.far, strict=False):
+            row[list(far)] = False
+        return table
+
+    def outside_shares(self) -> np.ndarray:
+        """Return the share of rows outside the range of each signal, float64 (signals,)."""
+        return np.array(self.outside or (0.0,) * len(self.bins))
+
+    def limits_of(self, window: str) -> np.ndarray:
+        """Return base and slope of each signal's limit in a window, (signals, 2), the embedding's last."""
+        count = len(self.bins) + (self.embedding is not None)
+        known = [] if self.limits is None else list(self.limits[window][:count])
+        return np.array([*known, *[(self.z_thresholds[window], 0.0)] * (count - len(known))])
 
 
 def demand_rows(settings: ReferenceSettings, rows: int) -> None:
@@ -95,25 +120,27 @@ def build(
     threshold: float | None = None,
     seen: Support | None = None,
 ) -> Reference:
-    """Return the reference of held-out rows; arguments as in `signals.compute`.
+    """Return the reference of held-out rows; arguments as in `signals.compute`, but not all need be finite.
 
     Raises DataError if there are too few rows to fill the bins.
     """
     demand_rows(settings, len(inputs))
-    rows, classes = len(inputs), outputs.shape[1] if outputs.shape[1] > 1 else 0
+    classes = outputs.shape[1] if outputs.shape[1] > 1 else 0
     values, counted = signals.compute(spec, inputs, outputs, threshold, seen), signals.indices(spec, range(classes))
     named = signals.names(spec, classes, seen is not None)
     most = signals.most_bins(len(named), settings.bins)
-    bins = tuple(
-        _index_bins(name, column, len(counted[name])) if name in counted else _bins(name, column, most)
-        for name, column in zip(named, values.T, strict=True)
-    )
-    binner = Binner(bins)
-    counts = binner.count(values)
-    shares = tuple(tuple((c[: len(b.cuts) + 1] / rows).tolist()) for c, b in zip(counts, bins, strict=True))
-    limits = calibrate(binner, values, settings)
-    waves = embedding.fit(inputs, outputs, settings.seed)
-    return Reference(rows, bins, shares, limits, settings.psi_floor, settings.min_rows, embedding=waves, support=seen)
+    bins, far = [], []
+    for name, column in zip(named, values.T, strict=True):
+        endless = name not in counted and _endless(spec, name)
+        if name in counted:
+            bins.append(binning.of_index(name, column, len(counted[name])))
+        else:
+            bins.append(binning.of_number(name, column, most, endless))
+        far.append((0, len(bins[-1].cuts)) if endless else ())
+    plain = _counted(settings, tuple(bins), tuple(far), values)
+    whole = np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)
+    waves = embedding.fit(inputs[whole], outputs[whole], settings.seed)
+    return _calibrated(settings, replace(plain, embedding=waves, support=seen), values, inputs, outputs)
 
 
 def parse(content: bytes) -> Reference:
@@ -121,68 +148,62 @@ def parse(content: bytes) -> Reference:
     try:
         said = json.loads(content)
         bins = tuple(Bins(**b | {"cuts": tuple(b["cuts"])}) for b in said["bins"])
-        shares = tuple(tuple(s) for s in said["shares"])
+        plain = {name: calibration.tuples(said[name]) for name in ("shares", "far", "outside") if name in said}
+        if said.get("limits") is not None:
+            plain["limits"] = {window: calibration.tuples(rows) for window, rows in said["limits"].items()}
+        plain["shifts"] = tuple(Shift(**shift) for shift in said.get("shifts", ()))
         parts = {name: made(said[name]) for name, made in PARTS.items() if said.get(name) is not None}
-        return Reference(**said | {"bins": bins, "shares": shares} | parts)
-    except (ValueError, TypeError, KeyError) as error:
+        return Reference(**said | {"bins": bins} | plain | parts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ReleaseError(f"reference.json cannot be read: {error}; publish the model again") from error
 
 
-def z_scores(window: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return how unlike two samples are, one z per signal, from counts (signals, BINS).
-
-    Two-sample chi-square, made normal by Wilson & Hilferty (1931); about N(0, 1) without drift.
-    The recording rules compute the same in PromQL.
-    """
-    n, m = window.sum(axis=1), reference.sum(axis=1)
-    pooled = (window + reference) / (n + m)[:, None]
-    gap = (window / n[:, None] - reference / m[:, None]) ** 2
-    terms = np.divide(gap, pooled, out=np.zeros_like(gap), where=pooled > 0)
-    chi2 = n * m / (n + m) * terms.sum(axis=1)
-    df = np.maximum((pooled > 0).sum(axis=1) - 1, 1)
-    spread = 2 / (9 * df)
-    scores: np.ndarray = (np.cbrt(chi2 / df) - (1 - spread)) / np.sqrt(spread)
-    return scores
+def _endless(spec: InputSpec, name: str) -> bool:
+    # Whether neither a dtype nor a formula bounds the signal.
+    return name not in (*signals.OUTPUTS, support.NAME) and np.dtype(spec.dtype).kind == "f"
 
 
-def calibrate(binner: Binner, values: np.ndarray, settings: ReferenceSettings) -> dict[str, float]:
-    """Return the limit of z for each window, from windows drawn out of the reference itself.
-
-    The far tail comes from the normal distribution, Bonferroni over signals and looks; it is widened
-    by how much the largest z of real null windows exceeds the normal's at the 99th percentile.
-    """
-    generator = np.random.default_rng(settings.seed)
-    size = max(2, int(len(values) * WINDOW_SHARE))
-    whole = binner.count(values)
-    largest = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        drawn = binner.count(values[generator.choice(len(values), size, replace=False)])
-        largest[draw] = z_scores(drawn, whole - drawn).max()  # against the rest: rows in both would hide drift
-    normal, count = NormalDist(), len(binner.signals)
-    widen = max(1.0, float(np.quantile(largest, 0.99)) / normal.inv_cdf(0.99 ** (1 / count)))
-    limits = {}
-    for window, looks in LOOKS_30D.items():
-        budget = settings.false_alarms_30d / len(LOOKS_30D) / (looks * SLIDING) / count
-        limits[window] = round(widen * normal.inv_cdf(1 - budget), 4)
-    return limits
+def _counted(
+    settings: ReferenceSettings, bins: tuple[Bins, ...], far: tuple[tuple[int, ...], ...], values: np.ndarray
+) -> Reference:
+    counts = calibration.count(binning.codes_of(bins, far, values)[None])[0]
+    inside = counts.sum(axis=1)
+    table = counts / np.maximum(inside, 1)[:, None]
+    return Reference(
+        rows=len(values), bins=bins, z_thresholds={}, psi_floor=settings.psi_floor, min_rows=settings.min_rows,
+        shares=tuple(tuple(row[: len(b.cuts) + 1].tolist()) for row, b in zip(table, bins, strict=True)),
+        far=far, outside=tuple((1 - inside / len(values)).tolist()),
+    )  # fmt: skip
 
 
-def _index_bins(name: str, column: np.ndarray, count: int) -> Bins:
-    # One bin for each of `count` values and one for any other, as far as they go; of too many values, neighbours
-    # together so that each bin has about as many rows.
-    cuts = tuple(range(1, min(count + 1, BINS))) if count <= BINS else _cuts(column.astype(np.int64), BINS)
-    return Bins(name, 0.0, float(CELLS), cuts)
+def _calibrated(
+    settings: ReferenceSettings, plain: Reference, values: np.ndarray, inputs: np.ndarray, outputs: np.ndarray
+) -> Reference:
+    waves, extra = plain.embedding, None
+    df = np.maximum((plain.padded_shares() > 0).sum(axis=1) - 1, 1)
+    if waves is not None:
+        components = waves.components(inputs, outputs)
+        extra = calibration.of_embedding(waves, components[np.isfinite(components).all(axis=1)])
+        df = np.append(df, len(waves.centres))
+    nulls = calibration.draw(binning.codes_of(plain.bins, plain.far, values), extra, settings.seed)
+    monthly = calibration.monthly(nulls, df, settings.false_alarms_30d, settings.min_rows)
+    limits = {window: tuple((round(b, 4), round(s, 2)) for b, s in found.tolist()) for window, found in monthly.items()}
+    largest = {window: max(base for base, _ in found) for window, found in limits.items()}
+    made = replace(plain, z_thresholds=largest, limits=limits, nulls=nulls)
+    return replace(made, shifts=_shifts(made))
 
 
-def _bins(name: str, column: np.ndarray, most: int) -> Bins:
-    low, high = (float(q) for q in np.quantile(column, [0.005, 0.995]))
-    room = (high - low) / 2 or max(abs(low), 1.0)  # a constant column gets room on both sides: leaving it is drift
-    low, high = low - room, high + room
-    return Bins(name, low, high, _cuts(Binner([Bins(name, low, high, ())]).cells(column[:, None])[:, 0], most))
-
-
-def _cuts(cells: np.ndarray, most: int) -> tuple[int, ...]:
-    inner = np.unique(np.quantile(cells, np.linspace(0, 1, most + 1)[1:-1], method="higher"))
-    if len(inner) == 1:  # one value takes nearly all rows: itself, below, above
-        inner = np.array([inner[0], inner[0] + 1])
-    return tuple(int(cut) for cut in inner if 0 < cut < CELLS)
+def _shifts(made: Reference) -> tuple[Shift, ...]:
+    limits = made.limits or {}
+    sights = {
+        b.name: Sight(
+            np.array([share for share in shares if share > 0]),
+            {window: found[s] for window, found in limits.items()},
+            made.rows, made.psi_floor, made.min_rows,
+        )
+        for s, (b, shares) in enumerate(zip(made.bins, made.shares, strict=True))
+    }  # fmt: skip
+    numbers = [sights[b.name] for b in made.bins if b.high != CELLS and len(sights[b.name].shares) >= TYPICAL_BINS]
+    numbers.sort(key=lambda sight: sight.limits["medium"])
+    typical = numbers[len(numbers) // 2] if numbers else None
+    return detectable.table(sights.get(signals.CLASS), typical)
