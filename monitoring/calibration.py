@@ -155,7 +155,8 @@ def draw(codes: np.ndarray, extra: Draw | None, seed: int) -> Nulls:
 def of_embedding(embedding: Any, components: np.ndarray) -> Draw:
     """Return the z of windows of the reference against its other rows, from the components of its rows (rows, k)."""
     rows = len(components)
-    centre = components.mean(axis=0, dtype=np.float64)
+    centre = np.nanmean(components, axis=0, dtype=np.float64)
+    components = np.where(np.isfinite(components), components, centre)  # a row that is not finite says nothing
 
     def z(places: np.ndarray) -> np.ndarray:
         size = places.shape[1]

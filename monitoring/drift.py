@@ -29,8 +29,8 @@ NORMAL = NormalDist()
 class Unrest:
     """How unlike two windows are that follow one another, where independent rows give 0 and 1.
 
-    level, scale: of z, per signal, float64 (signals,), the embedding's last. Rows that depend on one another raise both, and the limits
-    with them.
+    level, scale: of z, per signal, float64 (signals,), the embedding's last. Rows that depend on one another raise
+    both, and the limits with them.
     """
 
     level: np.ndarray

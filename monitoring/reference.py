@@ -182,8 +182,7 @@ def _calibrated(
     waves, extra = plain.embedding, None
     df = np.maximum((plain.padded_shares() > 0).sum(axis=1) - 1, 1)
     if waves is not None:
-        components = waves.components(inputs, outputs)
-        extra = calibration.of_embedding(waves, components[np.isfinite(components).all(axis=1)])
+        extra = calibration.of_embedding(waves, waves.components(inputs, outputs))
         df = np.append(df, len(waves.centres))
     nulls = calibration.draw(binning.codes_of(plain.bins, plain.far, values), extra, settings.seed)
     monthly = calibration.monthly(nulls, df, settings.false_alarms_30d, settings.min_rows)
