@@ -67,7 +67,7 @@ def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] 
     registry = WholeRegistry()
     folder = settings.reports or shelf.usual_place(settings.log)
     reporter = Reporter(folder, settings.report_check_s, time.time())
-    monitor = _monitor(settings, MonitorMetrics(registry), (*usual_parts(), reporter.part) if parts is None else parts)
+    monitor = prepare(settings, MonitorMetrics(registry), (*usual_parts(), reporter.part) if parts is None else parts)
     monitor.writing = registry.writing
     monitor.metrics.interval.set(settings.interval_s)
     pages = {"/metrics": registry.page, "/healthz": monitor.health.page, web.PREFIX: web.pages(folder)}
@@ -80,32 +80,21 @@ def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] 
 
 def measure(settings: WatchSettings, metrics: MonitorMetrics, now_s: float) -> None:
     """Write one look at the log into `metrics`; a log that is not there yet holds no rows."""
-    _measure(_monitor(settings, metrics), now_s, lambda: False)
+    look_once(prepare(settings, metrics), now_s)
 
 
-def _monitor(settings: WatchSettings, metrics: MonitorMetrics, parts: Sequence[Part] | None = None) -> Monitor:
+def prepare(settings: WatchSettings, metrics: MonitorMetrics, parts: Sequence[Part] | None = None) -> Monitor:
+    """Return a monitor that has not looked yet; parts: the usual ones if left out."""
     return Monitor(
         settings, metrics, Parts(usual_parts() if parts is None else parts, settings), Health(settings.interval_s)
     )
 
 
-def _run(monitor: Monitor, stopped: Callable[[], bool]) -> None:
-    try:
-        failed = _measure(monitor, time.time(), stopped)
-    except Exception as error:  # the edge of the process: the next run may find what this one missed
-        failed = {"run": type(error).__name__}
-        log.exception("monitor_run_failed")
-    for kind in failed.values():
-        monitor.metrics.failures.labels(kind).inc()
-    monitor.health.ended(failed)
-    if "DatabaseError" in failed.values():
-        _mend(monitor)
-    if not failed and not stopped():
-        monitor.metrics.last_success.set(time.time())
+def look_once(monitor: Monitor, now_s: float, stopped: Callable[[], bool] = lambda: False) -> dict[str, str]:
+    """Read what is new, let every part look, and show it; returns the parts that failed, with the kind of error.
 
-
-def _measure(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> dict[str, str]:
-    # Returns the parts that failed, with the kind of error.
+    A log that is not there yet holds no rows. What was read before it was `stopped` is kept, and no part looks.
+    """
     if not monitor.settings.log.exists():
         monitor.metrics.log_rows.set(0)
         return {}
@@ -121,6 +110,21 @@ def _measure(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> dic
                 failed[name] = type(error).__name__
                 log.exception("monitor_part_failed", extra={"part": name})
     return failed
+
+
+def _run(monitor: Monitor, stopped: Callable[[], bool]) -> None:
+    try:
+        failed = look_once(monitor, time.time(), stopped)
+    except Exception as error:  # the edge of the process: the next run may find what this one missed
+        failed = {"run": type(error).__name__}
+        log.exception("monitor_run_failed")
+    for kind in failed.values():
+        monitor.metrics.failures.labels(kind).inc()
+    monitor.health.ended(failed)
+    if "DatabaseError" in failed.values():
+        _mend(monitor)
+    if not failed and not stopped():
+        monitor.metrics.last_success.set(time.time())
 
 
 def _read(monitor: Monitor, now_s: float, stopped: Callable[[], bool]) -> bool:

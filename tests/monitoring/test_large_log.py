@@ -23,11 +23,15 @@ from prometheus_client import CollectorRegistry
 from monitoring import watch
 from monitoring.metrics import MonitorMetrics
 from monitoring.parts import WatchSettings
-began, metrics, place = time.perf_counter(), MonitorMetrics(CollectorRegistry()), ("m", "v", "accuracy")
-watch.measure(WatchSettings(Path(sys.argv[1])), metrics, float(sys.argv[2]))
+metrics, place = MonitorMetrics(CollectorRegistry()), ("m", "v", "accuracy")
+monitor, began = watch.prepare(WatchSettings(Path(sys.argv[1])), metrics), time.perf_counter()
+assert watch.look_once(monitor, time.time()) == {}
+ended = time.perf_counter()
+assert watch.look_once(monitor, time.time()) == {}
 value, accuracy = metrics.registry.get_sample_value, dict(zip(("model", "version", "metric"), place))
 print(json.dumps({
-    "seconds": time.perf_counter() - began, "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "seconds": ended - began, "again_s": time.perf_counter() - ended,
+    "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     "rows": value("vigil_monitor_log_rows"), "lag": value("vigil_monitor_lag_rows"),
     "labels": value("vigil_monitor_labels_read"), "accuracy": value("vigil_quality_value", accuracy),
 }))
@@ -55,7 +59,7 @@ def write(log, rows, first):
 
 def run(log):
     """Let a process of its own look at the log once; returns what it says."""
-    command = [sys.executable, "-c", RUN, str(log), str(time.time())]
+    command = [sys.executable, "-c", RUN, str(log)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=True)
     return json.loads(done.stdout)
@@ -67,15 +71,15 @@ def test_ten_million_rows_are_read_in_bounded_memory_and_then_a_run_costs_what_i
     write(log, ROWS, 0)
     first = run(log)
     write(log, NEW_ROWS, ROWS)
-    second, third = run(log), run(log)
+    second = run(log)
     entries = first["rows"] + first["labels"]
     print(
         f"{first['rows']:.0f} rows and {first['labels']:.0f} labels, log {log.stat().st_size / 1e9:.1f} GB: read in "
         f"{first['seconds']:.0f} s, {entries / first['seconds']:.0f}/s, {first['rss_mb']:.0f} MB at most, "
-        f"state {state.beside(log).stat().st_size / 1e6:.0f} MB; {NEW_ROWS} more rows {second['seconds']:.2f} s; "
-        f"nothing new {third['seconds'] * 1e3:.0f} ms, {third['rss_mb']:.0f} MB"
+        f"state {state.beside(log).stat().st_size / 1e6:.0f} MB; after a restart {NEW_ROWS} more rows in "
+        f"{second['seconds']:.2f} s; then nothing new {second['again_s'] * 1e3:.0f} ms, {second['rss_mb']:.0f} MB"
     )
     assert (first["rows"], first["lag"], first["labels"]) == (ROWS, 0, ROWS / 2)
-    assert (third["rows"], third["lag"], third["labels"]) == (ROWS + NEW_ROWS, 0, (ROWS + NEW_ROWS) / 2)
-    assert third["accuracy"] == pytest.approx(0.9)
-    assert max(one["rss_mb"] for one in (first, second, third)) < 200
+    assert (second["rows"], second["lag"], second["labels"]) == (ROWS + NEW_ROWS, 0, (ROWS + NEW_ROWS) / 2)
+    assert second["accuracy"] == pytest.approx(0.9)
+    assert max(one["rss_mb"] for one in (first, second)) < 200

@@ -1,4 +1,5 @@
 import random
+import resource
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -150,6 +151,25 @@ def test_a_state_with_a_damaged_page_or_a_lost_end_is_right_again_after_a_start(
     watched.state.write_bytes(content)
     assert counted(watched.look()) == before
     assert state.is_whole(watched.state)
+
+
+def test_a_full_disk_loses_nothing_and_doubles_nothing(watched):
+    watched.write(20)
+    metrics = MonitorMetrics(CollectorRegistry())
+    monitor = watch.prepare(watched.settings, metrics)
+    assert watch.look_once(monitor, NOW_S) == {}
+    watched.write(3000, first=20)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))  # no file can grow over that
+    try:
+        with pytest.raises(sqlite3.OperationalError):
+            watch.look_once(monitor, NOW_S)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert watch.look_once(monitor, NOW_S) == {}
+    value = metrics.registry.get_sample_value
+    assert (value("vigil_monitor_log_rows"), value("vigil_monitor_labels_read")) == (3020, 3020)
+    assert value("vigil_quality_rows", {"model": "m", "version": "v", "metric": "accuracy"}) == 3020
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=20))
