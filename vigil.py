@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitoring import report_verbs
+from monitoring import log_verbs, report_verbs
 from registry import logs, verbs
 from registry.errors import StackError, UserError
 from serving import key_verbs, tls
@@ -202,6 +202,7 @@ def parser() -> argparse.ArgumentParser:
     verb(verdict, log).add_argument("name", nargs="?", default="", help="the model, if several have a champion")
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
     report_verbs.add(verb, model, log)
+    log_verbs.add_to(every, as_json, log)
     shown = verb(demo)
     shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
     shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")

@@ -36,6 +36,9 @@ CREATE TABLE IF NOT EXISTS shadow(
   model TEXT NOT NULL, version TEXT NOT NULL, predicted TEXT NOT NULL, outputs BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS shadow_time ON shadow(model, version, time_s);
 CREATE TABLE IF NOT EXISTS about(name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS exports(
+  target TEXT NOT NULL, kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, done INTEGER NOT NULL,
+  PRIMARY KEY(target, kind, first));
 """
 PREDICTION = (
     "INSERT OR IGNORE INTO predictions(id, time_s, model, version, predicted, probabilities, row) "

@@ -18,6 +18,7 @@ DAY_S = 86_400.0
 LOOK_S = 10.0
 STEP_S = 0.03  # of one step, about: rows that come meanwhile wait for it
 MOST_ROWS = 20_000  # of one step
+ROW_BYTES = 256  # of its id, version, indices, label, beside its numbers, about
 LOW = 0.95  # of the size that is allowed: what is left once it was reached
 SLACK = 0.02  # of the file: pages that stay in it for the next rows
 FEWEST_PAGES = 64
@@ -51,11 +52,13 @@ class Retention:
         self._label = 0  # the last one that was looked at, by seq
         self._next_s = 0.0
         self._reason = ""  # why rows are being deleted; "" when none are
+        self._more = False
+        self._excess_bytes = 0
 
     @property
     def due(self) -> bool:
         """Return whether there is something to look at or to do."""
-        return bool(self._reason) or time.monotonic() >= self._next_s
+        return self._more or time.monotonic() >= self._next_s
 
     def step(self, connection: sqlite3.Connection) -> bool:
         """Look at the log, or delete a little of it; return whether there is more to do. Raises sqlite3.Error."""
@@ -68,37 +71,52 @@ class Retention:
         oldest_s = now_s - self._limits.days * DAY_S if self._limits.days else 0.0
         self._reason = self._why(connection, oldest_s)
         gone = self._delete(connection, oldest_s) if self._reason else 0
-        gone += self._orphans(connection, oldest_s)
+        gone += self._orphans(connection, self._oldest_s(connection, oldest_s))
         freed = _shrink(connection, self._rows)
         took_s = time.monotonic() - begun
-        if gone and took_s < STEP_S / 2:
+        if (gone or freed) and took_s < STEP_S / 2:
             self._rows = min(MOST_ROWS, self._rows * 2)
         elif took_s > STEP_S:
             self._rows = max(1, self._rows // 2)
-        return bool(gone or freed)
+        self._more = bool(gone or freed)
+        return self._more
 
     def _why(self, connection: sqlite3.Connection, oldest_s: float) -> str:
         if oldest_s and any(first_s < oldest_s for _, first_s in _first(connection)):
             return AGE
         most = self._limits.mb * 1e6
-        if most and space(connection).used_bytes > (LOW * most if self._reason == SIZE else most):
-            return SIZE
-        return ""
+        self._excess_bytes = int(space(connection).used_bytes - LOW * most) if most else 0
+        return SIZE if self._excess_bytes > (0 if self._reason == SIZE else (1 - LOW) * most) else ""
 
     def _delete(self, connection: sqlite3.Connection, oldest_s: float) -> int:
         if self._reason == SIZE:
-            query, place = "SELECT seq, id FROM predictions ORDER BY seq LIMIT ?", (self._rows,)
-            found = connection.execute(query, place).fetchall()
+            found = self._oldest(connection)
             if not found:
                 return self._orphans(connection, float("inf"))
         else:
             query = "SELECT seq, id FROM predictions WHERE model = ? AND time_s < ? LIMIT ?"
-            aged = (m for m, first_s in _first(connection) if first_s < oldest_s)
-            found = connection.execute(query, (next(aged), oldest_s, self._rows)).fetchall()
+            aged = (model for model, first_s in _first(connection) if first_s < oldest_s)
+            found = connection.execute(query, (next(aged, ""), oldest_s, self._rows)).fetchall()
         with connection:
             gone = delete(connection, found)
         self._count(gone, self._reason)
         return sum(gone.values())
+
+    def _oldest(self, connection: sqlite3.Connection) -> list[tuple[int, str]]:
+        # No more of the first rows than are in excess; what each takes beside its numbers shows afterwards.
+        query = "SELECT seq, id, length(row) + length(probabilities) FROM predictions ORDER BY seq LIMIT ?"
+        found, left_bytes = [], self._excess_bytes
+        for seq, ident, size_bytes in connection.execute(query, (self._rows,)).fetchall():
+            if left_bytes <= 0:
+                break
+            found.append((seq, ident))
+            left_bytes -= size_bytes + ROW_BYTES
+        return found
+
+    def _oldest_s(self, connection: sqlite3.Connection, oldest_s: float) -> float:
+        # What goes with the rows of a log that is too large are labels older than all of them.
+        first = [first_s for _, first_s in _first(connection)] if self._reason == SIZE else []
+        return max(oldest_s, min(first, default=0.0))
 
     def _orphans(self, connection: sqlite3.Connection, oldest_s: float) -> int:
         # Labels whose row never came or was not recorded. Those of rows that are there go with them.
@@ -177,5 +195,6 @@ def _shrink(connection: sqlite3.Connection, most_pages: int) -> bool:
     spare = free - max(FEWEST_PAGES, int(SLACK * pages))
     if kind != 2 or spare <= 0:
         return False
-    connection.execute(f"PRAGMA incremental_vacuum({min(spare, most_pages)})").fetchall()
+    # As a script: `execute` would end it after the first page.
+    connection.executescript(f"PRAGMA incremental_vacuum({min(spare, most_pages)})")
     return True

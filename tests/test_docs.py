@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 VERBS = (
     "init", "explore", "train", "crossval", "search", "models", "show", "promote", "rollback", "history", "verify",
     "sign", "pack", "unpack", "gc", "serve", "build", "watch", "labels", "report", "keys", "challenge", "verdict",
-    "backtest",
+    "backtest", "log",
 )  # fmt: skip
 FLOORS = {
     "bentoml": (1, 4, 39), "onnx": (1, 22), "torch": (2, 10), "python-multipart": (0, 0, 27), "starlette": (1, 0, 1),
