@@ -128,7 +128,7 @@ class FastProtocol(GuardedProtocol):
 
     def _hold(self, data: bytes) -> None:
         if not self._held and not self._answering:
-            self.until = self.sweeper.now + self._limits.receive_s
+            self.until = self.sweeper.now + self._receive_s
         self._held.append(data)
         self._held_bytes += len(data)
         if self._answering and self._held_bytes > MOST_HELD_BYTES:

@@ -1,11 +1,10 @@
 """Limits on every connection, whatever comes over it: uvicorn's protocol with bounds on time and size.
 
-One sweep in half a second looks at all connections, so that no request has a timer of its own.
+One sweep in a tenth of a second looks at all connections, so that no request has a timer of its own.
 """
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
@@ -19,20 +18,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 QUIET = logging.getLogger(f"{__name__}.uvicorn")  # what a client does wrong is counted; a line each would fill the log
 QUIET.setLevel(logging.ERROR)
-SWEEP_S = 0.5
+SWEEP_S = 0.1
+STALL_S = 0.5
 LINGER_S = 1.0  # how long a refused client may go on sending, so that it reads why and is not reset
 HEAD_TOO_LARGE = "the request line and headers are longer than is accepted"
 
 
 class Sweeper:
-    """Closes connections whose time is over; `now` is a clock that is right to half a second and costs nothing.
+    """Closes connections whose time is over; `now` is a clock that is right to SWEEP_S and costs nothing.
 
-    It stands still while this process does: what a client sent in that time has not been looked at.
+    A stall of this process counts as STALL_S at most: what a client sent meanwhile has not been looked at.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._swept = time.monotonic()
+        self._swept = 0.0
         self.open: set[GuardedProtocol] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -40,18 +40,19 @@ class Sweeper:
         """Watch a connection."""
         self.open.add(protocol)
         if self._timer is None:
-            self._swept = time.monotonic()
+            self._swept = asyncio.get_running_loop().time()
             self._sweep()
 
     def _sweep(self) -> None:
-        swept, self._swept = self._swept, time.monotonic()
-        self.now += min(SWEEP_S, self._swept - swept)
+        loop = asyncio.get_running_loop()
+        swept, self._swept = self._swept, loop.time()
+        self.now += min(STALL_S, self._swept - swept)
         for protocol in [one for one in self.open if one.until < self.now]:
             try:
                 protocol.expire()
             except Exception:  # of one connection: all others have their limits still
                 log.exception("connection_not_closed")
-        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self.open else None
+        self._timer = loop.call_later(SWEEP_S, self._sweep) if self.open else None
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -71,6 +72,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._ended = 0  # requests, ever
         self._refused = False
         self._limits = self.service.settings if self.service is not None else Settings()
+        # A sweep comes up to SWEEP_S after a time is over: from there one more is left for a loop that is late.
+        self._receive_s = max(0.0, self._limits.receive_s - 2 * SWEEP_S)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it when there are too many."""
@@ -78,7 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.sweeper.add(self)
         if self.service is not None:
             self.service.metrics.connections.labels().inc(1)
-        self.until = self.sweeper.now + self._limits.receive_s
+        self.until = self.sweeper.now + self._receive_s
         if len(self.sweeper.open) > 2 * self._limits.max_connections:
             self.transport.abort()  # a flood: those that were told to go are still here
         elif len(self.sweeper.open) > self._limits.max_connections:
@@ -152,7 +155,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._under_way += 1
         self._receiving = self._in_head = True
         self._head_bytes = 0
-        self.until = self.sweeper.now + self._limits.receive_s
+        self.until = self.sweeper.now + self._receive_s
 
     def on_url(self, url: bytes) -> None:
         """Count the bytes of the request line."""

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import json
 import re
+import selectors
 import socket
 import threading
 import time
@@ -150,22 +151,23 @@ def test_eight_hundred_slow_connections_are_closed_and_a_good_client_does_not_no
 
 
 def _drip(clients, piece, opened, closed_s):
-    open_ones = set(clients)
-    while open_ones and time.monotonic() < opened + 40:
-        for client in list(open_ones):
-            try:
-                if piece:
-                    client.sendall(piece)
-                while client.recv(4096):
-                    pass
-                raise ConnectionError
-            except BlockingIOError:
-                continue
-            except OSError:
+    due = opened
+    with selectors.DefaultSelector() as selector:
+        for client in clients:
+            selector.register(client, selectors.EVENT_READ)
+        while selector.get_map() and time.monotonic() < opened + 40:
+            if piece and time.monotonic() >= due:
+                due += 0.5
+                for key in list(selector.get_map().values()):
+                    with contextlib.suppress(OSError):
+                        key.fileobj.sendall(piece)
+            for key, _ in selector.select(0.1):
+                with contextlib.suppress(ConnectionError):
+                    if key.fileobj.recv(4096):
+                        continue
                 closed_s.append(time.monotonic() - opened)
-                client.close()
-                open_ones.discard(client)
-        time.sleep(0.5)
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
 
 
 def test_ten_thousand_addresses_and_names_leave_the_scrape_as_it_was(service, eventually):
