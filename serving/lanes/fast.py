@@ -308,7 +308,7 @@ class FastProtocol(GuardedProtocol):
             self.loop.call_soon(self._go_on)  # not from here: a thousand requests in one piece would nest
 
     def _go_on(self) -> None:
-        busy = self._answering or self._full or self._now is not None
+        busy = self._answering or self._full or self._refused or self._now is not None
         if self._held and not busy and not self.transport.is_closing():
             self._take_held()
 

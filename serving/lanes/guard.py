@@ -70,7 +70,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._ended = 0  # requests, ever
-        self._refused = False
+        self._refused = False  # nothing more is read
+        self._last_words: bytes | None = None  # of a refusal, to be said behind the answers that are under way
         self._limits = self.service.settings if self.service is not None else Settings()
         # A sweep comes up to SWEEP_S after a time is over: from there one more is left for a loop that is late.
         self._receive_s = max(0.0, self._limits.receive_s - 2 * SWEEP_S)
@@ -111,6 +112,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             self.transport.abort()
             return
+        if self._receiving and self.flow.read_paused and not self.flow.write_paused:
+            self.until = self.sweeper.now + self._receive_s  # we do not read it: those before it are being answered
+            return
         self.until = self.sweeper.now + LINGER_S
         answered = not self._in_head and self.cycle is not None and self.cycle.response_started
         if self._receiving and not self._refused and not answered:
@@ -119,25 +123,49 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def refuse(self, status: int, why: str, reason: str, more: bytes = b"") -> None:
-        """Answer with `status`, and close the connection once the client has stopped sending."""
+        """Answer with `status` in its turn, and close the connection once the client has stopped sending."""
         if self.service is not None:
             self.service.account.replied("other", status, 0.0)
             self.service.metrics.connections_rejected.labels(reason).inc()
-        self._refused = True
-        self.until = self.sweeper.now + LINGER_S
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # for whoever waits for the rest of the request
-            self.cycle.message_event.set()
         body = orjson.dumps({"error": f"connection: {why}"})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
+        self._refused = True
+        self._last_words = b"".join((STATUS_LINE[status], head, more, b"\r\n", body))
+        if self._receiving:
+            self._abandon()
+        if self._under_way:
+            self._wait()
+        else:
+            self._end()
+
+    def _abandon(self) -> None:
+        # The request that is not here as a whole gets the refusal for an answer, unless it has one.
+        self._receiving = False
+        if self._in_head:  # what is under way are those before it
+            self._under_way -= 1
+            return
+        self._in_head, cycle = True, self.cycle
+        if cycle.response_started:
+            self._last_words = b""
+        if cycle.response_complete:
+            return
+        self._under_way -= 1
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()  # it has not begun, and waits for the others
+            return
+        cycle.disconnected = True  # for whoever waits for the rest of the request
+        cycle.message_event.set()
+
+    def _end(self) -> None:
+        self.until = self.sweeper.now + LINGER_S
         self.flow.resume_reading()
-        self.transport.write(b"".join((STATUS_LINE[status], head, more, b"\r\n", body)))
+        self.transport.write(self._last_words or b"")
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def shutdown(self) -> None:
         """Close the connection when what is under way is answered."""
-        if self._refused:
+        if self._refused and not self._under_way:
             self.transport.close()
         elif not (self._receiving and self._in_head):  # a head that has begun: its answer will say `Connection: close`
             super().shutdown()
@@ -169,8 +197,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Go on to the body."""
-        self._in_head = False
         super().on_headers_complete()
+        self._in_head = False
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # its body was not read, and must not be taken for the next request
 
@@ -187,7 +215,9 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         self._unset_keepalive_if_required()  # the sweeper does this for all
         self._under_way -= 1
-        if not self._receiving:
+        if self._refused and not self._under_way and not self.transport.is_closing():
+            self._end()
+        elif not self._receiving:
             self._wait()
 
     def pause_writing(self) -> None:
