@@ -81,7 +81,7 @@ class FastProtocol(GuardedProtocol):
             self._unwanted, data = self._unwanted - dropped, data[dropped:]
             if not data:
                 return
-        if self._under_way or self._receiving or self._refused or not self.enabled:
+        if self._under_way or self._receiving or self._unread or self._refused or not self.enabled:
             super().data_received(data)
         elif self._answering or self._held_bytes + len(data) < self._missing:
             self._hold(data)

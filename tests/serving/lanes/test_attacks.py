@@ -105,6 +105,27 @@ def test_a_huge_request_is_refused_at_once_in_little_memory(service, name, statu
     assert found == status and watched.live.failed is None and watched.most_mb - watched.before_mb < 16
 
 
+def test_requests_without_end_on_one_connection_take_little_memory_and_are_answered(service):
+    answered, stop = 0, threading.Event()
+    with Watched(service) as watched, socket.create_connection(address(service)) as client:
+
+        def flood():
+            with contextlib.suppress(OSError):
+                while not stop.is_set():
+                    client.sendall(LIVE * 7000)
+
+        sender = threading.Thread(target=flood)
+        sender.start()
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            answered += client.recv(1 << 20).count(b"alive")
+        stop.set()
+        client.shutdown(socket.SHUT_RDWR)
+        sender.join()
+    print(f"requests in one stream for 5 s: {answered} answered; {watched}")
+    assert answered > 1000 and watched.live.failed is None and watched.most_mb - watched.before_mb < 100
+
+
 def test_a_compression_bomb_and_strange_bodies_are_refused_unread(service):
     bomb = gzip.compress(bytes(1000 * MB), 9)
     fields = b"&".join(b"k%d=v" % i for i in range(100_000))

@@ -6,6 +6,7 @@ import selectors
 import pytest
 import uvicorn.config
 import uvicorn.server
+from line import Line
 
 from serving.lanes.fast import FastProtocol
 from serving.lanes.guard import GuardedProtocol, Sweeper
@@ -32,54 +33,20 @@ class Skipping(selectors.DefaultSelector):
         return super().select(0)
 
 
-class Line(asyncio.Transport):
-    """A connection that keeps what is written to it, and when it was told to end."""
-
-    def __init__(self, loop):
-        super().__init__()
-        self.written = b""
-        self.ended_s = None
-        self._loop = loop
-
-    def write(self, data):
-        self.written += data
-
-    def can_write_eof(self):
-        return True
-
-    def write_eof(self):
-        self.close()
-
-    def close(self):
-        self.ended_s = self.ended_s or self._loop.time()
-
-    def is_closing(self):
-        return False
-
-    def get_extra_info(self, name, default=None):
-        return default
-
-    def pause_reading(self):
-        pass
-
-    def resume_reading(self):
-        pass
-
-
 def ended_s(kind, start, piece, opened_s, late_s):
     """Return when a connection is ended that begins with `start`, then sends `piece` ten times a second."""
     selector = Skipping()
     selector.late_s = late_s
     loop = asyncio.SelectorEventLoop(selector)
     loop.time = lambda: selector.passed_s
-    line = Line(loop)
+    line = Line()
     fresh = type("Fresh", (kind,), {"sweeper": Sweeper()})  # its timer is of this loop
 
     async def send():
         config = uvicorn.config.Config(nobody, log_config=None, lifespan="off", ws="none")
         config.load()
         first = fresh(config, uvicorn.server.ServerState(), {})
-        first.connection_made(Line(loop))  # since when the sweeper runs
+        first.connection_made(Line())  # since when the sweeper runs
         await asyncio.sleep(opened_s)
         made, begun_s = fresh(config, uvicorn.server.ServerState(), {}), loop.time()
         made.connection_made(line)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import uvicorn.config
 import uvicorn.server
+from line import Line
 from prometheus_client import generate_latest
 from tiny_release import rows_of
 
@@ -19,33 +20,6 @@ from serving.settings import Settings
 
 ROW = InputSpec("float32", (6,))
 ROWS = rows_of(ROW, 32, seed=3)
-
-
-class Line(asyncio.Transport):
-    """A connection that keeps what is written to it."""
-
-    def __init__(self):
-        super().__init__()
-        self.written = b""
-        self.closed = False
-
-    def write(self, data):
-        self.written += data
-
-    def is_closing(self):
-        return self.closed
-
-    def close(self):
-        self.closed = True
-
-    def get_extra_info(self, name, default=None):
-        return default
-
-    def pause_reading(self):
-        pass
-
-    def resume_reading(self):
-        pass
 
 
 def request(row):
