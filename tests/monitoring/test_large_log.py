@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = 10_000_000
 NEW_ROWS = 10_000
 RUN = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from prometheus_client import CollectorRegistry
 from monitoring import watch
@@ -31,7 +31,7 @@ assert watch.look_once(monitor, time.time()) == {}
 value, accuracy = metrics.registry.get_sample_value, dict(zip(("model", "version", "metric"), place))
 print(json.dumps({
     "seconds": ended - began, "again_s": time.perf_counter() - ended,
-    "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    "rss_mb": int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024,
     "rows": value("vigil_monitor_log_rows"), "lag": value("vigil_monitor_lag_rows"),
     "labels": value("vigil_monitor_labels_read"), "accuracy": value("vigil_quality_value", accuracy),
 }))
@@ -81,5 +81,5 @@ def test_ten_million_rows_are_read_in_bounded_memory_and_then_a_run_costs_what_i
     )
     assert (first["rows"], first["lag"], first["labels"]) == (ROWS, 0, ROWS / 2)
     assert (second["rows"], second["lag"], second["labels"]) == (ROWS + NEW_ROWS, 0, (ROWS + NEW_ROWS) / 2)
-    assert second["accuracy"] == pytest.approx(0.9)
+    assert second["accuracy"] == pytest.approx(0.9, abs=0.005)
     assert max(one["rss_mb"] for one in (first, second)) < 200
