@@ -10,14 +10,15 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from monitoring.tally import ALL, Arrays
+from monitoring.tally import ALL, Key, Tally
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
 BATCH_BYTES = 32 << 20
 MOST_SLICE_CHARACTERS = 200
 CONTENT = """
@@ -52,32 +53,40 @@ class Answer(NamedTuple):
     number: bool
 
 
-def slices_and_sums(
-    connection: sqlite3.Connection,
-    schemes: Mapping[int, Scheme],
-    rows: list[Answer],
-    sums: Arrays,
-    troubled: Callable[[Exception], None],
-) -> dict[int, tuple[str, ...]]:
-    """Return the slices of each row by its seq, and add what the outputs add up to to `sums`.
+@dataclass(frozen=True)
+class Contents:
+    """What is in the rows of a log. schemes: by release. troubled: told whatever a scheme raises."""
 
-    A row that cannot be read is in no slice and no sum; whatever a scheme raises goes to `troubled`.
-    """
-    groups: dict[int, list[Answer]] = defaultdict(list)
-    for row in rows:
-        if schemes[row.release].slices or schemes[row.release].sums:
-            groups[row.release].append(row)
-    found: dict[int, tuple[str, ...]] = {}
-    for release, group in groups.items():
-        scheme, known = schemes[release], {row.seq: row for row in group}
-        for seqs, outputs, inputs in _chunks(connection, scheme, list(known)):
-            try:
-                found |= _slices(scheme, seqs, inputs)
-                _add(scheme, [(known[seq], found.get(seq, ())) for seq in seqs], outputs, sums)
-            except Exception as error:  # a fault in one release's slices must not stop the counting of all
-                log.exception("rows_not_sliced", extra={"rows": len(seqs)})
-                troubled(error)
-    return found
+    log: sqlite3.Connection
+    schemes: Mapping[int, Scheme]
+    troubled: Callable[[Exception], None]
+
+    def read(self, rows: list[Answer], tally: Tally, labelled: bool) -> dict[int, tuple[str, ...]]:
+        """Return the slices of each row by its seq, and tally what the outputs add up to.
+
+        labelled: rows that get their first label, not new ones. A row that cannot be read is in no slice and no sum.
+        """
+        groups: dict[int, list[Answer]] = defaultdict(list)
+        for row in rows:
+            if self.schemes[row.release].slices or self.schemes[row.release].sums:
+                groups[row.release].append(row)
+        found: dict[int, tuple[str, ...]] = {}
+        for release, group in groups.items():
+            scheme, known = self.schemes[release], {row.seq: row for row in group}
+            for seqs, outputs, inputs in _chunks(self.log, scheme, list(known)):
+                found |= self._tried(_slices, scheme, seqs, inputs) or {}
+                places = [(known[seq], found.get(seq, ())) for seq in seqs]
+                for key, count, sums in self._tried(_sums, scheme, places, outputs) or ():
+                    tally.add_sums(key, labelled, count, sums)
+        return found
+
+    def _tried(self, work: Callable[..., Result], *given: object) -> Result | None:
+        try:
+            return work(*given)
+        except Exception as error:  # a fault in what one release makes of its rows must not stop the counting of all
+            log.exception("rows_not_read")
+            self.troubled(error)
+            return None
 
 
 def _slices(scheme: Scheme, seqs: list[int], inputs: list[bytes]) -> dict[int, tuple[str, ...]]:
@@ -92,18 +101,21 @@ def _slices(scheme: Scheme, seqs: list[int], inputs: list[bytes]) -> dict[int, t
     return {seqs[i]: tuple(n.replace("\n", " ")[:MOST_SLICE_CHARACTERS] for n in of_row if n) for i, of_row in names}
 
 
-def _add(scheme: Scheme, rows: list[tuple[Answer, tuple[str, ...]]], outputs: list[bytes], sums: Arrays) -> None:
+def _sums(
+    scheme: Scheme, rows: list[tuple[Answer, tuple[str, ...]]], outputs: list[bytes]
+) -> list[tuple[Key, int, np.ndarray]]:
+    # What outputs add up to, and of how many rows, by bucket and slice.
     if scheme.sums is None:
-        return
+        return []
     width = max(map(len, outputs))
     whole = [i for i, output in enumerate(outputs) if len(output) == width]
     table = np.frombuffer(b"".join(outputs[i] for i in whole), np.float32).reshape(len(whole), -1)
-    places: dict[tuple[int, int, str], list[int]] = defaultdict(list)
-    for at, (row, names) in enumerate(rows[i] for i in whole):
+    places: dict[Key, list[int]] = defaultdict(list)
+    for at in np.flatnonzero(np.isfinite(table).all(axis=1)).tolist():
+        row, names = rows[whole[at]]
         for name in (ALL, *names):
             places[row.release, row.start, name].append(at)
-    for key, chosen in places.items():
-        sums[key] = sums.get(key, 0.0) + np.asarray(scheme.sums(table[chosen]), np.float64)
+    return [(key, len(chosen), np.asarray(scheme.sums(table[chosen]), np.float64)) for key, chosen in places.items()]
 
 
 def _chunks(

@@ -62,8 +62,8 @@ class EstimatesPart:
                 known = known_of(model, version)
                 if known is not None:
                     window = windows.get((version, ALL))
-                    if window is not None and window.sums.size:
-                        samples += self._now(look, known, window.sums, window.rows)
+                    if window is not None and window.summed:
+                        samples += self._now(look, known, window.sums, window.summed)
                     samples += _scored(known.place, self._scores(look, known, steps[version]))
         self._forget(look.now_s - 2 * decline.LOOK_BACK_S)
         return page(GAUGES, samples)
@@ -78,7 +78,8 @@ class EstimatesPart:
         step_s, new = step_of(look), 0
         for number, step in steps.items():
             until_s = (number + 1) * step_s
-            if until_s <= look.now_s and step.labelled_sums is not None and step.judged >= estimates.FEWEST_ROWS:
+            whole = step.labelled_sums is not None and step.labelled_summed == step.judged  # the same rows in both
+            if until_s <= look.now_s and whole and step.judged >= estimates.FEWEST_ROWS:
                 span = Span(*known.place, number * step_s, until_s)
                 if span not in self.doubts:
                     new += 1

@@ -11,7 +11,7 @@ from monitoring import state
 from monitoring.tally import ALL
 
 QUERY = """
-    SELECT r.version, b.start, b.rows, b.labelled, b.judged, b.right, b.sums, b.labelled_sums
+    SELECT r.version, b.start, b.rows, b.labelled, b.judged, b.right, b.labelled_summed, b.sums, b.labelled_sums
     FROM buckets b JOIN releases r ON r.code = b.release
     WHERE r.model = ? AND b.slice = ? AND b.start >= ? ORDER BY r.version, b.start"""
 
@@ -24,6 +24,7 @@ class Step:
     labelled: int = 0
     judged: int = 0
     right: int = 0
+    labelled_summed: int = 0
     sums: np.ndarray | None = None
     labelled_sums: np.ndarray | None = None
 
@@ -38,7 +39,7 @@ def steps(connection: sqlite3.Connection, model: str, since_s: float, step_s: fl
     found: dict[str, dict[int, Step]] = defaultdict(lambda: defaultdict(Step))
     for version, start, *numbers, sums, labelled_sums in connection.execute(QUERY, (model, ALL, first)):
         step = found[version][math.floor(start * length_s / step_s)]
-        for name, number in zip(("rows", "labelled", "judged", "right"), numbers, strict=True):
+        for name, number in zip(("rows", "labelled", "judged", "right", "labelled_summed"), numbers, strict=True):
             setattr(step, name, getattr(step, name) + number)
         step.sums, step.labelled_sums = _add(step.sums, sums), _add(step.labelled_sums, labelled_sums)
     return {version: dict(by_number) for version, by_number in found.items()}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monitoring import anchor, state
-from monitoring.contents import Answer, Scheme, slices_and_sums
+from monitoring.contents import Answer, Contents, Scheme
 from monitoring.quality import number
 from monitoring.tally import ALL, MOST_ERROR, Tally, delay_bin, exact
 from registry.errors import StackError
@@ -57,9 +57,11 @@ class Source:
     codes: dict[tuple[str, str], int] = field(default_factory=dict)
     schemes: dict[int, Scheme] = field(default_factory=dict)
     made: float = field(init=False)
+    contents: Contents = field(init=False)
 
     def __post_init__(self) -> None:
         self.made = state.facts(self.state)["made"]
+        self.contents = Contents(self.log, self.schemes, self.troubled)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Label(NamedTuple):
 def read_on(source: Source, stopped: Callable[[], bool] = lambda: False) -> bool:
     """Read what was on the log when this began; returns whether it came that far before it was stopped.
 
-    Raises sqlite3.Error, or StackError if the state is not the one it was; what was read until then is kept.
+    Raises sqlite3.Error, StackError if the state is not the one it was, or SumsError if it cannot be gone on with;
+    what was read until then is kept.
     """
     ends = {table: anchor.newest(source.log, table) for table in anchor.TABLES}
     for table, step in zip(anchor.TABLES, (_read_predictions, _read_labels), strict=True):
@@ -120,7 +123,7 @@ def _read_predictions(source: Source, facts: dict[str, float]) -> bool:
     if not idents:
         return False
     tally, rows = Tally(), _answers(source, columns)
-    slices = slices_and_sums(source.log, source.schemes, rows, tally.sums, source.troubled)
+    slices = source.contents.read(rows, tally, labelled=False)
     for (release, start), count in Counter((row.release, row.start) for row in rows).items():
         tally.count_rows((release, start, ALL), count)
     sliced = ((row.release, row.start, name) for row in rows for name in slices.get(row.seq, ())) if slices else ()
@@ -177,7 +180,7 @@ def _join(source: Source, tally: Tally, last: dict[int, tuple[Answer, str, float
     # Count the last label of each row, and take back the one that was counted before.
     before = _counted(source.state, last)
     new = [row for seq, (row, _, _) in last.items() if seq not in before]
-    slices = slices_and_sums(source.log, source.schemes, new, tally.labelled_sums, source.troubled)
+    slices = source.contents.read(new, tally, labelled=True)
     joined = []
     for seq, (row, text, time_s) in last.items():
         old = before.get(seq)

@@ -32,6 +32,7 @@ CREATE TABLE releases(
   code INTEGER PRIMARY KEY, model TEXT NOT NULL, version TEXT NOT NULL, latest_label_s REAL, UNIQUE(model, version));
 CREATE TABLE buckets(
   release INTEGER, start INTEGER, slice TEXT, rows INTEGER, labelled INTEGER, judged INTEGER, right INTEGER,
+  summed INTEGER, labelled_summed INTEGER,
   error TEXT, absolute TEXT, squared TEXT, sums BLOB, labelled_sums BLOB,
   PRIMARY KEY(release, start, slice)) WITHOUT ROWID;
 CREATE TABLE confusion(
@@ -53,7 +54,8 @@ class Aggregate:
     known what is right; right: of these. confusion: by (label, predicted), the label "" if it is no class; {} in a
     regression, with too many classes, or of a release that is not known. error, absolute, squared: sums over the
     labelled rows of a regression of (predicted - truth), its size and its square.
-    sums: of the release's estimation over all rows, labelled_sums over the labelled ones; empty without one.
+    sums: of the release's estimation over all rows, labelled_sums over those with a label; empty without one.
+    summed, labelled_summed: how many rows these are of.
     """
 
     version: str
@@ -64,6 +66,8 @@ class Aggregate:
     labelled: int = 0
     judged: int = 0
     right: int = 0
+    summed: int = 0
+    labelled_summed: int = 0
     confusion: dict[tuple[str, str], int] = field(default_factory=dict)
     error: float = 0.0
     absolute: float = 0.0
@@ -250,8 +254,10 @@ def _buckets(connection: sqlite3.Connection, model: str, since_s: float) -> Iter
     columns = ", ".join(("r.version", "slice", "start", *COUNTS, *ERRORS, "sums", "labelled_sums"))
     length_s, place = _place(connection, model, since_s)
     for version, name, start, *numbers in connection.execute(_since("buckets", columns), place):
-        errors, arrays = map(inexact, numbers[4:7]), (np.frombuffer(blob or b"", np.float64) for blob in numbers[7:])
-        kept = dict(zip((*COUNTS, *ERRORS, *ARRAYS), (*numbers[:4], *errors, *arrays), strict=True))
+        first, last = len(COUNTS), len(COUNTS) + len(ERRORS)
+        errors = map(inexact, numbers[first:last])
+        arrays = (np.frombuffer(blob or b"", np.float64) for blob in numbers[last:])
+        kept = dict(zip((*COUNTS, *ERRORS, *ARRAYS), (*numbers[:first], *errors, *arrays), strict=True))
         yield Aggregate(version, name, start * length_s, length_s, **kept)
 
 

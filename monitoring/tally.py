@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 ALL = ""  # the slice that every row is in
-COUNTS = ("rows", "labelled", "judged", "right")
+COUNTS = ("rows", "labelled", "judged", "right", "summed", "labelled_summed")
 ERRORS = ("error", "absolute", "squared")
 NUMBERS = (*COUNTS, *ERRORS)
 EXACT_BITS = 1074  # every float64 is a whole number of 2 ** -1074
@@ -21,6 +21,10 @@ DELAYS_PER_OCTAVE = 8
 SHORTEST_DELAY_S = 1e-3
 Key: TypeAlias = tuple[int, int, str]  # release, start of the bucket in bucket lengths, slice
 Arrays: TypeAlias = dict[Key, np.ndarray]
+
+
+class SumsError(ValueError):
+    """A release adds up something else than when the state was made."""
 
 
 @dataclass
@@ -52,9 +56,15 @@ class Tally:
         for i, error in enumerate(errors, start=len(COUNTS)):
             numbers[i] += sign * error
 
+    def add_sums(self, key: Key, labelled: bool, rows: int, sums: np.ndarray) -> None:
+        """Add what the outputs of some rows add up to; labelled: they are rows that get their first label."""
+        self.numbers[key][COUNTS.index("labelled_summed" if labelled else "summed")] += rows
+        table = self.labelled_sums if labelled else self.sums
+        table[key] = _plus(table.get(key), sums)
+
     def write(self, connection: sqlite3.Connection) -> None:
         """Add all of it to the tables of the state; the caller holds the transaction."""
-        for key in self.numbers.keys() | self.sums.keys() | self.labelled_sums.keys():
+        for key in self.numbers:
             self._bucket(connection, key)
         _add(connection, "confusion", "release, start, slice, label, predicted", self.confusion)
         _add(connection, "delays", "release, start, bin", self.delays)
@@ -64,13 +74,13 @@ class Tally:
         connection.executemany(query, [(time_s, code) for code, time_s in self.latest_s.items()])
 
     def _bucket(self, connection: sqlite3.Connection, key: Key) -> None:
-        names = ", ".join((*NUMBERS, "sums", "labelled_sums"))
+        names, first, last = ", ".join((*NUMBERS, "sums", "labelled_sums")), len(COUNTS), len(NUMBERS)
         query = f"SELECT {names} FROM buckets WHERE release = ? AND start = ? AND slice = ?"
-        old = connection.execute(query, key).fetchone() or (0, 0, 0, 0, "0", "0", "0", b"", b"")
-        new = self.numbers.get(key, [0] * len(NUMBERS))
-        counts = [a + b for a, b in zip(old[:4], new[:4], strict=True)]
-        errors = [format(int(a, 16) + b, "x") for a, b in zip(old[4:7], new[4:], strict=True)]
-        arrays = [_summed(old[7], self.sums.get(key)), _summed(old[8], self.labelled_sums.get(key))]
+        old = connection.execute(query, key).fetchone() or (*[0] * first, *["0"] * len(ERRORS), b"", b"")
+        new = self.numbers[key]
+        counts = [a + b for a, b in zip(old[:first], new[:first], strict=True)]
+        errors = [format(int(a, 16) + b, "x") for a, b in zip(old[first:last], new[first:], strict=True)]
+        arrays = [_stored(old[-2], self.sums.get(key)), _stored(old[-1], self.labelled_sums.get(key))]
         values = (*key, *counts, *errors, *arrays)
         connection.execute(f"REPLACE INTO buckets VALUES ({', '.join('?' * len(values))})", values)
 
@@ -108,7 +118,15 @@ def _add(connection: sqlite3.Connection, table: str, columns: str, counts: Count
     connection.executemany(f"DELETE FROM {table} WHERE {same} AND count = 0", gone)
 
 
-def _summed(blob: bytes, more: np.ndarray | None) -> bytes:
-    if more is None:
-        return blob
-    return (np.frombuffer(blob, np.float64) + more if blob else more.astype(np.float64)).tobytes()
+def _stored(blob: bytes, more: np.ndarray | None) -> bytes:
+    return _plus(np.frombuffer(blob, np.float64) if blob else None, more).tobytes()
+
+
+def _plus(one: np.ndarray | None, more: np.ndarray | None) -> np.ndarray:
+    if one is None or more is None:
+        only = one if more is None else more
+        return np.zeros(0) if only is None else only
+    if one.shape != more.shape:
+        raise SumsError(f"sums of {more.size} numbers cannot be added to sums of {one.size}")
+    summed: np.ndarray = one + more
+    return summed

@@ -74,7 +74,7 @@ def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] 
     with closing(reporter), served(settings.host, settings.port, pages):
         log.info("monitor_started", extra={"address": f"http://{settings.host}:{settings.port}/metrics"})
         while not stop.is_set():
-            _run(monitor, stop.is_set)
+            run_once(monitor, stop.is_set)
             stop.wait(settings.interval_s)
 
 
@@ -112,7 +112,8 @@ def look_once(monitor: Monitor, now_s: float, stopped: Callable[[], bool] = lamb
     return failed
 
 
-def _run(monitor: Monitor, stopped: Callable[[], bool]) -> None:
+def run_once(monitor: Monitor, stopped: Callable[[], bool]) -> None:
+    """Look once, and count, log and mend what fails."""
     try:
         failed = look_once(monitor, time.time(), stopped)
     except Exception as error:  # the edge of the process: the next run may find what this one missed
@@ -121,8 +122,10 @@ def _run(monitor: Monitor, stopped: Callable[[], bool]) -> None:
     for kind in failed.values():
         monitor.metrics.failures.labels(kind).inc()
     monitor.health.ended(failed)
-    if "DatabaseError" in failed.values():
-        _mend(monitor)
+    if "DatabaseError" in failed.values() and not state.is_whole(monitor.state):  # a damaged log is not ours to touch
+        _make_anew(monitor, "corrupt")
+    if "SumsError" in failed.values():
+        _make_anew(monitor, "sums")
     if not failed and not stopped():
         monitor.metrics.last_success.set(time.time())
 
@@ -163,18 +166,19 @@ def _state(monitor: Monitor, rows: sqlite3.Connection) -> sqlite3.Connection:
         counts.close()
         raise
     if why not in ("", "absent"):
-        monitor.metrics.rebuilds.labels(why).inc()
-        log.warning("monitor_state_made_anew", extra={"path": str(monitor.state), "reason": why})
+        _count_rebuild(monitor, why)
     return counts
 
 
-def _mend(monitor: Monitor) -> None:
-    # A damaged state is removed, so that the next run makes it anew; a damaged log is not ours to touch.
-    if state.is_whole(monitor.state):
-        return
+def _make_anew(monitor: Monitor, why: str) -> None:
+    # What cannot be gone on with is removed; the next run reads the log into a new state.
     state.remove(monitor.state)
-    monitor.metrics.rebuilds.labels("corrupt").inc()
-    log.warning("monitor_state_made_anew", extra={"path": str(monitor.state), "reason": "corrupt"})
+    _count_rebuild(monitor, why)
+
+
+def _count_rebuild(monitor: Monitor, why: str) -> None:
+    monitor.metrics.rebuilds.labels(why).inc()
+    log.warning("monitor_state_made_anew", extra={"path": str(monitor.state), "reason": why})
 
 
 def _show_lag(monitor: Monitor, source: Source) -> None:

@@ -1,6 +1,8 @@
 import shutil
 import sqlite3
+import time
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +149,45 @@ def test_a_row_that_was_not_kept_whole_is_in_no_slice_and_counts_as_every_other(
     assert trouble == []
     assert {name: one.rows for name, one in found.items()} == {"": 4, "high": 1, "low": 1}
     np.testing.assert_allclose(found[""].sums, [3, 0])
+
+
+def test_it_is_known_how_many_rows_the_sums_are_of(kept):
+    nan = blob(np.nan, 1)
+    blobs = [(blob(1, 0), blob(1, 0)), (nan, blob(1, 0)), (b"", blob(1, 0)), (blob(1, 0), blob(-1, 0))]
+    found, trouble = kept(SLICED, blobs, [("r0", "a"), ("r1", "a")])
+    assert trouble == []
+    assert {name: (one.rows, one.summed, one.labelled, one.labelled_summed) for name, one in found.items()} == {
+        "": (4, 2, 2, 1), "high": (3, 1, 2, 1), "low": (1, 1, 0, 0),
+    }  # fmt: skip
+    assert found[""].sums.tolist() == [2, 0] and found[""].labelled_sums.tolist() == [1, 0]
+
+
+def test_a_release_that_adds_up_something_else_than_before_has_the_state_made_anew(tmp_path, publish, monkeypatch):
+    log, made = tmp_path / "log", publish()
+    metrics = MonitorMetrics(CollectorRegistry())
+    monitor = watch.prepare(WatchSettings(log), metrics)
+
+    def answered(first):
+        outputs = np.full(10, 0.1, dtype=np.float32).tobytes()
+        with closing(logfile.connect(log)) as connection, connection:
+            for i in range(first, first + 60):
+                row = (f"r{i}", time.time(), "tiny", made.version, "1", outputs, b"")
+                connection.execute(logfile.PREDICTION, row)
+
+    answered(0)
+    watch.run_once(monitor, lambda: False)
+    usual = schemes.of_release("tiny", made.version)
+    other = replace(usual, sums=lambda outputs: usual.sums(outputs)[:3])
+    monkeypatch.setattr(schemes, "of_release", lambda *_: other)
+    answered(60)
+    for _ in range(2):
+        watch.run_once(monitor, lambda: False)
+    value = metrics.registry.get_sample_value
+    assert value("vigil_monitor_rebuilds_total", {"reason": "sums"}) == 1
+    assert value("vigil_monitor_log_rows") == 120
+    with closing(state.connect(state.beside(log))) as connection:
+        (one,) = state.window(connection, "tiny", 0.0).values()
+    assert (one.rows, one.summed, one.sums.size) == (120, 120, 3)
 
 
 def broken(_):
