@@ -4,6 +4,7 @@ import functools
 from dataclasses import dataclass
 
 from monitoring import reference
+from monitoring.bulk import Counting
 from monitoring.reference import Reference
 from registry import store
 from registry.release import REFERENCE, Release
@@ -17,6 +18,11 @@ class Opened:
 
     release: Release
     reference: Reference
+
+    @functools.cached_property
+    def counting(self) -> Counting:
+        """What is counted of its rows."""
+        return Counting.of(self.reference, self.release.manifest.input, self.release.manifest.threshold)
 
 
 @functools.lru_cache(maxsize=MOST_OPEN)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from monitoring import drift, signals
+from monitoring import signals
 from monitoring.opened import Opened
 from registry.release import InputSpec
 
@@ -73,19 +73,8 @@ class Seen:
 
 def count(batch: Batch, known: Opened, bucket_s: int) -> Counted:
     """Return the counts of a batch, as the service counts them."""
-    bucket = np.floor(batch.time_s / bucket_s).astype(np.int64)
-    order = np.argsort(bucket, kind="stable")
-    buckets, starts = np.unique(bucket[order], return_index=True)
-    runs = [_window(batch, known, run) for run in np.split(order, starts[1:])]
-    windows = [window for window, _ in runs]
-    return Counted(
-        buckets,
-        np.array([window.counts for window in windows]).astype(np.int32),
-        np.array([np.zeros(0) if window.sums is None else window.sums for window in windows], np.float64),
-        np.array([window.rows for window in windows], np.int64),
-        np.array([embedded for _, embedded in runs], np.int64),
-        np.array([batch.time_s[run].max() for run in np.split(order, starts[1:])]),
-    )
+    parts = [_count(some, known, bucket_s, gone) for some, gone in _by_pattern(batch)]
+    return parts[0] if len(parts) == 1 else merge(parts)
 
 
 def merge(parts: Sequence[Counted]) -> Counted:
@@ -159,33 +148,37 @@ def _summed(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndar
     return found, sums
 
 
-def _window(batch: Batch, known: Opened, run: np.ndarray) -> tuple[drift.Window, int]:
-    # The counts of some rows of a batch, and how many of them the embedding counted.
-    spec, reference = known.release.manifest.input, known.reference
-    windows, embedded = [], 0
-    for rows, gone in _by_pattern(batch.rows[run], run):
-        inputs, outputs = np.nan_to_num(batch.rows[rows]).astype(spec.dtype, copy=False), batch.outputs[rows]
-        window = drift.window_of(reference, spec, inputs, outputs, known.release.manifest.threshold)
-        if gone is not None:
-            window.counts[_lost(known, gone)] = 0
-        windows.append(drift.Window(window.counts, window.sums if gone is None else None, window.rows))
-        embedded += window.rows if gone is None else 0
-    sums = [window.sums for window in windows if window.sums is not None]
-    width = 0 if reference.embedding is None else len(reference.embedding.centres)
-    total = np.sum(sums, axis=0) if sums else np.zeros(width)
-    return drift.Window(np.sum([w.counts for w in windows], axis=0), total, len(run)), embedded
+def _count(batch: Batch, known: Opened, bucket_s: int, gone: np.ndarray | None) -> Counted:
+    # gone: the values that all rows lack, (places of a row,).
+    bucket = np.floor(batch.time_s / bucket_s).astype(np.int64)
+    order = np.argsort(bucket, kind="stable")
+    buckets, starts, rows = np.unique(bucket[order], return_index=True, return_counts=True)
+    inputs = np.nan_to_num(batch.rows[order]).astype(known.release.manifest.input.dtype, copy=False)
+    outputs, counting = batch.outputs[order], known.counting
+    values = counting.meter.measure(inputs, outputs)
+    runs = [slice(begin, begin + length) for begin, length in zip(starts.tolist(), rows.tolist(), strict=True)]
+    counts = np.array([counting.binner.count(values[run]) for run in runs], np.int32)
+    if gone is None:
+        sums = np.array([counting.sums(inputs[run], outputs[run])[:-1] for run in runs])
+    else:
+        sums = np.zeros((len(runs), counting.components))
+        counts[:, _lost(known, gone)] = 0
+    last_s = np.maximum.reduceat(batch.time_s[order], starts)
+    return Counted(buckets, counts, sums, rows, rows if gone is None else np.zeros_like(rows), last_s)
 
 
-def _by_pattern(values: np.ndarray, run: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+def _by_pattern(batch: Batch) -> Iterator[tuple[Batch, np.ndarray | None]]:
     # The rows that lack the same values, with those: None where nothing is lacking.
-    flat = values.reshape(len(values), -1)
+    flat = batch.rows.reshape(len(batch.rows), -1)
     lacking = np.isnan(flat) if flat.dtype.kind == "f" else np.zeros(0, bool)
     if not lacking.any():
-        yield run, None
+        yield batch, None
         return
     patterns, which = np.unique(lacking, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
-        yield run[which.ravel() == number], pattern if pattern.any() else None
+        some = which.ravel() == number
+        part = Batch(batch.version, batch.time_s[some], batch.rows[some], batch.outputs[some])
+        yield part, pattern if pattern.any() else None
 
 
 def _lost(known: Opened, gone: np.ndarray) -> np.ndarray:

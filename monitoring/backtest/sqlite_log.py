@@ -17,12 +17,13 @@ from registry.errors import DataError, ReleaseError
 
 PART_ROWS = 200_000
 BATCH_BYTES = 32 << 20
+# A plus keeps SQLite from an index: the rows of a part lie together.
 ROWS = """SELECT time_s, version, probabilities, row FROM predictions
-    WHERE seq > ?1 AND seq <= ?2 AND model = ?3 AND time_s BETWEEN ?4 AND ?5 ORDER BY seq"""
+    WHERE seq > ?1 AND seq <= ?2 AND +model = ?3 AND +time_s BETWEEN ?4 AND ?5 ORDER BY seq"""
 # A label, and the one before it for the same row, which it takes back.
 LABELS = """SELECT p.version, p.time_s, l.time_s, p.predicted, l.label,
         (SELECT label FROM labels WHERE id = l.id AND seq < l.seq ORDER BY seq DESC LIMIT 1)
-    FROM labels l JOIN predictions p ON p.id = l.id
+    FROM labels l CROSS JOIN predictions p ON p.id = l.id
     WHERE l.seq > ?1 AND l.seq <= ?2 AND p.model = ?3 AND p.time_s BETWEEN ?4 AND ?5"""
 
 
@@ -85,7 +86,8 @@ def _rows(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, coun
     found: dict[str, list[counted.Counted]] = {}
     unknown: dict[str, int] = {}
     cursor = connection.execute(ROWS, (part.after, part.until, part.model, *part.span_s))
-    while rows := cursor.fetchmany(_batch_rows(part, connection)):
+    most = _batch_rows(part, connection)
+    while rows := cursor.fetchmany(most):
         for version in sorted({row[1] for row in rows}):
             mine = [row for row in rows if row[1] == version]
             known = _known(part.model, version)
@@ -98,9 +100,9 @@ def _rows(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, coun
 
 
 def _batch_rows(part: LogPart, connection: sqlite3.Connection) -> int:
-    query = "SELECT length(row) FROM predictions WHERE seq > ? AND model = ? LIMIT 1"
-    found = connection.execute(query, (part.after, part.model)).fetchone()
-    return max(1, min(20_000, BATCH_BYTES // max(1, found[0] if found else 1)))
+    query = "SELECT max(length(row)) FROM (SELECT row FROM predictions WHERE seq > ? LIMIT 1000)"
+    (largest,) = connection.execute(query, (part.after,)).fetchone()
+    return max(1, min(20_000, BATCH_BYTES // (largest or 1)))
 
 
 def _batch(part: LogPart, version: str, known: Opened, rows: list[tuple[float, str, bytes, bytes]]) -> Batch:
