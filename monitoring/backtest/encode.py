@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from registry.errors import DataError
 from registry.release import InputSpec
 
+PART_ROWS = 200_000
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 MILLISECONDS = 1e11  # a larger number of seconds lies after the year 5000
 
@@ -34,6 +35,19 @@ def rows(batch: pa.RecordBatch, spec: InputSpec) -> tuple[np.ndarray, np.ndarray
         cast = values.astype(spec.dtype)
     sound &= np.isfinite(cast).reshape(len(cast), -1).all(axis=1)
     return cast, sound
+
+
+def groups(file: Any) -> list[tuple[int, ...]]:
+    """Return the row groups of a Parquet file, together as many as have PART_ROWS rows."""
+    found: list[tuple[int, ...]] = []
+    rows = PART_ROWS
+    for group in range(file.num_row_groups):
+        if rows >= PART_ROWS:
+            found.append(())
+            rows = 0
+        found[-1] += (group,)
+        rows += file.metadata.row_group(group).num_rows
+    return found
 
 
 def seconds(column: pa.Array, name: str) -> np.ndarray:
@@ -78,25 +92,25 @@ def texts(column: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(text, ""), None, text)
 
 
+def codes(column: pa.Array, known: tuple[str, ...]) -> np.ndarray:
+    """Return the index of each cell among its column's values; NaN for an empty one, infinite for an unseen one."""
+    text = texts(column)
+    found = pc.index_in(text, value_set=pa.array(known, pa.string()))
+    codes = np.array(pc.cast(found, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+    unseen = np.isnan(codes) & np.asarray(pc.is_valid(text).to_numpy(zero_copy_only=False), bool)
+    return np.where(unseen, np.inf, codes)
+
+
 def _columns(batch: pa.RecordBatch, spec: InputSpec) -> np.ndarray:
     values = np.full((len(batch), len(spec.columns)), np.nan)
     for place, column in enumerate(spec.columns):
         if column in batch.schema.names:
             cells = batch.column(column)
             known = spec.categories.get(column)
-            values[:, place] = numbers(cells) if known is None else _codes(cells, known)
+            values[:, place] = numbers(cells) if known is None else codes(cells, known)
         if column in spec.fills:
             values[np.isnan(values[:, place]), place] = spec.fills[column]
     return values
-
-
-def _codes(column: pa.Array, known: tuple[str, ...]) -> np.ndarray:
-    # NaN for an empty cell, infinite for a value that the column never had.
-    text = texts(column)
-    found = pc.index_in(text, value_set=pa.array(known, pa.string()))
-    codes = np.array(pc.cast(found, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-    unseen = np.isnan(codes) & np.asarray(pc.is_valid(text).to_numpy(zero_copy_only=False), bool)
-    return np.where(unseen, np.inf, codes)
 
 
 def _lists(batch: pa.RecordBatch, spec: InputSpec) -> np.ndarray:

@@ -1,24 +1,26 @@
 """A recorded log, or a file of past traffic, through the alert rules."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from monitoring.backtest import counted, replay, spread, sqlite_log
 from monitoring.backtest.counted import Seen
 from monitoring.backtest.outcome import Outcome
-from monitoring.backtest.rules import PROFILES
+from monitoring.backtest.rules import PROFILES, Rules
 from monitoring.backtest.spread import Part
 from monitoring.opened import opened
 from registry import verbs
 from registry.errors import DataError
 
 EVER_S = (-1e12, 1e12)
+Cut: TypeAlias = Callable[[Path, str, tuple[float, float], Rules], Sequence[Part]]
 
 
 @dataclass(frozen=True)
 class Order:
-    """log: a prediction log, or a Parquet or CSV file.
+    """log: a prediction log, what `vigil log export` wrote of one, or another Parquet or CSV file.
 
     model: whose rows, all on a log if empty; for a file the release that answers its rows, or the name of a model,
     whose champion does. span_s: the times that are replayed. names: of columns of a file that have other names than
@@ -39,21 +41,23 @@ def backtest(order: Order) -> list[Outcome]:
     """Return what would have fired, for each model. Raises DataError if the log or file cannot be read or is empty."""
     if not order.log.is_file():
         raise DataError(f"{order.log}: no such file; accepted are a prediction log, Parquet and CSV")
-    if not sqlite_log.is_log(order.log):
-        from monitoring.backtest import table  # pyarrow is needed for files alone
+    if sqlite_log.is_log(order.log):
+        return _of_models(order, sqlite_log.models(order.log), sqlite_log.parts)
+    from monitoring.backtest import exported, table  # pyarrow is needed for files alone
 
-        tag = order.model if ":" in order.model else verbs.champion_of(order.model)
-        parts = table.parts(order.log, tag, order.names, order.span_s, PROFILES[order.profile])
-        return [_outcome(order, tag.split(":")[0], parts)]
-    found = sqlite_log.models(order.log)
-    if order.model and order.model not in found:
-        listed = ", ".join(found) or "none"
-        raise DataError(f"{order.log}: holds no row of {order.model}; it has {listed}")
-    return [_outcome(order, model, _log_parts(order, model)) for model in ([order.model] if order.model else found)]
+    if exported.is_export(order.log):
+        return _of_models(order, exported.models(order.log), exported.parts)
+    tag = order.model if ":" in order.model else verbs.champion_of(order.model)
+    parts = table.parts(order.log, tag, order.names, order.span_s, PROFILES[order.profile])
+    return [_outcome(order, tag.split(":")[0], parts)]
 
 
-def _log_parts(order: Order, model: str) -> Sequence[Part]:
-    return sqlite_log.parts(order.log, model, order.span_s, PROFILES[order.profile])
+def _of_models(order: Order, models: list[str], cut: Cut) -> list[Outcome]:
+    if order.model and order.model not in models:
+        raise DataError(f"{order.log}: holds no row of {order.model}; it has {', '.join(models) or 'none'}")
+    rules = PROFILES[order.profile]
+    chosen = [order.model] if order.model else models
+    return [_outcome(order, model, cut(order.log, model, order.span_s, rules)) for model in chosen]
 
 
 def _outcome(order: Order, model: str, parts: Sequence[Part]) -> Outcome:

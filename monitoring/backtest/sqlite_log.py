@@ -90,7 +90,7 @@ def _rows(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, coun
     while rows := cursor.fetchmany(most):
         for version in sorted({row[1] for row in rows}):
             mine = [row for row in rows if row[1] == version]
-            known = _known(part.model, version)
+            known = known_release(part.model, version)
             if known is None:
                 unknown[version] = unknown.get(version, 0) + len(mine)
             else:
@@ -121,7 +121,7 @@ def _labels(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, Ch
     by_version: dict[str, list[tuple[float, float, int, int]]] = {}
     place = (part.after, part.until, part.model, *part.span_s)
     for version, answered_s, known_s, predicted, label, before in connection.execute(LABELS, place):
-        known = _known(part.model, version)
+        known = known_release(part.model, version)
         if known is not None:
             new, old = judged(known, predicted, label), judged(known, predicted, before)
             step = (new[0] - old[0], new[1] - old[1])
@@ -146,7 +146,8 @@ def judged(known: Opened, predicted: str, label: str | None) -> tuple[int, int]:
     return (0, 0) if truth is None else (1, int(abs(float(predicted) - truth) <= manifest.quality["tolerance"]))
 
 
-def _known(model: str, version: str) -> Opened | None:
+def known_release(model: str, version: str) -> Opened | None:
+    """Return the release that answered, None if it is not in the store any more."""
     try:
         return opened(f"{model}:{version}")
     except ReleaseError:

@@ -40,11 +40,11 @@ class Names:
 
 @dataclass(frozen=True)
 class TablePart:
-    """A group of rows of a Parquet file, or a whole CSV file (group None), answered by the release `tag`."""
+    """Some groups of rows of a Parquet file, or a whole CSV file (no groups), answered by the release `tag`."""
 
     path: Path
     tag: str
-    group: int | None
+    groups: tuple[int, ...]
     names: Names
     span_s: tuple[float, float]
     rules: Rules
@@ -78,12 +78,12 @@ def parts(path: Path, tag: str, names: dict[str, str], span_s: tuple[float, floa
     return [TablePart(path, tag, group, chosen, span_s, rules) for group in groups]
 
 
-def _columns(path: Path) -> tuple[list[str], list[int | None]]:
+def _columns(path: Path) -> tuple[list[str], list[tuple[int, ...]]]:
     if _is_csv(path):
         with pa.csv.open_csv(path, pa.csv.ReadOptions(block_size=1 << 20)) as reader:
-            return list(reader.schema.names), [None]
+            return list(reader.schema.names), [()]
     with pa.parquet.ParquetFile(path) as file:
-        return list(file.schema_arrow.names), list(range(file.num_row_groups))
+        return list(file.schema_arrow.names), encode.groups(file)
 
 
 def _is_csv(path: Path) -> bool:
@@ -93,7 +93,7 @@ def _is_csv(path: Path) -> bool:
 
 def _batches(part: TablePart) -> Iterator[pa.RecordBatch]:
     wanted = _wanted(part)
-    if part.group is None:
+    if not part.groups:
         # As text, and made numbers later: one odd cell must not decide about its column.
         kinds = pa.csv.ConvertOptions(column_types=dict.fromkeys(wanted, pa.string()), include_columns=wanted)
         with pa.csv.open_csv(part.path, pa.csv.ReadOptions(block_size=CSV_BLOCK_BYTES), None, kinds) as reader:
@@ -101,7 +101,7 @@ def _batches(part: TablePart) -> Iterator[pa.RecordBatch]:
                 yield from (block.slice(begin, BATCH_ROWS) for begin in range(0, len(block), BATCH_ROWS))
     else:
         with pa.parquet.ParquetFile(part.path) as file:
-            yield from file.iter_batches(BATCH_ROWS, [part.group], wanted)
+            yield from file.iter_batches(BATCH_ROWS, list(part.groups), wanted)
 
 
 def _wanted(part: TablePart) -> list[str]:

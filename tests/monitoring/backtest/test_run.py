@@ -10,9 +10,10 @@ import pytest
 from tiny_release import HOMES, IMAGE, TABLE, make_draft, make_files, rows_of
 
 from grafana import drift_rules, profile, serving_rules
-from monitoring import recorder
-from monitoring.backtest import outcome, rules, run, sqlite_log, table, timeline
+from monitoring import parquet, recorder
+from monitoring.backtest import encode, outcome, rules, run, sqlite_log, table, timeline
 from monitoring.backtest.run import Order
+from monitoring.decoded import Selection
 from registry import aliases, store
 from registry.errors import DataError
 from tests.monitoring.recorded import T0_S, answers, label, record, said, times
@@ -157,12 +158,9 @@ def homes(publish, tmp_path):
     aliases.promote(made.tag, "first")
     rows, at = rows_of(HOMES, 3000, seed=8), times(3000, 10)
     rows[1500:, 1] = 2  # from hour 5 on all live in Rome
-    outputs = record(tmp_path / "log.sqlite", made, rows, at)
+    outputs = record(tmp_path / "log.sqlite", made, rows, at, begin=10_000)
     truth = outputs[:, 0] + np.where(at > T0_S + 6 * HOUR_S, 10.0, 0.0)
-    label(
-        tmp_path / "log.sqlite",
-        [(str(i), repr(float(y)), t + 60) for i, (y, t) in enumerate(zip(truth, at, strict=True))],
-    )
+    label(tmp_path / "log.sqlite", [(str(10_000 + i), repr(float(truth[i])), at[i] + 60) for i in range(3000)])
     columns = {
         "area": rows[:, 0], "city": [HOMES.categories["city"][int(i)] for i in rows[:, 1]],
         "heating": [HOMES.categories["heating"][int(i)] for i in rows[:, 2]], "time": at,
@@ -171,9 +169,12 @@ def homes(publish, tmp_path):
     return made, tmp_path, pa.table(columns)
 
 
-def test_a_parquet_or_csv_file_gives_what_the_log_of_the_same_traffic_gives(homes):
+def test_a_parquet_or_csv_file_gives_what_the_log_of_the_same_traffic_gives(homes, monkeypatch):
     made, folder, columns = homes
+    monkeypatch.setattr(encode, "PART_ROWS", 1000)
     pa.parquet.write_table(columns, folder / "a.parquet", row_group_size=700)
+    with pa.parquet.ParquetFile(folder / "a.parquet") as file:
+        assert encode.groups(file) == [(0, 1), (2, 3), (4,)]
     pa.csv.write_csv(columns, folder / "a.csv")
     log, alerts = fired(Order(folder / "log.sqlite"))
     assert alerts.keys() == {("VigilDataDrift", "warning"), ("VigilQualityUnderFloor", "critical")}
@@ -181,6 +182,26 @@ def test_a_parquet_or_csv_file_gives_what_the_log_of_the_same_traffic_gives(home
         for model in ("", "homes", made.tag):
             found = fired(Order(folder / name, model))[0]
             assert found.firings == log.firings and found.spans == log.spans, name
+
+
+def test_an_export_of_a_log_gives_what_the_log_gives(dark, homes):
+    folder = homes[1]
+    with closing(recorder.connect(folder / "log.sqlite")) as connection, connection:
+        connection.execute("UPDATE predictions SET version = 'gone' WHERE model = 'homes' AND seq % 50 = 0")
+    parquet.write_file(folder / "log.sqlite", folder / "export.parquet", Selection())
+    from_log, from_file = (run.backtest(Order(folder / name)) for name in ("log.sqlite", "export.parquet"))
+    for one, other in zip(from_log, from_file, strict=True):
+        assert one.spans == other.spans and one.unknown == other.unknown and one.firings == other.firings
+    assert [one.model for one in run.backtest(Order(folder / "export.parquet", "homes"))] == ["homes"]
+
+
+def test_what_a_policy_did_not_keep_is_not_judged_in_an_export_either(publish, tmp_path):
+    made, log = publish("table", spec=TABLE), tmp_path / "log.sqlite"
+    rows = rows_of(TABLE, 2000, seed=8)
+    record(log, made, rows, times(2000, 10), kept=np.where(np.arange(3) == 1, np.nan, rows).astype(np.float32))
+    parquet.write_file(log, tmp_path / "e.parquet", Selection())
+    found = fired(Order(tmp_path / "e.parquet"))[0]
+    assert (found.firings, found.refused, found.spans[0].rows) == ((), 0, 2000)
 
 
 def test_rows_the_service_would_refuse_are_counted_and_page(homes):
