@@ -8,7 +8,7 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 def cases() -> list[Case]:
     """Return every case of the serving alerts."""
-    return [*_presence(), *_versions(), *_loads(), *_provider(), *_invalid(), *_capacity(), *_records()]
+    return [*_presence(), *_versions(), *_loads(), *_provider(), *_invalid(), *_capacity(), *_records(), *_keys()]
 
 
 def up(values: str, instance: str = "a:3000") -> Series:
@@ -140,4 +140,17 @@ def _records() -> list[Case]:
         Case(name, "nothing was ever written", only_lost, (Fire(1, labels=M, value="100%"),)),
         Case(name, "five in a thousand", records(995, 5)),
         Case(name, "ids that the caller sent twice", records(50, 50, "duplicate_id")),
+    ]
+
+
+def _keys() -> list[Case]:
+    def failures(values: str, instance: str = "a:3000") -> Series:
+        return series("vigil_key_file_failures_total", values, instance=instance)
+
+    refused = Fire(21, labels={"instance": "a:3000"})
+    name = "VigilKeyFileRefused"
+    return [
+        Case(name, "a key file that is none", failures("0x20 1x60"), (refused,), clears=36),
+        Case(name, "one of two servers", failures("0x20 1x60") | failures("0x80", "b:3000"), (refused,), clears=36),
+        Case(name, "failures of long ago", failures("2x60")),
     ]

@@ -33,6 +33,7 @@ def alerts(profile: Profile) -> list[Alert]:
         *_releases(profile),
         *_inputs(profile),
         *_capacity(profile),
+        _keys_refused(profile),
     ]
 
 
@@ -183,3 +184,14 @@ def _capacity(profile: Profile) -> list[Alert]:
             for_s=profile.patient_s,
         ),
     ]
+
+
+def _keys_refused(profile: Profile) -> Alert:
+    return Alert(
+        name="VigilKeyFileRefused",
+        severity="warning",
+        component="serving",
+        summary="A server does not follow its key file.",
+        description="{{ $labels.instance }} could not use the key file and goes by the keys of before.",
+        expr=f"sum by (instance) (increase(vigil_key_file_failures_total[{duration(profile.patient_s)}])) > 0",
+    )
