@@ -5,6 +5,7 @@ Without arguments the service follows the champion of the store. With `--arg mod
 """
 
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ lifecycle.follow_parent(os.environ)
 check.install(configured)
 LINES_PER_S = 10  # of one event: whoever sends bad requests must not fill the log
 running: list[Server] = []
+claimed: list[socket.socket | None] = []  # of the parent of the workers
 
 
 def start() -> Server:
@@ -75,7 +77,7 @@ class Vigil:
         """Look after the workers; runs once, in their parent."""
         logs.set_up()
         try:
-            exposure.demand_usable(configured)
+            claimed.append(exposure.claim(configured))
         except ConfigError as error:
             sys.exit(f"vigil: {error}")
         supervisor.prepare(configured)

@@ -14,14 +14,18 @@ from serving.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def demand_usable(settings: Settings) -> None:
-    """Raise ConfigError for a key file or an admin address that the workers could not use; for their parent."""
+def claim(settings: Settings) -> socket.socket | None:
+    """Return what keeps the admin address for the workers of this service, for their parent to hold while they live.
+
+    Raises ConfigError for an address, or a key file, that the workers could not use.
+    """
     if settings.keys_path is not None:
         keys.read(settings.keys_path)
-    if settings.admin_address is not None:
-        from serving.lanes import admin
+    if settings.admin_address is None:
+        return None
+    from serving.lanes import admin
 
-        admin.bind(settings.admin_address).close()
+    return admin.claim(settings.admin_address)
 
 
 def warn(key_file: Path | None, arguments: Sequence[str]) -> bool:

@@ -15,9 +15,11 @@ from tiny_release import IMAGE, make_draft, make_files, rows_of
 
 from demo.stack import free_ports
 from registry import aliases, store
+from registry.errors import ConfigError
 from serving import keys
+from serving.lanes import admin
 from serving.server import Server
-from serving.settings import Settings
+from serving.settings import Address, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = rows_of(IMAGE, 2, seed=3).tolist()
@@ -366,6 +368,37 @@ def test_an_admin_address_that_is_taken_ends_the_start(place, serve_once):
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         status, said = serve_once(place[0], VIGIL_ADMIN_ADDRESS=address)
     assert status != 0 and f"vigil: VIGIL_ADMIN_ADDRESS: {address} cannot be listened on" in said
+
+
+def test_an_admin_address_of_another_service_ends_the_start_and_is_free_once_that_one_is_gone(
+    place, start_service, serve_once, eventually
+):
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    first = start_service(place[0], VIGIL_ADMIN_ADDRESS=address, VIGIL_WORKERS="2")
+    eventually("the admin address", lambda: ask(f"http://{address}", "GET", "/readyz", None)[0] == 200)
+    for near in (address, address.replace("127.0.0.1", "0.0.0.0")):
+        status, said = serve_once(place[0], VIGIL_ADMIN_ADDRESS=near)
+        assert status != 0 and f"vigil: VIGIL_ADMIN_ADDRESS: {near} cannot be listened on" in said
+        assert "Traceback" not in said
+    assert first.stop() == 0
+    second = start_service(place[0], VIGIL_ADMIN_ADDRESS=address)
+    eventually("the admin address", lambda: ask(f"http://{address}", "GET", "/readyz", None)[0] == 200)
+    assert second.stop() == 0
+
+
+def test_a_claim_holds_before_anything_listens_and_lets_the_workers_in():
+    address = Address("127.0.0.1", free_ports(1)[0])
+    with admin.claim(address):
+        with pytest.raises(ConfigError, match="cannot be listened on: Address already in use"):
+            admin.claim(address)
+        with admin.bind(address) as one, admin.bind(address) as other:
+            for worker in (one, other):
+                worker.listen()
+            with socket.create_connection(address):
+                pass
+            with pytest.raises(ConfigError, match="stop the service or program that has it"):
+                admin.claim(address)
+    admin.claim(address).close()
 
 
 @pytest.fixture

@@ -80,17 +80,29 @@ class Admin:
         await self._application({**scope, DOOR: True}, receive, send)
 
 
-def bind(address: Address) -> socket.socket:
+def claim(address: Address) -> socket.socket:
+    """Return a socket that keeps `address` from other services as long as it is open; nothing listens on it.
+
+    Raises ConfigError if it cannot be had. By SO_REUSEPORT the workers of two services would share it, and each
+    scrape would meet one of the two by chance.
+    """
+    probe = bind(address, (socket.SO_REUSEADDR,))  # refused where somebody listens, or has a claim
+    with probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        return bind(address, (socket.SO_REUSEPORT,))  # without SO_REUSEADDR: the next probe is refused
+
+
+def bind(address: Address, options: tuple[int, ...] = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)) -> socket.socket:
     """Return a socket on `address`, which other workers may share; raises ConfigError if it cannot be had."""
     bound = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option in options:
+            bound.setsockopt(socket.SOL_SOCKET, option, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
         raise ConfigError(
             f"VIGIL_ADMIN_ADDRESS: {address.host}:{address.port} cannot be listened on: {error.strerror}; "
-            "stop what listens there or name another address"
+            "stop the service or program that has it, or name another address"
         ) from error
     return bound
