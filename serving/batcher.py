@@ -30,12 +30,12 @@ class Job:
     rows: (n, *shape). outputs: names of graph outputs wanted besides the main one. deadline, since: on the
     clock of `time.perf_counter`. answers: by name of output, (n, ...). finite: whether all rows of the run
     had finite answers. Seconds waited for the run, and the run itself took. gone: set by whoever waited and
-    waits no more; such a job is not run.
+    waits no more; such a job is not run. all_gone: of a job that several wait for, asked when its turn has come.
     """
 
     __slots__ = (
         "rows", "outputs", "deadline", "since", "done", "answers", "error", "finite", "queue_s", "infer_s", "settled",
-        "gone",
+        "gone", "all_gone",
     )  # fmt: skip
 
     def __init__(self, rows: np.ndarray, done: "Callable[[Any], None]", outputs: tuple[str, ...] = ()) -> None:
@@ -49,6 +49,7 @@ class Job:
         self.finite = True
         self.queue_s = self.infer_s = 0.0
         self.settled = self.gone = False
+        self.all_gone: Callable[[], bool] | None = None
 
     def settle(self, error: Exception | None = None) -> None:
         """Say that this job has its answer, or `error`; what comes after the first time is ignored."""
@@ -150,7 +151,7 @@ class Batcher:
         while waiting and (not batch or rows + len(waiting[0].rows) <= self._max_batch_rows):
             first = waiting.popleft()
             self._waiting_rows -= len(first.rows)
-            if first.gone:
+            if first.gone or (first.all_gone is not None and first.all_gone()):
                 _settle(first, RequestError("the client went away", reason="client_gone", status=503))
             elif first.deadline <= now:
                 _settle(first, late())

@@ -102,6 +102,10 @@ class Prediction(Job):
         return [f"{ident}-{i}" for ident, size in zip(self.idents, self.sizes, strict=True) for i in range(size)]
 
 
+Done = Callable[[Prediction], None]
+Gone = Callable[[], bool]
+
+
 class Predictor:
     """Answers predictions; use from one event loop only."""
 
@@ -146,11 +150,11 @@ class Predictor:
         served.batcher.submit(prediction, start.turn_over)
         return prediction
 
-    def begin_joined(self, plan: Plan, bodies: list[bytes], done: Callable[[Prediction], None]) -> None:
+    def begin_joined(self, plan: Plan, bodies: list[bytes], done: Done, gone: Gone) -> None:
         """Put requests with one head, and bodies of one size, into the queue as one; `done` is called once.
 
-        The bodies are such that one after the other they are a body too. Raises RequestError, uncounted, if any of
-        them, or all of them together, would be refused.
+        The bodies are such that one after the other they are a body too. gone: see `Job.all_gone`. Raises
+        RequestError, uncounted, if any of them, or all of them together, would be refused.
         """
         started = time.perf_counter()
         served = plan.host.serving(plan.version)
@@ -159,20 +163,21 @@ class Predictor:
         if left:
             raise RequestError("these requests do not go together")
         prediction = Prediction(plan, served, [request], (), done)
+        prediction.all_gone = gone
         prediction.sizes = [each] * len(bodies)
         prediction.idents = [self._ident() for _ in bodies]
         self._begin(prediction, started)
 
-    def begin_several(
-        self, plan: Plan, requests: list[wire.Request], started: float, done: Callable[[Prediction], None]
-    ) -> None:
+    def begin_several(self, plan: Plan, requests: list[wire.Request], started: float, done: Done, gone: Gone) -> None:
         """Put requests with one head, decoded for its live release, into the queue as one; `done` is called once.
 
-        started: when decoding began. Raises RequestError, uncounted, if all of them together would be refused.
+        started: when decoding began. gone: see `Job.all_gone`. Raises RequestError, uncounted, if all of them
+        together would be refused.
         """
         served = plan.host.serving(plan.version)
         outputs = wire.wanted(requests[0], served.engine.outputs)
         prediction = Prediction(plan, served, requests, outputs, done)
+        prediction.all_gone = gone
         prediction.sizes = [len(request.rows) for request in requests]
         prediction.idents = [request.ident or self._ident() for request in requests]
         self._begin(prediction, started)

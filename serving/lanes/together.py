@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from registry.errors import RequestError
 from serving import wire
 from serving.http import Call, Reply
-from serving.predict import Plan, Prediction, Start, failure, refusal
+from serving.predict import Done, Gone, Plan, Prediction, Start, failure, refusal
 from serving.server import Server
 from serving.wire.rows import layout_of
 
@@ -33,9 +33,6 @@ class Entry:
     plan: Plan
     body: bytes
     at: float
-
-
-Done = Callable[[Prediction], None]
 
 
 class Together:
@@ -99,9 +96,9 @@ class Together:
         for part, requests in parts:
             self._begin(part, partial(begin, self._plan, requests, started))
 
-    def _begin(self, entries: list[Entry], begin: Callable[[Done], None]) -> None:
+    def _begin(self, entries: list[Entry], begin: Callable[[Done, Gone], None]) -> None:
         try:
-            begin(lambda done: self._finish(entries, done))
+            begin(lambda done: self._finish(entries, done), lambda: _gone(entries))
         except RequestError:  # of one of them, or of all: each is told its own
             self._alone(entries)
         except Exception:  # a bug: it will show in one of them, and the log has the trace
@@ -155,3 +152,7 @@ class Together:
     def _alone(self, entries: list[Entry], turn_over: bool = False) -> None:
         for entry in entries:
             entry.protocol.start(entry.plan, entry.body, Start(entry.at, turn_over=turn_over))
+
+
+def _gone(entries: list[Entry]) -> bool:
+    return all(entry.protocol.transport.is_closing() for entry in entries)

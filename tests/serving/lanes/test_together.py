@@ -178,6 +178,37 @@ def test_a_connection_that_closed_meanwhile_is_not_written_to():
     assert [i for i, one in enumerate(got) if not one] == [3]
 
 
+@pytest.mark.parametrize("said", ["joined", "several"])
+@pytest.mark.parametrize("gone", [31, 32])
+def test_those_that_wait_for_their_run_are_not_run_once_all_their_clients_are_gone(said, gone):
+    counted = {}
+
+    def prepare(server, lines):
+        batcher = server.hosts.only().serving().batcher
+        submit = batcher.submit
+
+        def busy(job, turn_over=False):
+            batcher._busy = True  # as if the run before were under way
+            submit(job, turn_over)
+            for line in lines[:gone]:
+                line.closed = True
+            asyncio.get_running_loop().call_soon(batcher._next)
+
+        batcher.submit = busy
+
+    def look(server):
+        server.account.settle()
+        text = generate_latest(server.metrics.registry).decode()
+        counted.update(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("vigil_request"))
+
+    rows = ROWS if said == "joined" else [spoken("json", row[None], "") for row in ROWS]
+    got, runs = asyncio.run(answers(rows, prepare, look))
+    assert [bool(one) for one in got] == [False] * gone + [True] * (32 - gone)
+    assert runs == (gone < 32)
+    refused = counted.get('vigil_requests_rejected_total{model="tiny",reason="client_gone"}', 0)
+    assert float(refused) == (32 if gone == 32 else 0)
+
+
 def test_while_the_service_drains_every_answer_closes_its_connection():
     def prepare(server, lines):
         server.lifecycle.closing = True
