@@ -16,7 +16,7 @@ import numpy as np
 from monitoring import images
 from monitoring.support import typical_distance
 
-WAVES = 16
+WAVES = 32
 ROWS_PER_WAVE = 20  # fewest of the reference
 FEWEST_ROWS = 200  # of the reference: with fewer the score is over a limit twice as often as it should be
 MOST_FIT_ROWS = 20_000

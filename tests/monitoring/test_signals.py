@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
-from monitoring import bulk, signals
+from monitoring import bulk, embedding, signals
 from monitoring.bulk import Counting, Tally, Totals
 from monitoring.signals import BINS, CELLS, Binner, Bins, Meter
 from monitoring.support import Support
@@ -124,6 +124,20 @@ def test_a_request_larger_than_the_buffer_is_counted_in_pieces_that_let_others_i
     assert seen == [10, 20, 30]
     tally.flush()
     assert counts[0].sum() == 35
+
+
+def test_a_full_buffer_is_embedded_in_part_and_single_requests_whole():
+    x, p = rows_of(IMAGE, 1000), probabilities(1000)
+    whole = Counting(Meter(IMAGE, BINNER.signals), BINNER, embedding.fit(x, p))
+    few, many = Tally(whole), Tally(whole)
+    many.buffer_rows = 1000
+    few.add(x[:100], p[:100])
+    np.testing.assert_allclose(few.sums(), whole.sums(x[:100], p[:100]))
+    many.add(x, p)
+    assert many.counts()[0].sum() == 1000
+    assert bulk.MOST_EMBEDDED_ROWS / 2 < many.sums()[-1] <= bulk.MOST_EMBEDDED_ROWS
+    step = round(1000 / many.sums()[-1])
+    np.testing.assert_allclose(many.sums(), whole.sums(x[::step], p[::step]))
 
 
 def test_requests_beyond_the_rate_are_left_out_whole():

@@ -1,0 +1,68 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from benchmarks import drift, peers, pictures
+from benchmarks.shifts import CLEAN, FAMILIES
+
+
+@pytest.fixture(scope="module")
+def dealt():
+    return [drift.deal(pictures.digits(), seed) for seed in range(3)]
+
+
+def family(name):
+    return next(found for found in FAMILIES if found.name == name)
+
+
+@pytest.mark.parametrize("rows", [50, 100, 200])
+def test_clean_windows_of_digits_alarm_about_as_often_as_stated(dealt, rows):
+    found = np.mean([drift.false_alarms(d, rows, 300, seed) for seed, d in enumerate(dealt)])
+    # 900 windows, but only three references: between those the rate varies by more than chance among windows.
+    assert 0.005 < found < 0.1
+
+
+@pytest.mark.parametrize(("name", "rows", "least"), [("noise_large", 50, 0.9), ("image_medium", 50, 0.9)])
+def test_a_shift_of_digits_is_told(dealt, name, rows, least):
+    found = drift.power(dealt[0], family(name), rows, 10, 0)
+    assert found[1.0] >= least and np.mean(list(found.values())) > 0.5
+
+
+def test_a_lost_class_of_digits_is_told(dealt):
+    assert drift.power(dealt[0], family("knock_out"), 300, 10, 0)[1.0] >= 0.9
+
+
+def test_a_window_is_the_one_that_is_counted_from_its_rows(dealt):
+    data, made = pictures.digits(), dealt[0]
+    order = np.random.default_rng(0).permutation(len(data.labels))
+    traffic = order[round(len(order) * drift.REFERENCE_SHARE) :]
+    kept, moved = np.arange(40), np.arange(40, 60)
+    window = made.window(kept, moved, "image_small")
+    x = np.concatenate([data.images[CLEAN][traffic[kept]], data.images["image_small"][traffic[moved]]])
+    p = np.concatenate([data.answers[CLEAN][traffic[kept]], data.answers["image_small"][traffic[moved]]])
+    direct = drift.drift.window_of(made.reference, drift.InputSpec("uint8", (8, 8)), x, p)
+    np.testing.assert_array_equal(window.counts, direct.counts)
+    np.testing.assert_allclose(window.sums, direct.sums, rtol=1e-5)
+    assert window.rows == direct.rows == 60
+
+
+def test_the_cost_is_measured_on_twenty_signals_with_constant_memory():
+    found = drift.cost(rows=100_000)
+    assert found["signals"] == 20 and found["memory_grown_mb"] < 20
+    assert 0 < found["count_cpu_s"] < 5
+
+
+def test_a_peer_that_is_missing_is_a_finding_and_no_error():
+    table = np.random.default_rng(0).random((60, 3))
+    assert "No module named 'whylogs'" in peers.ask("whylogs", sys.executable, table, table)["failed"][0]
+
+
+def test_the_tables_and_the_picture_hold_what_was_found(tmp_path):
+    data = drift.measure_data(pictures.digits(), trials=1, deals=1)
+    found = {"data": {"digits": data}, "mean_power": data["power"], "cost": {}}
+    said = drift.text(json.loads(json.dumps(found)) | found)
+    assert "knock_out" in said and "published best" in said
+    drift._draw(found, tmp_path / "drift.svg")
+    assert (tmp_path / "drift.svg").read_bytes().startswith(b"<?xml")
