@@ -6,7 +6,8 @@ the answer is right. Source: NannyML, "Confidence-based performance estimation";
 were right. Source: Garg et al. 2022, "Leveraging unlabeled data to predict out-of-distribution performance".
 
 Both believe the model, and a model is sure of itself on rows unlike any it has seen. So an estimate is valid only while
-no sign of the traffic has drifted, and each one is scored when the labels come.
+no signal of the traffic has drifted (`monitoring.validity`) and its own interval is narrow; and estimates are scored
+when the labels come.
 """
 
 import math
@@ -26,12 +27,23 @@ FEWEST_ROWS = 50
 NEAREST = 1e-6  # to 0 and 1 a probability is taken to be; float32 says 1 where it means a little less
 STEPS = 50
 RIDGE = 1e-3  # of the calibration, in rows: an answer without an error has no steepest curve
+MOST_HALF = 0.025  # of the interval of a valid estimate: then it is farther off than 0.05 once in 10,000 windows
+DRIFTED, FEW, HIDDEN, WIDE = "drift", "few_rows", "not_recorded", "wide_interval"
+REASONS = (DRIFTED, FEW, HIDDEN, WIDE)
 MOMENTS = 5  # sums that stand before those of the answers of each class
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """What speaks against an estimate. kind: one of REASONS. text: for people."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Estimates:
-    """What is believed of a window without its labels. reasons: why not to believe it; () if it is valid.
+    """What is believed of a window without its labels. doubts: why not to believe it; () if it is valid.
 
     cbpe, atc: accuracy, with 95 % intervals for the accuracy measured on the very rows. label_shares: None
     where the release cannot tell them.
@@ -41,12 +53,12 @@ class Estimates:
     cbpe: Interval
     atc: Interval
     label_shares: LabelShares | None
-    reasons: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     @property
     def valid(self) -> bool:
         """Return whether nothing speaks against the estimate."""
-        return not self.reasons
+        return not self.doubts
 
 
 @dataclass(frozen=True)
@@ -105,18 +117,21 @@ class Estimation:
         counts = np.bincount(answers, minlength=outputs.shape[1]) if self.confusion else np.zeros(0)
         return np.concatenate([[chance.sum(), above], spread @ features, counts])
 
-    def estimate(self, sums: np.ndarray, rows: int, findings: Sequence[str] = ()) -> Estimates:
+    def estimate(self, sums: np.ndarray, rows: int, doubts: Sequence[Doubt] = ()) -> Estimates:
         """Return the estimates of `rows` (> 0) rows with these sums.
 
-        findings: what drifted among them; anything makes the estimates invalid.
+        doubts: what else speaks against them, such as drift; any makes them invalid.
         """
-        reasons = [f"drift of {', '.join(findings)}"] if findings else []
+        cbpe, found = self._cbpe(sums, rows), list(doubts)
         if rows < FEWEST_ROWS:
-            reasons.append(f"{rows} rows; at least {FEWEST_ROWS} are needed")
+            found.append(Doubt(FEW, f"{rows} rows; at least {FEWEST_ROWS} are needed"))
+        half = max(cbpe.upper - cbpe.value, cbpe.value - cbpe.lower)
+        if half > MOST_HALF:
+            found.append(Doubt(WIDE, f"it may be {half:.3f} off; up to {MOST_HALF} is taken for an estimate"))
         mix = None
         if not self.mix_reason:
             mix = label_shift.shares(np.array(self.confusion, dtype=np.float64), sums[MOMENTS:])
-        return Estimates(rows, self._cbpe(sums, rows), self._atc(sums, rows), mix, tuple(reasons))
+        return Estimates(rows, cbpe, self._atc(sums, rows), mix, tuple(found))
 
     @cached_property
     def mix_reason(self) -> str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from monitoring import decline, estimates, history, quality, reference, state, validity
-from monitoring.estimates import Estimates, Estimation
+from monitoring.estimates import Doubt, Estimates, Estimation
 from monitoring.history import Step
 from monitoring.parts import Look, Show
 from monitoring.quality_page import Sample, bounds, page, step_of
 from monitoring.reference import Reference
 from monitoring.tally import ALL
-from monitoring.validity import Doubt, Span
+from monitoring.validity import Span
 from registry.errors import ReleaseError
 from registry.release import REFERENCE, Release
 
@@ -71,10 +71,11 @@ class EstimatesPart:
     def _now(self, look: Look, known: Known, sums: np.ndarray, rows: int) -> Iterator[Sample]:
         span = Span(*known.place, look.since_s, look.now_s + 1.0)
         doubts = validity.doubts(look.log, span, known.release.manifest, known.reference)
-        yield from shown(known, known.estimation.estimate(sums, rows), doubts)
+        yield from shown(known, known.estimation.estimate(sums, rows, doubts))
 
     def _scores(self, look: Look, known: Known, steps: dict[int, Step]) -> Iterator[Score]:
-        # Only what would have been believed: an estimate that was called invalid made no promise.
+        # Only where nothing had drifted: an estimate that was called invalid made no promise. That its interval was
+        # wide is no reason to leave it out, since few labels in a step are all that many models get.
         step_s, new = step_of(look), 0
         for number, step in steps.items():
             until_s = (number + 1) * step_s
@@ -115,21 +116,21 @@ def score(estimation: Estimation, step: Step) -> Score:
     return Score(errors, tuple(one.holds(truth) for one in intervals))
 
 
-def shown(known: Known, found: Estimates, doubts: list[Doubt]) -> Iterator[Sample]:
+def shown(known: Known, found: Estimates) -> Iterator[Sample]:
     """Return the samples of an estimate.
 
     The label shares have a flag of their own: they are made for traffic whose mix changed, which is drift.
     """
     place = known.place
-    kinds = {doubt.kind for doubt in doubts} | ({validity.FEW} if not found.valid else set())
+    kinds = {doubt.kind for doubt in found.doubts}
     yield "estimate_rows", place, found.rows
-    yield "estimate_valid", place, not kinds
-    for kind in validity.REASONS:
+    yield "estimate_valid", place, found.valid
+    for kind in estimates.REASONS:
         yield "estimate_doubt", (*place, kind), kind in kinds
     for method in METHODS:
         yield from bounds("estimate", (*place, method), getattr(found, method))
     mix = found.label_shares
-    yield "label_share_valid", place, mix is not None and not mix.reason and validity.FEW not in kinds
+    yield "label_share_valid", place, mix is not None and not mix.reason and estimates.FEW not in kinds
     for name, share in zip(known.release.manifest.classes, () if mix is None else mix.shares, strict=False):
         yield from bounds("label_share", (*place, name), share)
 

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitoring import drift
+from monitoring.estimates import DRIFTED, FEW, FEWEST_ROWS, HIDDEN, Doubt
 from monitoring.reference import Reference
 from registry.release import Manifest
 
 FALSE_ALARM = 0.1
 MOST_ROWS = 1000
-FEWEST_ROWS = 50
 DRAWN = 20_000  # places on the log that are looked at for rows of the version
 MOST_BYTES = 64 << 20
-DRIFTED, FEW, HIDDEN = "drift", "few_rows", "not_recorded"
-REASONS = (DRIFTED, FEW, HIDDEN)
 ENDS = """
     SELECT (SELECT seq FROM predictions WHERE model = ?1 AND time_s >= ?2 AND time_s < ?3 ORDER BY time_s, seq LIMIT 1),
       (SELECT seq FROM predictions WHERE model = ?1 AND time_s >= ?2 AND time_s < ?3
@@ -40,14 +38,6 @@ class Span:
     version: str
     since_s: float
     until_s: float
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """What speaks against an estimate. kind: one of REASONS. text: for people."""
-
-    kind: str
-    text: str
 
 
 def doubts(connection: sqlite3.Connection, span: Span, manifest: Manifest, reference: Reference) -> list[Doubt]:

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from monitoring import estimates, label_shift
-from monitoring.estimates import Estimation
+from monitoring.estimates import Doubt, Estimation
 
 
 def softmax(z):
@@ -123,13 +123,26 @@ def test_with_few_rows_or_in_a_regression_there_is_no_estimation(rows, classes):
 
 
 def test_drift_and_few_rows_make_an_estimate_invalid():
-    fitted = Estimation.fit(*world(500, 1))
-    outputs, _ = world(100, 2)
-    assert fitted.estimate(fitted.sums(outputs), 100).valid
-    drifted = fitted.estimate(fitted.sums(outputs), 100, ["brightness", "embedding"])
-    assert drifted.reasons == ("drift of brightness, embedding",) and not drifted.valid
+    fitted = Estimation.fit(*world(5000, 1))
+    outputs, _ = world(2000, 2)
+    assert fitted.estimate(fitted.sums(outputs), 2000).valid
+    doubt = Doubt(estimates.DRIFTED, "drift of brightness, embedding")
+    drifted = fitted.estimate(fitted.sums(outputs), 2000, [doubt])
+    assert drifted.doubts == (doubt,) and not drifted.valid
     few = fitted.estimate(fitted.sums(outputs[:10]), 10)
-    assert few.reasons == ("10 rows; at least 50 are needed",)
+    assert [one.kind for one in few.doubts] == [estimates.FEW, estimates.WIDE]
+    assert few.doubts[0].text == "10 rows; at least 50 are needed"
+
+
+@pytest.mark.parametrize(("held_out", "rows", "valid"), [(5000, 2000, True), (300, 2000, False), (5000, 200, False)])
+def test_an_estimate_whose_interval_is_wide_is_not_valid_and_a_valid_one_is_near_the_truth(held_out, rows, valid):
+    for seed in range(40):
+        fitted = Estimation.fit(*world(held_out, 2 * seed))
+        outputs, labels = world(rows, 2 * seed + 1)
+        found = fitted.estimate(fitted.sums(outputs), rows)
+        assert found.valid == valid
+        if valid:
+            assert abs(found.cbpe.value - (outputs.argmax(axis=1) == labels).mean()) < 0.05
 
 
 def test_the_share_of_each_class_is_found_after_the_mix_changed(digits):

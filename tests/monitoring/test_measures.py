@@ -19,7 +19,7 @@ def aggregate(truth, said):
     for cell in zip(truth, said, strict=True):
         confusion[cell] = confusion.get(cell, 0) + 1
     right = sum(count for (label, predicted), count in confusion.items() if label == predicted)
-    return Aggregate("v", "", 0.0, 300.0, len(truth), len(truth), len(truth), right, confusion)
+    return Aggregate("v", "", 0.0, 300.0, len(truth), len(truth), len(truth), right, confusion=confusion)
 
 
 def test_accuracy_balanced_accuracy_macro_f1_and_recalls_are_those_of_scikit_learn():
@@ -67,4 +67,4 @@ def test_a_label_that_is_no_class_is_wrong_but_no_class_of_its_own():
 def test_without_labels_there_is_nothing_to_measure():
     one = Aggregate("v", "", 0, 300, rows=10)
     assert measures.headline(one) is None and measures.others(one) == {} and measures.recalls({}) == {}
-    assert measures.others(Aggregate("v", "", 0, 300, 3, 3, 3, 0, {("", "a"): 3})) == {}
+    assert measures.others(Aggregate("v", "", 0, 300, 3, 3, 3, confusion={("", "a"): 3})) == {}

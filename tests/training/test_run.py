@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitoring import reference
+from monitoring import reference, slices
 from registry import durable, store
 from registry.errors import ConfigError, DataError, ExportError
 from training import outcome, run
@@ -47,6 +47,8 @@ def test_digits_reach_the_accuracy_of_the_readme_and_beat_the_linear_baseline(di
 def test_the_release_holds_its_five_files_and_every_fact_of_the_run(digits):
     result, release, _ = digits
     manifest = release.manifest
+    estimation = reference.parse(release.read("reference.json")).estimation
+    assert estimation.rows == 307 and np.array(estimation.confusion).sum(axis=1).min() > 20
     assert set(manifest.files) == {"model.onnx", "reference.json", "heldout.npz", "card.md", "card.html"}
     assert manifest.name == "digits"
     assert (manifest.input.dtype, manifest.input.shape, manifest.input.columns) == ("uint8", (8, 8), ())
@@ -183,6 +185,12 @@ def test_two_runs_do_not_share_a_folder(home, tmp_path):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["run.lock"]
 
 
+def test_a_slice_that_is_not_in_the_rows_stops_before_anything_is_trained(home, tmp_path):
+    order = Order(EXAMPLES / "digits.toml", tmp_path / "run", overrides={"quality.slices": ["country"]})
+    with pytest.raises(ConfigError, match="quality.slices: 'country' is not in the rows of the traffic; accepted are"):
+        run.carry_out(order, lambda line: pytest.fail(f"{line}: it went on"))
+
+
 def test_a_threshold_for_ten_classes_stops_before_anything_is_trained(home, tmp_path):
     with pytest.raises(ConfigError, match="evaluate.threshold: f1 needs two classes.*there are 10 classes"):
         run.train(small(tmp_path, '[evaluate]\nthreshold = "f1"\n'), tmp_path / "run")
@@ -231,6 +239,7 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
         'name = "flats"\n[data]\nsource = "csv"\npath = "elsewhere.csv"\ntarget = "sold"\n'
         'categorical = ["town"]\nslices = ["town"]\nmissing = "fill"\n'
         '[evaluate]\nthreshold = "f1"\n[model]\nwidth = 16\n[loop]\nepochs = 20\n'
+        '[quality]\nslices = ["town", "size"]\ndecline = 0.02\n'
     )
     order = Order(config, tmp_path / "run", overrides={"data.path": str(tmp_path / "flats.csv")})
     manifest = store.open_release(run.carry_out(order, lambda line: None).tag).manifest
@@ -239,6 +248,9 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
     assert manifest.metrics["accuracy"]["value"] > 0.9
     assert 0 < manifest.threshold < 1
     assert set(manifest.metrics["slices"]) == {"town"}
+    floors = slices.floors(manifest.quality)
+    assert {"town=Bern", "town=Chur", "town=Genf", "town=other"} < set(floors) and len(floors) == 8
+    assert max(floors.values()) <= manifest.quality["floor"] and manifest.quality["decline"] == 0.02
     assert manifest.data["skipped"] == []
     assert manifest.data["explore"]["overrides"] == []
     assert f"--data {tmp_path / 'flats.csv'}" in manifest.code["command"]
