@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monitoring import logfile
-from monitoring.logfile import BUSY_S, PREDICTION, SCHEMA, Records, Shadowed, add_labels, connect, size_bytes
+from monitoring.logfile import PREDICTION, SCHEMA, Records, Shadowed, add_labels, connect, size_bytes
 from monitoring.metrics import ServingMetrics
 from monitoring.pseudonym import Pseudonyms
 from monitoring.retention import Limits, Retention
@@ -32,7 +32,7 @@ COMMIT_S = 0.2
 RETRY_S = 1.0
 WRITER_BUSY_S = 1.0  # shorter, since the writer comes again: close() waits for two tries, well under CLOSE_S
 TIDY_S = 0.1  # at a time, while rows wait
-LABEL_S = BUSY_S  # how long a label waits to be on the log
+LABEL_S = 4.0  # how long a label waits to be on the log; after 5 s BentoML answers instead, and cannot say why
 CLOSE_S = 10.0
 MOST_BYTES = 256 << 20  # 20,000 rows of 28 x 28 float32 are 63 MB, of 224 x 224 colour 12 GB
 MOST_LABELS = 100_000  # that wait

@@ -21,10 +21,17 @@ import sys; sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
 from monitoring.recorder import Recorder, Records, Shadowed
-recorder = Recorder(Path(sys.argv[1]))
+import time
+from monitoring import recorder as recorder_module, retention
+recorder_module.COMMIT_S = 0.01
+retention.LOOK_S = 0.01
+recorder = Recorder(Path(sys.argv[1]), keep=retention.Limits(days=1))
+old = [f"old-{{sys.argv[2]}}-{{i}}" for i in range(300)]
+recorder.put(Records("m", "v", 1.0, old, ["a"] * 300, np.ones((300, 2), dtype="f4"), np.ones((300, 3), dtype="f4")))
+now = time.time()
 for i in range(100_000):
     name = f"{{sys.argv[2]}}-{{i}}"
-    recorder.put(Records("m", "v", 1.0, [name], ["a"], np.ones((1, 2), dtype="f4"), np.ones((1, 3), dtype="f4")))
+    recorder.put(Records("m", "v", now, [name], ["a"], np.ones((1, 2), dtype="f4"), np.ones((1, 3), dtype="f4")))
     if i % 5 == 0:
         recorder.flush()
         recorder.label([(name, "a")])
@@ -262,9 +269,10 @@ def test_labels_that_cannot_be_written_are_refused_with_503(tmp_path):
         recording.close()
 
 
-def test_nothing_acknowledged_is_lost_by_fifteen_kills(log):
+@pytest.mark.parametrize("kills", [15, pytest.param(100, marks=pytest.mark.proof)])
+def test_nothing_acknowledged_is_lost_however_often_the_writer_is_killed(log, kills):
     acknowledged = set()
-    for kill in range(15):
+    for kill in range(kills):
         command = [sys.executable, "-c", WRITER.format(root=str(ROOT)), str(log), str(kill)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         lines = [process.stdout.readline().strip()]
@@ -273,10 +281,14 @@ def test_nothing_acknowledged_is_lost_by_fifteen_kills(log):
         rest, _ = process.communicate()
         whole = rest if rest.endswith("\n") else rest.rpartition("\n")[0]
         acknowledged |= {line for line in [*lines, *whole.split()] if line}
+        connection = sqlite3.connect(log)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        connection.close()
     connection = recorder.connect(log)
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     labels = {ident for (ident,) in connection.execute("SELECT id FROM labels")}
+    old = connection.execute("SELECT count(*) FROM predictions WHERE id LIKE 'old-%'").fetchone()[0]
     predictions = {ident for (ident,) in connection.execute("SELECT id FROM predictions")}
     connection.close()
-    assert len(acknowledged) >= 15
+    print(f"{kills} kills: {len(acknowledged)} rows acknowledged, {len(acknowledged - predictions)} of them lost")
+    assert len(acknowledged) >= kills and old < kills * 300
     assert acknowledged <= labels and acknowledged <= predictions
