@@ -1,14 +1,17 @@
 """The conditions of the alerts on one version, at the steps where they may change."""
 
+import math
+
 import numpy as np
 
-from monitoring import drift, intervals
+from monitoring import decline, drift, intervals
 from monitoring.backtest.counted import Changes, Counted
 from monitoring.backtest.firing import Held
 from monitoring.backtest.rules import CLASS_SIGNAL, COLLAPSED_SHARE, USUAL_SHARE, Rules
 from monitoring.backtest.windows import Sliding
 from monitoring.drift import Finding
 from monitoring.opened import Opened
+from monitoring.quality_page import level
 
 
 class Drift:
@@ -68,6 +71,33 @@ class Floor:
             return None
         upper = intervals.wilson(int(self._right[found]), labelled)[1]
         return Held(upper) if upper < self._floor else None
+
+
+class Declined:
+    """Whether the labels of a month say that quality fell since the release, also those that come late."""
+
+    def __init__(self, changes: Changes, known: Opened, rules: Rules) -> None:
+        self._told = changes.told[np.argsort(changes.told[:, 1], kind="stable")]
+        self._rules = rules
+        self._level = level(known.release.manifest)
+        self._first = int(changes.told[:, 0].min()) if len(changes.told) else 0
+        self._counts = np.zeros((0, 2), np.int64)
+        self._used = 0
+        self._held: Held | None = None
+
+    def at(self, step: int) -> Held | None:
+        """Return the quality since it fell, if it surely did; steps must not go back."""
+        now = math.floor(step * self._rules.bucket_s / self._rules.decline_step_s) - self._first + 1
+        used = int(np.searchsorted(self._told[:, 1], step))
+        if used > self._used or (used and now > len(self._counts)):
+            self._counts = np.concatenate([self._counts, np.zeros((max(now - len(self._counts), 0), 2), np.int64)])
+            new = self._told[self._used : used]
+            np.add.at(self._counts, new[:, 0] - self._first, new[:, 2:])
+            self._used = used
+            labelled, right = self._counts.T
+            found = decline.judge(right, labelled, self._level, self._rules.decline_step_s)
+            self._held = Held(found.quality) if found.alarm and found.quality is not None else None
+        return self._held
 
 
 class Invalid:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from monitoring import signals
+from monitoring.backtest.rules import Rules
 from monitoring.opened import Opened
 from registry.release import InputSpec
 
@@ -47,13 +48,24 @@ class Changes:
     """How the labelled rows of a window change in time, of one version; all int64 (m,).
 
     at: the bucket in which something is known, or in which a row leaves the window. labelled, right: by how many rows.
-    rows: of all of them that have a label.
+    told: int64 (k, 4), for tests over all labels whenever they come: the step of time in which rows were answered, the
+    bucket in which their labels were known, labelled and right rows.
     """
 
     at: np.ndarray
     labelled: np.ndarray
     right: np.ndarray
-    rows: int
+    told: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        """How many rows have a label."""
+        return int(self.told[:, 2].sum())
+
+    @property
+    def in_time(self) -> int:
+        """How many of them have it while they are in the window."""
+        return int(self.labelled.clip(0).sum())
 
 
 @dataclass(frozen=True)
@@ -115,19 +127,27 @@ def together(parts: Iterable[Seen]) -> Seen:
     )
 
 
-def changes(answered_s: np.ndarray, known_s: np.ndarray, step: np.ndarray, rules_s: tuple[int, int]) -> Changes:
-    """Return how labels change the window of quality.
+def changes(answered_s: np.ndarray, known_s: np.ndarray, step: np.ndarray, rules: Rules) -> Changes:
+    """Return how labels change what is known of quality.
 
     answered_s, known_s: when each row was answered and its label known, (n,). step: int64 (n, 2), what the label adds
-    to the labelled rows and to the right ones. rules_s: the lengths of a bucket and of the window.
+    to the labelled rows and to the right ones.
     """
-    bucket_s, window_s = rules_s
-    at = np.floor(np.maximum(answered_s, known_s) / bucket_s).astype(np.int64)
-    leaves = np.floor(answered_s / bucket_s).astype(np.int64) + window_s // bucket_s
+    row = np.floor(answered_s / rules.bucket_s).astype(np.int64)
+    at = np.floor(np.maximum(answered_s, known_s) / rules.bucket_s).astype(np.int64)
+    leaves = row + rules.quality_s // rules.bucket_s
     counts = at < leaves  # a label that comes later finds its row outside
     places = np.concatenate([at[counts], leaves[counts]])
     found, sums = _summed(places, np.concatenate([step[counts], -step[counts]]))
-    return Changes(found, sums[:, 0], sums[:, 1], int(step[:, 0].sum()))
+    of_step = np.floor(answered_s / rules.decline_step_s).astype(np.int64)
+    return Changes(found, sums[:, 0], sums[:, 1], _told(np.column_stack([of_step, at, step])))
+
+
+def _told(rows: np.ndarray) -> np.ndarray:
+    places, which = np.unique(rows[:, :2], axis=0, return_inverse=True)
+    sums = np.zeros((len(places), 2), np.int64)
+    np.add.at(sums, which.ravel(), rows[:, 2:])
+    return np.column_stack([places, sums])
 
 
 def _refused(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +158,7 @@ def _refused(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray
 def _all_changes(parts: Sequence[Changes]) -> Changes:
     steps = np.concatenate([np.column_stack([part.labelled, part.right]) for part in parts])
     found, sums = _summed(np.concatenate([part.at for part in parts]), steps)
-    return Changes(found, sums[:, 0], sums[:, 1], sum(part.rows for part in parts))
+    return Changes(found, sums[:, 0], sums[:, 1], _told(np.concatenate([part.told for part in parts])))
 
 
 def _summed(places: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

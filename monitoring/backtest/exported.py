@@ -113,5 +113,4 @@ def _changes(part: ExportPart, known: Opened, batch: pa.RecordBatch, time_s: np.
     pairs = zip(some.column("predicted").to_pylist(), some.column("label").to_pylist(), strict=True)
     steps = np.array([judged(known, *pair) for pair in pairs], np.int64).reshape(-1, 2)
     known_s = encode.seconds(some.column("label_time"), "label_time")
-    lengths = (part.rules.bucket_s, part.rules.quality_s)
-    return counted.changes(time_s[told], known_s, steps, lengths), float(known_s.max(initial=0.0))
+    return counted.changes(time_s[told], known_s, steps, part.rules), float(known_s.max(initial=0.0))

@@ -61,6 +61,9 @@ def _lines(outcome: Outcome) -> list[str]:
         f"{clock(span.from_s)} to {clock(span.to_s)} UTC"
         for span in outcome.spans
     ]
+    late = [span for span in outcome.spans if span.labelled and not span.in_time]
+    said += [f"{outcome.model} {span.version}: every label came after its row had left the window of quality"
+             for span in late]  # fmt: skip
     if outcome.refused:
         said.append(f"{outcome.refused} rows would have been refused")
     said += [

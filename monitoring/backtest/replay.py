@@ -10,22 +10,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitoring.backtest import rules as limits
-from monitoring.backtest.conditions import Drift, Floor, Invalid
+from monitoring.backtest.conditions import Declined, Drift, Floor, Invalid
 from monitoring.backtest.counted import Changes, Seen
 from monitoring.backtest.firing import Alert, Firing, Held, Watched
 from monitoring.backtest.rules import Rules
 from monitoring.opened import Opened
 
 NONE = np.zeros(0, np.int64)
+NO_LABELS = Changes(NONE, NONE, NONE, np.zeros((0, 4), np.int64))
 
 
 @dataclass(frozen=True)
 class Span:
-    """What was replayed of one version: rows answered, rows with a label that counted, first and last row."""
+    """What was replayed of one version.
+
+    rows: answered. labelled: with a label, in_time: while they were in the window of quality. from_s, to_s: first and
+    last row.
+    """
 
     version: str
     rows: int
     labelled: int
+    in_time: int
     from_s: float
     to_s: float
 
@@ -55,7 +61,8 @@ def spans(seen: Seen, rules: Rules) -> list[Span]:
         Span(
             version,
             int(counted.rows.sum()),
-            seen.changes[version].rows if version in seen.changes else 0,
+            seen.changes.get(version, NO_LABELS).rows,
+            seen.changes.get(version, NO_LABELS).in_time,
             float(counted.buckets[0] * rules.bucket_s),
             float(counted.last_s[-1]),
         )
@@ -69,19 +76,21 @@ class _Version:
     def __init__(self, model: str, version: str, seen: Seen, known: Opened, rules: Rules) -> None:
         self.version = version
         self._drift = Drift(seen.counted[version], known, rules)
-        self._floor = Floor(seen.changes.get(version, Changes(NONE, NONE, NONE, 0)), known, rules)
+        changes = seen.changes.get(version, NO_LABELS)
+        self._floor, self._declined = Floor(changes, known, rules), Declined(changes, known, rules)
         metric = known.release.manifest.quality["metric"]
         place = (model, version)
         self.watched = [
             Watched(Alert(limits.DRIFT, "warning", *place, rules.patient_s, "signals moved")),
             Watched(Alert(limits.COLLAPSE, "critical", *place, rules.urgent_s, "share of one class")),
             Watched(Alert(limits.FLOOR, "critical", *place, rules.urgent_s, f"{metric} at most", low=True)),
+            Watched(Alert(limits.DECLINED, "warning", *place, rules.urgent_s, f"{metric} since it fell", low=True)),
         ]
 
     def step(self, at_s: float, step: int, live: bool) -> None:
         """Judge at a step; only the live version can be told about."""
-        moved, collapsed = self._drift.at(step)
-        for watched, held in zip(self.watched, (moved, collapsed, self._floor.at(step)), strict=True):
+        found = (*self._drift.at(step), self._floor.at(step), self._declined.at(step))
+        for watched, held in zip(self.watched, found, strict=True):
             watched.step(at_s, held if live else None)
 
 

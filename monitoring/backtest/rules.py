@@ -6,8 +6,10 @@ A test holds them against the profiles and the expressions that the rule files a
 import math
 from dataclasses import dataclass
 
+from monitoring.quality_page import STEPS_PER_WINDOW
+
 DRIFT, COLLAPSE = "VigilDataDrift", "VigilPredictionsCollapsed"
-INVALID, FLOOR = "VigilInvalidInputs", "VigilQualityUnderFloor"
+INVALID, FLOOR, DECLINED = "VigilInvalidInputs", "VigilQualityUnderFloor", "VigilQualityDeclined"
 COLLAPSED_SHARE, USUAL_SHARE = 0.95, 0.8  # one class gets more than the first, and none does in the reference
 CLASS_SIGNAL = "predicted_class"
 INVALID_SHARES = {"critical": 0.5, "warning": 0.05}
@@ -27,6 +29,11 @@ class Rules:
     windows_s: tuple[tuple[str, int], ...]
     quality_s: int = DAY_S
     quality_rows: int = 200
+
+    @property
+    def decline_step_s(self) -> float:
+        """The step of time in which rows are put together by the test for a decline."""
+        return self.quality_s / STEPS_PER_WINDOW
 
     @property
     def bucket_s(self) -> int:

@@ -126,10 +126,9 @@ def _labels(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, Ch
             new, old = judged(known, predicted, label), judged(known, predicted, before)
             step = (new[0] - old[0], new[1] - old[1])
             by_version.setdefault(version, []).append((answered_s, known_s, *step))
-    rules_s = (part.rules.bucket_s, part.rules.quality_s)
     tables = {version: np.array(rows) for version, rows in by_version.items()}
     found = {
-        version: counted.changes(table[:, 0], table[:, 1], table[:, 2:].astype(np.int64), rules_s)
+        version: counted.changes(table[:, 0], table[:, 1], table[:, 2:].astype(np.int64), part.rules)
         for version, table in tables.items()
     }
     return found, max((float(table[:, 1].max()) for table in tables.values()), default=0.0)

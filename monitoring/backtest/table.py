@@ -143,7 +143,7 @@ def _changes(
     known_s = time_s[told]
     if names.label_time in present:
         known_s = encode.seconds(batch.column(names.label_time).filter(pa.array(told)), names.label_time)
-    found = counted.changes(time_s[told], known_s, steps[told], (part.rules.bucket_s, part.rules.quality_s))
+    found = counted.changes(time_s[told], known_s, steps[told], part.rules)
     return found, float(known_s.max(initial=0.0))
 
 

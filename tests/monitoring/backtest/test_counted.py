@@ -111,9 +111,8 @@ def test_the_window_of_quality_holds_the_last_label_of_each_row_at_any_step(said
         steps.append(step)
         events.append((row, right, max(T0_S + late, answered[row])))
         last[row] = right
-    found = counted.changes(
-        np.array(answered_s), np.array(known_s), np.array(steps, np.int64).reshape(-1, 2), (60, SMALL.quality_s)
-    )
+    found = counted.changes(np.array(answered_s), np.array(known_s), np.array(steps, np.int64).reshape(-1, 2), SMALL)
+    assert found.rows == len(last) and found.told[:, 3].sum() == sum(last.values())
     for step in range(int(T0_S // 60) - 2, int(T0_S // 60) + 25):
         now: dict[int, bool] = {}
         for row, right, at in events:
@@ -131,7 +130,7 @@ def test_quality_is_told_from_enough_rows_on_and_only_under_the_floor(publish):
     answered = np.full(400, T0_S)
     for right, rows, told in ((150, 199, False), (150, 200, True), (195, 200, False)):
         steps = np.array([(1, int(i < right)) for i in range(rows)], np.int64)
-        changes = counted.changes(answered[:rows], answered[:rows] + 600, steps, (60, rules.quality_s))
+        changes = counted.changes(answered[:rows], answered[:rows] + 600, steps, rules)
         floor = Floor(changes, known, rules)
         assert floor.at(int(T0_S // 60) + 5) is None
         assert (floor.at(int(T0_S // 60) + 11) is not None) == told

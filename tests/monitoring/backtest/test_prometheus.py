@@ -27,7 +27,13 @@ BEGIN_S, SECONDS, EACH_S = 1_200_000_000, 400, 25
 READ = ("vigil_signal", "vigil_reference", "vigil_embedding", "vigil_drift", "vigil_model_info", "vigil_quality")
 LOOK_S = 5  # of the monitor
 TALL, ONE, WRONG = (60, 90), (200, 230), (300, 340)  # seconds
-APART_S = {"VigilDataDrift": 2, "VigilPredictionsCollapsed": 2, "VigilQualityUnderFloor": 2 * LOOK_S + 2}
+SLOW_S = 2 * LOOK_S + 2
+APART_S = {
+    "VigilDataDrift": 2,
+    "VigilPredictionsCollapsed": 2,
+    "VigilQualityUnderFloor": SLOW_S,
+    "VigilQualityDeclined": SLOW_S,
+}
 
 
 @pytest.fixture

@@ -115,6 +115,19 @@ def test_labels_count_from_when_they_came_and_the_last_one_of_a_row_holds(publis
     assert found.spans[0].labelled == 1000 and one.value < 0.05
 
 
+def test_labels_that_come_after_the_window_still_show_a_decline_and_that_they_are_late_is_said(publish, tmp_path):
+    made, log = publish(), tmp_path / "log.sqlite"
+    at = times(2000, 40)
+    right = said(made, record(log, made, rows_of(IMAGE, 2000, seed=8), at))
+    label(log, [(str(i), right[i] if i < 1000 or i % 3 else "none", at[i] + 30 * HOUR_S) for i in range(2000)])
+    found, alerts = fired(Order(log))
+    assert ("VigilQualityUnderFloor", "critical") not in alerts
+    one = alerts["VigilQualityDeclined", "warning"]
+    assert 50 < hours(one.since_s) < 55 and 0.6 < one.value < 0.7  # row 1000 was answered in hour 20
+    assert (found.spans[0].labelled, found.spans[0].in_time) == (2000, 0)
+    assert "every label came after its row had left the window of quality" in outcome.as_text([found])
+
+
 def test_only_the_version_that_answers_is_judged(publish_known, tmp_path):
     one, two, log = publish_known(seed=1), publish_known(seed=2), tmp_path / "log.sqlite"
     rows = rows_of(IMAGE, 3000, seed=8)
@@ -177,7 +190,7 @@ def test_a_parquet_or_csv_file_gives_what_the_log_of_the_same_traffic_gives(home
         assert encode.groups(file) == [(0, 1), (2, 3), (4,)]
     pa.csv.write_csv(columns, folder / "a.csv")
     log, alerts = fired(Order(folder / "log.sqlite"))
-    assert alerts.keys() == {("VigilDataDrift", "warning"), ("VigilQualityUnderFloor", "critical")}
+    assert {name for name, _ in alerts} == {"VigilDataDrift", "VigilQualityUnderFloor", "VigilQualityDeclined"}
     for name in ("a.parquet", "a.csv"):
         for model in ("", "homes", made.tag):
             found = fired(Order(folder / name, model))[0]
@@ -243,7 +256,7 @@ def test_the_prediction_of_a_file_is_what_quality_is_measured_on(publish, tmp_pa
     pa.parquet.write_table(pa.table(columns), tmp_path / "a.parquet")
     assert fired(Order(tmp_path / "a.parquet"))[0].firings == ()
     pa.parquet.write_table(pa.table(columns | {"prediction": ["none"] * 1000}), tmp_path / "b.parquet")
-    assert [one.alert for one in fired(Order(tmp_path / "b.parquet"))[0].firings] == ["VigilQualityUnderFloor"]
+    assert ("VigilQualityUnderFloor", "critical") in fired(Order(tmp_path / "b.parquet"))[1]
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but torn", b"SQLite format 3\0 but torn", b"a,b\n1,2,3\n"])
