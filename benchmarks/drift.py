@@ -153,17 +153,20 @@ def cost(rows: int = 1_000_000, columns: int = 16, classes: int = 10) -> dict[st
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
+    """Measure, print and write; what else was measured on this day stays."""
     options = _options(arguments)
-    found: dict[str, Any] = {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "machine": tables.machine()}
-    found |= {"stated_false_alarm": FALSE_ALARM, "cost": cost(), "data": {}}
+    file = RESULTS / f"drift-{datetime.now(UTC):%Y-%m-%d}.json"
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"data": {}}
+    found |= {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "machine": tables.machine()}
+    found |= {"stated_false_alarm": FALSE_ALARM, "cost": cost()}
     for data in pictures.found(options.mnist, options.fashion):
         print(f"measuring {data.name} ...", file=sys.stderr, flush=True)
-        found["data"][data.name] = measure_data(data, options.trials)
-        if options.peers and "peers" not in found:
-            found["peers"] = _peers(data, dict(pair.split("=", 1) for pair in options.peers))
+        if options.trials:
+            found["data"][data.name] = _as_json(measure_data(data, options.trials))
+        for name, python in (pair.split("=", 1) for pair in options.peers):
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            found.setdefault("peers", {}).setdefault(data.name, {})[name] = _peer(data, name, python)
     found["mean_power"] = _mean([said["power"] for said in found["data"].values()])
-    file = RESULTS / f"drift-{datetime.now(UTC):%Y-%m-%d}.json"
     file.write_text(json.dumps(found, indent=1) + "\n")
     _draw(found, file.with_suffix(".svg"))
     print(text(found))
@@ -174,13 +177,14 @@ def text(found: dict[str, Any]) -> str:
     lines = []
     for name, said in found["data"].items():
         lines += [f"\n{name}: classifier {said['accuracy']:.1%}, {said['reference_rows']} reference rows"]
-        lines += [_row("rows in a window", SHIFT_ROWS, "d"), _row("mean power", said["power"].values(), ".2f")]
+        lines += [_row("rows in a window", said["power"], "s"), _row("mean power", said["power"].values(), ".2f")]
         for family, by_rows in said["families"].items():
             lines.append(_row(f"  {family}", [np.mean(list(cell.values())) for cell in by_rows.values()], ".2f"))
-        lines += [_row("clean rows", said["false_alarms"], "d"), _row("alarms", said["false_alarms"].values(), ".3f")]
+        lines += [_row("clean rows", said["false_alarms"], "s"), _row("alarms", said["false_alarms"].values(), ".3f")]
     lines += ["", _row("mean of the data sets", found["mean_power"].values(), ".2f")]
     lines += [_row("published best", PUBLISHED, ".2f"), "", f"cost: {found['cost']}"]
-    lines += [f"{name}: {said}" for name, said in found.get("peers", {}).items()]
+    for data, by_name in found.get("peers", {}).items():
+        lines += [f"{data}, {name}: {said}" for name, said in by_name.items()]
     return "\n".join(lines)
 
 
@@ -190,19 +194,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--mnist", type=Path, default=pictures.MNIST, help="an NPZ with x_train, y_train, x_test, y_test"
     )
     parser.add_argument("--fashion", type=Path, default=pictures.FASHION, help="the folder of the four IDX files")
-    parser.add_argument("--trials", type=int, default=25, help="windows of each shift, size and deal")
+    parser.add_argument("--trials", type=int, default=25, help="windows of each shift, size and deal; 0: none")
     parser.add_argument("--peers", nargs="*", default=[], metavar="NAME=PYTHON", help="a Python that has the peer")
     return parser.parse_args(arguments)
 
 
-def _peers(data: Pictures, pythons: dict[str, str]) -> dict[str, Any]:
+def _peer(data: Pictures, name: str, python: str) -> dict[str, Any]:
+    # The columns that both sides can have: image statistics, what is known of the answer, probabilities.
     order = np.random.default_rng(0).permutation(len(data.labels))
     cut = round(len(order) * REFERENCE_SHARE)
-    spec = InputSpec("uint8", data.images[CLEAN].shape[1:])
-    names = tuple(f"s{k}" for k in range(25))
-    values = signals.compute(spec, data.images[CLEAN][order], data.answers[CLEAN][order])
-    table = np.concatenate([values[:, :-1], data.answers[CLEAN][order]], axis=1)[:, : len(names)]
-    return {name: peers.ask(name, python, table[:cut], table[cut:]) for name, python in pythons.items()}
+    images, answers = data.images[CLEAN][order], data.answers[CLEAN][order]
+    values = signals.compute(InputSpec("uint8", images.shape[1:]), images, answers)
+    table = np.concatenate([values[:, :-1], answers], axis=1)[:, :25]
+    return peers.ask(name, python, table[:cut], table[cut:])
+
+
+def _as_json(found: dict[str, Any]) -> dict[str, Any]:
+    # Sizes and shares as JSON has them, so that a part that was read again is as one that was just measured.
+    said: dict[str, Any] = json.loads(json.dumps(found))
+    return said
 
 
 def _over_families(families: dict[str, dict[int, dict[float, float]]]) -> dict[int, float]:
@@ -228,13 +238,12 @@ def _draw(found: dict[str, Any], file: Path) -> None:
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(8.4, 3.4), layout="constrained")
     for name, said in found["data"].items():
-        left.plot(list(said["power"]), list(said["power"].values()), marker="o", label=name)
-        right.plot(list(said["false_alarms"]), list(said["false_alarms"].values()), marker="o", label=name)
+        for panel, curve in ((left, said["power"]), (right, said["false_alarms"])):
+            panel.plot([int(rows) for rows in curve], list(curve.values()), marker="o", label=name)
+        for peer, told in found.get("peers", {}).get(name, {}).items():
+            if curve := told.get("false_alarms"):
+                right.plot([int(rows) for rows in curve], list(curve.values()), "--", label=f"{peer}, {name}")
     left.plot(SHIFT_ROWS, PUBLISHED, color=tables.OTHERS, marker="s", label="published best")
-    for name, said in found.get("peers", {}).items():
-        if said.get("false_alarms"):
-            sizes = [int(rows) for rows in said["false_alarms"]]
-            right.plot(sizes, list(said["false_alarms"].values()), linestyle="--", label=name)
     right.axhline(FALSE_ALARM, color=tables.OTHERS, linewidth=1)
     for panel, title in ((left, "shifted windows that are told"), (right, "clean windows that are told")):
         panel.set(xscale="log", ylim=(0, 1.02), xlabel="rows in a window", title=title)

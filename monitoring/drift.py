@@ -10,10 +10,11 @@ from statistics import NormalDist
 
 import numpy as np
 
+from monitoring import missing
 from monitoring.bulk import Counting
 from monitoring.calibration import wilson_hilferty, z_scores
 from monitoring.reference import Reference
-from monitoring.signals import EMBEDDING
+from monitoring.signals import CLASS, EMBEDDING, MISSING
 from registry.release import InputSpec
 
 OUTSIDE = " outside its range"  # added to the name of a signal whose rows left its range
@@ -52,7 +53,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Finding:
-    """A signal that moved. psi: of the embedding its size, see `Embedding.size`. limit: what z is over."""
+    """A signal that moved. limit: what z is over.
+
+    psi: of the embedding its size, see `Embedding.size`; of the missing class how much of its share is gone.
+    """
 
     signal: str
     z: float
@@ -113,10 +117,11 @@ def alarms(reference: Reference, window: Window, false_alarm: float) -> list[Fin
     """
     if not window.rows:
         return []
+    missed, left = _missed(reference, window, false_alarm)
     count = len(reference.bins) + (reference.embedding is not None)
-    limit = NORMAL.inv_cdf(1 - false_alarm / count)
-    limits = np.full(count, limit) if reference.nulls is None else reference.nulls.limits(window.rows, false_alarm)
-    return _sorted([*_over(reference, window, limits), *_left(reference, window, limit, 1)])
+    limit = NORMAL.inv_cdf(1 - left / count)
+    limits = np.full(count, limit) if reference.nulls is None else reference.nulls.limits(window.rows, left)
+    return _sorted([*missed, *_over(reference, window, limits), *_left(reference, window, limit, 1)])
 
 
 def unrest(reference: Reference, windows: Sequence[Window]) -> Unrest:
@@ -153,6 +158,19 @@ def _restless_sums(windows: Sequence[Window]) -> np.ndarray:
 def _inside(reference: Reference, window: Window) -> np.ndarray:
     counts: np.ndarray = np.where(reference.compared(), window.counts, 0.0)
     return counts
+
+
+def _missed(reference: Reference, window: Window, false_alarm: float) -> tuple[list[Finding], float]:
+    # A class that is missing, and the false-alarm probability that is left for all else.
+    for s, (bins, shares) in enumerate(zip(reference.bins, reference.shares, strict=True)):
+        if bins.name == CLASS:
+            known = window.counts[s, : len(shares)], np.array(shares)
+            limit, used = missing.limit(shares, window.rows, reference.rows, false_alarm * missing.SHARE)
+            if window.unrest is not None:
+                limit = float(window.unrest.level[s] + window.unrest.scale[s] * limit)
+            z = float(missing.z(*known, reference.rows))
+            return [Finding(MISSING, z, missing.loss(*known), limit)] if z > limit else [], false_alarm - used
+    return [], false_alarm
 
 
 def _over(reference: Reference, window: Window, limits: np.ndarray) -> list[Finding]:

@@ -19,7 +19,8 @@ CELLS = 4096  # resolution of the lookup table; bin edges lie on its grid, so ta
 MOST_SIGNALS = 100  # of a model, with the two that have no bins of their own: the embedding and the missing class
 MOST_COLUMNS = 92
 MOST_BINS_IN_ALL = 640  # of a model: a scrape prints two series for each
-FEWEST_BINS = 5
+FEWEST_BINS = 4
+OUTER_BINS = 2  # of a number that nothing bounds, beside those asked for
 TENSOR = ("mean", "std", "min", "max")
 CLASS, PREDICTION, REST = "predicted_class", "prediction", "other_columns_mean"
 OUTPUTS = ("confidence", "margin", "entropy", CLASS)
@@ -45,7 +46,7 @@ def indices(spec: InputSpec, classes: Sequence[object]) -> dict[str, Sequence[ob
 
 def most_bins(signals: int, asked: int) -> int:
     """Return how many bins each of `signals` gets when `asked` are wanted: fewer where there are many signals."""
-    return min(asked, max(FEWEST_BINS, MOST_BINS_IN_ALL // signals))
+    return min(asked, max(FEWEST_BINS, MOST_BINS_IN_ALL // signals - OUTER_BINS))
 
 
 def compute(

@@ -60,9 +60,10 @@ def test_a_peer_that_is_missing_is_a_finding_and_no_error():
 
 
 def test_the_tables_and_the_picture_hold_what_was_found(tmp_path):
-    data = drift.measure_data(pictures.digits(), trials=1, deals=1)
-    found = {"data": {"digits": data}, "mean_power": data["power"], "cost": {}}
-    said = drift.text(json.loads(json.dumps(found)) | found)
+    data = json.loads(json.dumps(drift.measure_data(pictures.digits(), trials=1, deals=1)))
+    peer = {"nannyml": {"false_alarms": {"50": 0.1, "100": 0.2}}}
+    found = {"data": {"digits": data}, "mean_power": data["power"], "cost": {}, "peers": {"digits": peer}}
+    said = drift.text(found)
     assert "knock_out" in said and "published best" in said
     drift._draw(found, tmp_path / "drift.svg")
     assert (tmp_path / "drift.svg").read_bytes().startswith(b"<?xml")

@@ -69,3 +69,30 @@ def test_nothing_is_said_of_no_rows(made):
     empty = drift.window_of(made, TABLE, *table(0))
     assert drift.scores(made, empty) == {}
     assert drift.judge(made, empty, "short") == drift.alarms(made, empty, 0.05) == []
+
+
+def test_a_class_that_no_longer_comes_is_named(made):
+    x, p = table(2000, seed=9)
+    kept = p.argmax(axis=1) != 0
+    found = drift.alarms(made, drift.window_of(made, TABLE, x[kept][:60], p[kept][:60]), 0.05)
+    named = {finding.signal: finding for finding in found}
+    assert named["missing_class"].psi == 1 and named["missing_class"].z > named["missing_class"].limit
+
+
+def test_a_half_of_a_class_is_missed_before_its_chi_square_is_over_its_limit(made):
+    x, p = table(4000, seed=9)
+    kept = (p.argmax(axis=1) != 0) | (np.arange(4000) % 2 == 0)
+    found = [
+        {f.signal for f in drift.alarms(made, drift.window_of(made, TABLE, x[kept][k:][:80], p[kept][k:][:80]), 0.05)}
+        for k in range(0, 2400, 80)
+    ]
+    assert sum("missing_class" in names for names in found) > sum("predicted_class" in names for names in found)
+
+
+def test_what_the_missing_class_may_alarm_is_taken_from_the_others(made):
+    moved = window(made, 200, shift=1.0)
+    _, used = drift.missing.limit(made.shares[-1], 200, made.rows, 0.05 * drift.missing.SHARE)
+    assert 0 < used <= 0.03
+    limits = {f.signal: f.limit for f in drift.alarms(made, moved, 0.05)}
+    expected = dict(zip((bins.name for bins in made.bins), made.nulls.limits(200, 0.05 - used), strict=False))
+    assert limits["age"] == pytest.approx(expected["age"])
