@@ -27,7 +27,7 @@ class Drift:
         """Return what drifted and what collapsed at a step; steps must not go back."""
         for name, sliding in self._windows.items():
             if sliding.move(step):
-                self._found[name] = self._judge(sliding.window, name)
+                self._found[name] = judged(self._known, sliding.window, name)
                 if name == "short":
                     self._collapsed = collapsed(self._known, sliding.window)
         moved: dict[str, float] = {}
@@ -35,11 +35,13 @@ class Drift:
             moved[finding.signal] = max(finding.z, moved.get(finding.signal, finding.z))
         return Held(len(moved), moved) if moved else None, self._collapsed
 
-    def _judge(self, window: drift.Window, length: str) -> list[Finding]:
-        if window.rows < self._known.reference.min_rows:
-            return []
-        with np.errstate(divide="ignore", invalid="ignore"):  # of a signal that the log does not hold nothing is said
-            return drift.judge(self._known.reference, window, length)
+
+def judged(known: Opened, window: drift.Window, length: str) -> list[Finding]:
+    """Return the signals that moved; see `drift.judge`. Of a signal that the log does not hold nothing is said."""
+    if window.rows < known.reference.min_rows:
+        return []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return drift.judge(known.reference, window, length)
 
 
 def collapsed(known: Opened, window: drift.Window) -> Held | None:

@@ -1,19 +1,20 @@
 """What calls for a report: drift in a sample of the recorded rows, or quality under its floor."""
 
-import functools
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 
-from monitoring import drift, intervals, reference, state
+from monitoring import intervals, state
+from monitoring.backtest import counted
+from monitoring.backtest.conditions import judged
+from monitoring.backtest.counted import Batch
+from monitoring.backtest.windows import Sliding
+from monitoring.opened import opened
 from monitoring.parts import Look
-from monitoring.reference import Reference
 from monitoring.reports import traffic
 from monitoring.reports.traffic import Window
 from monitoring.tally import ALL
-from registry import store
-from registry.release import REFERENCE, Release
 
 SAMPLE_ROWS = 5_000
 WINDOWS_S = {"short": 3600.0, "medium": 86_400.0}
@@ -42,26 +43,19 @@ def calling(look: Look, tag: str) -> list[str]:
 
 
 def _moved(connection: sqlite3.Connection, tag: str, length: str, window: Window) -> list[str]:
-    release, known = _opened(tag)
-    manifest = release.manifest
-    rows, outputs = traffic.sample(connection, release, window)
-    whole = np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))  # where a policy kept less, nothing can be said
-    rows, outputs = rows[whole], outputs[whole]
-    if len(rows) < known.min_rows:
+    known = opened(tag)
+    rows, outputs = traffic.sample(connection, known.release, window)
+    if not len(rows):
         return []
-    seen = drift.window_of(known, manifest.input, rows, outputs, manifest.threshold)
-    return [finding.signal for finding in drift.judge(known, seen, length)]
-
-
-@functools.lru_cache(maxsize=8)
-def _opened(tag: str) -> tuple[Release, Reference]:
-    release = store.open_release(tag)
-    return release, reference.parse(release.read(REFERENCE))
+    batch = Batch(known.release.version, np.zeros(len(rows)), rows, outputs)
+    seen = Sliding(counted.count(batch, known, bucket_s=1), length=1)
+    seen.move(1)
+    return [finding.signal for finding in judged(known, seen.window, length)]
 
 
 def _under_floor(look: Look, tag: str) -> list[str]:
     model, version = tag.split(":")
-    said = _opened(tag)[0].manifest.quality
+    said = opened(tag).release.manifest.quality
     one = state.window(look.state, model, look.since_s).get((version, ALL))
     if one is None or not one.judged or one.judged < look.settings.min_rows:
         return []

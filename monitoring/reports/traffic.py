@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import intervals, quality, recorder, signals
+from monitoring import intervals, quality, recorder, redaction, signals
 from monitoring.reports.findings import Quality
 from registry import store
 from registry.errors import DataError
-from registry.release import HELDOUT, InputSpec, Release
+from registry.release import HELDOUT, Release
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,20 +65,9 @@ def sample(connection: sqlite3.Connection, release: Release, window: Window) -> 
     (count,) = connection.execute(COUNT, place).fetchone()
     share = min(1.0, window.most_rows / max(count, 1))
     found = connection.execute(SAMPLE, (*place, int(share * 2**32), window.most_rows)).fetchall()
-    rows = decoded(release.manifest.input, [row for row, _ in found])
+    rows = redaction.decode(release.manifest.input, [row for row, _ in found])
     width = len(release.manifest.classes) or 1
     return rows, np.frombuffer(b"".join(answer for _, answer in found), dtype=np.float32).reshape(-1, width)
-
-
-def decoded(spec: InputSpec, blobs: Sequence[bytes]) -> np.ndarray:
-    """Return the rows (n, *shape) of a log; float32 and NaN where a policy kept nothing of a row."""
-    if all(blobs):
-        return np.frombuffer(b"".join(blobs), dtype=spec.dtype).reshape(-1, *spec.shape)
-    rows = np.full((len(blobs), *spec.shape), np.nan, dtype=np.float32)
-    kept = [place for place, blob in enumerate(blobs) if blob]
-    if kept:
-        rows[kept] = decoded(spec, [blobs[place] for place in kept])
-    return rows
 
 
 def _quality(connection: sqlite3.Connection, release: Release, window: Window) -> Quality:

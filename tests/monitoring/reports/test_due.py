@@ -1,9 +1,10 @@
 import time
 from contextlib import closing
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
-from tiny_release import IMAGE, rows_of
+from tiny_release import IMAGE, TABLE, rows_of
 
 from monitoring import recorder, state, watch
 from monitoring.metrics import MonitorMetrics
@@ -11,6 +12,7 @@ from monitoring.parts import Look, WatchSettings
 from monitoring.reports import conditions, report, shelf
 from monitoring.reports.due import Reporter
 from serving.engine import Engine
+from tests.monitoring import recorded
 
 DAY_S, HOUR_S = 86_400.0, 3600.0
 NOON_S = 20_000 * DAY_S + DAY_S / 2
@@ -151,15 +153,25 @@ def calling(log, tag):
 
 
 def test_recorded_rows_that_moved_call_for_a_report_that_names_the_signals(tmp_path, publish):
-    made, log = publish(), tmp_path / "log.sqlite"
-    rows = rows_of(IMAGE, 300, seed=8)
+    made, log = publish("table", spec=TABLE), tmp_path / "log.sqlite"
+    rows = rows_of(TABLE, 300, seed=8)
     record(log, made, rows, NOON_S - 3 * HOUR_S)
     assert calling(log, made.tag) == []
-    rows[:, :, :4] //= 2  # the left half gets darker
-    record(log, made, rows, NOON_S)
+    record(log, made, rows + np.array([2, 2, 2], np.float32), NOON_S)
     short, medium = calling(log, made.tag)
     assert short.startswith("drift over 1 h: ") and medium.startswith("drift over 24 h: ")
-    assert "brightness" in short and " more" in short
+    assert {"age", "height", "weight"} & set(short.replace(",", "").split()) and " more" in short
+
+
+def test_what_a_policy_did_not_keep_calls_for_nothing_and_the_rest_does(tmp_path, publish):
+    made, log = publish("table", spec=TABLE), tmp_path / "log.sqlite"
+    rows = rows_of(TABLE, 300, seed=8)
+    unweighed = np.array([0, 0, np.nan], np.float32)
+    recorded.record(log, made, rows, np.full(300, NOON_S), kept=rows + unweighed)
+    assert calling(log, made.tag) == []
+    rows[:, 0] += 3
+    recorded.record(log, made, rows, np.full(300, NOON_S), kept=rows + unweighed, begin=300)
+    assert calling(log, made.tag)[0].startswith("drift over 1 h: ") and "age" in calling(log, made.tag)[0]
 
 
 def test_rows_of_which_a_policy_kept_nothing_call_for_nothing(tmp_path, publish):
