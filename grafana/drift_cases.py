@@ -128,6 +128,7 @@ def _held_to(signal: str, window: str, told: Mapping[str, float]) -> list[str]:
 
 def _signal(name: str, shares: np.ndarray, counts: list[str], instance: str = "a:3000") -> Series:
     found: Series = series("vigil_reference_rows", f"{REFERENCE_ROWS}x1600", instance=instance, **RELEASE)
+    found |= series("vigil_drift_z_slope", "0x1600", instance=instance, **RELEASE, signal=name)
     for b, (share, values) in enumerate(zip(shares, counts, strict=True)):
         labels = {**RELEASE, "instance": instance, "signal": name, "bin": f"{b:02d}"}
         found |= series("vigil_reference_share", f"{share:.3f}x1600", **labels)
@@ -156,7 +157,7 @@ def _drift() -> list[Case]:
         "edges": (7, 1, 1, 1),
         "width": (6, 2, 1, 1),
     }
-    told = _told(shifts, minutes=25)
+    told = _told(shifts, minutes=10)
     four: Series = {}
     for signal, rates in shifts.items():
         four |= _steady(signal, rates)

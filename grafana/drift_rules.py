@@ -2,10 +2,11 @@
 
 Two-sample chi-square of the window against the reference, made a z score by Wilson & Hilferty (1931),
 and the population stability index (PSI). `monitoring.reference.z_scores` computes the same z in numpy.
+A window of few rows, and traffic whose rows depend on one another, must be over more than the threshold.
 Counts add up over replicas; the reference is the same on each, hence `max`.
 """
 
-from grafana import joint_rules
+from grafana import joint_rules, range_rules, restless_rules
 from grafana.joint_rules import LIVE, RELEASE
 from grafana.profile import Profile, duration
 from grafana.statement import Alert, Statement, record
@@ -20,12 +21,15 @@ MIN_ROWS = f"on ({RELEASE}) group_left () max by ({RELEASE}) (vigil_drift_min_ro
 
 def records(profile: Profile) -> list[Statement]:
     """Return the recording rules, in the order they build on one another."""
-    return [*_reference(), *_rows(profile), *_scores(), *joint_rules.records(profile), _drifted()]
+    return [
+        *_reference(), *_rows(profile), *_scores(), *joint_rules.records(profile),
+        *restless_rules.records(profile), *range_rules.records(), *_drifted(),
+    ]  # fmt: skip
 
 
 def alerts(profile: Profile) -> list[Alert]:
     """Return the alerts on the traffic of the live release."""
-    return [_data_drift(profile), _collapsed(profile)]
+    return [_data_drift(), _collapsed(profile)]
 
 
 def _reference() -> list[Statement]:
@@ -48,7 +52,10 @@ def _rows(profile: Profile) -> list[Statement]:
         )
         for window, seconds in profile.drift.items()
     ]
-    rows = record("model_signal:drift_rows", f"sum by ({SIGNAL}, window) (model_signal_bin:drift_rows)")
+    # Bins outside the range of a signal have no share in the reference and are not compared: see range_rules.
+    rows = record(
+        "model_signal:drift_rows", f"sum by ({SIGNAL}, window) (model_signal_bin:drift_rows and on ({BIN}) {REFERENCE})"
+    )
     share = record(
         SHARE,
         f"model_signal_bin:drift_rows / on ({SIGNAL}, window) group_left () (model_signal:drift_rows > 0)",
@@ -80,18 +87,34 @@ def _scores() -> list[Statement]:
     ]
 
 
-def _drifted() -> Statement:
-    limit = f"max by ({RELEASE}, window) (vigil_drift_z_threshold)"
+def _drifted() -> list[Statement]:
+    # Both keys, and enough rows. Few rows, and rows that depend on one another, raise the limit.
+    base = f"max by ({RELEASE}, window) (vigil_drift_z_threshold)"
+    slope = f"max by ({SIGNAL}) (vigil_drift_z_slope)"
+    limit = "model_signal:drift_limit"
     floor = f"max by ({RELEASE}) (vigil_drift_psi_threshold)"
-    return record(
-        "model_signal:drifted_z",
-        f"model_signal:drift_z > on ({RELEASE}, window) group_left () {limit}\n"
-        f"and model_signal:drift_psi > on ({RELEASE}) group_left () {floor}\n"
-        f"and model_signal:drift_rows >= {MIN_ROWS}",
-    )
+    lift = f"on ({SIGNAL}) group_left ()"
+    return [
+        record(
+            limit,
+            f"{slope} * on ({SIGNAL}) group_right () (1 / (model_signal:drift_rows > 0))\n"
+            f"+ on ({RELEASE}, window) group_left () {base}",
+        ),
+        record(
+            "model_signal:drift_limit_restless",
+            f"({limit} * {lift} model_signal:unrest_scale + {lift} model_signal:unrest_level) or {limit}",
+        ),
+        record(
+            "model_signal:drifted_z",
+            "(\n  model_signal:drift_z > model_signal:drift_limit_restless\n"
+            f"  and model_signal:drift_psi > on ({RELEASE}) group_left () {floor}\n"
+            f"  and model_signal:drift_rows >= {MIN_ROWS}\n)\n"
+            f'or label_replace(model_signal:left_z, "signal", "$1{range_rules.OUTSIDE}", "signal", "(.+)")',
+        ),
+    ]
 
 
-def _data_drift(profile: Profile) -> Alert:
+def _data_drift() -> Alert:
     top = "topk(3, max by (signal) (model_signal:drifted_z{model=%q,version=%q}))"
     return Alert(
         name="VigilDataDrift",
@@ -103,8 +126,8 @@ def _data_drift(profile: Profile) -> Alert:
             f"{{{{ range query (printf `{top}` $labels.model $labels.version) }}}}"
             ' {{ .Labels.signal }} (z {{ printf "%.1f" .Value }}){{ end }}.'
         ),
+        # No `for`: the limits already count every look.
         expr=f"count by ({RELEASE}) (count by ({SIGNAL}) (model_signal:drifted_z))",
-        for_s=profile.patient_s,
     )
 
 

@@ -8,6 +8,7 @@ from monitoring.signals import BINS, CELLS, Binner, Bins
 # rows can move. The second pair is for a column that holds one value nearly always.
 SPREADS = ((0.06, 0.94), (0.02, 0.98))
 ROOM = 3.0
+FEWEST_INSIDE = 4  # bins
 BOUNDED_SPREAD = (0.005, 0.995)  # of a signal that no row can throw far
 
 
@@ -32,7 +33,9 @@ def of_index(name: str, column: np.ndarray, count: int) -> Bins:
 
 
 def of_number(name: str, column: np.ndarray, most: int, endless: bool) -> Bins:
-    """Return at most `most` bins with about as many rows each; the first and last lie outside the range if `endless`.
+    """Return at most `most` bins with about as many rows each.
+
+    The first and the last lie outside the range of the signal if it is endless, and hold few or no rows.
 
     endless: whether nothing bounds the signal. Numbers that are not finite do not count.
     """
@@ -41,7 +44,7 @@ def of_number(name: str, column: np.ndarray, most: int, endless: bool) -> Bins:
     cells = Binner([Bins(name, low, high, ())]).cells(column[:, None])[:, 0]
     if not endless:
         return Bins(name, low, high, _cuts(cells, most))
-    inner = _cuts(cells[(cells > 0) & (cells < CELLS - 1)], min(most, BINS - 2))
+    inner = _cuts(cells[(cells > 0) & (cells < CELLS - 1)], max(min(most, FEWEST_INSIDE), most - 2))
     return Bins(name, low, high, tuple(sorted({1, CELLS - 1, *inner})))
 
 

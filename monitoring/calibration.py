@@ -20,14 +20,15 @@ NORMAL = NormalDist()
 LOOKS_30D = {"short": 720.0, "medium": 30.0, "long": 30 / 7}  # windows of 1 h, 24 h and 7 d laid end to end
 WINDOW_MINUTES = {"short": 60, "medium": 1440, "long": 10080}  # a window slides and is looked at each minute
 SIZES = (10, 20, 50, 100, 200, 500, 1000, 2000)  # rows of the windows drawn
-DRAWS = 6000
+MOST_DRAWS, FEWEST_DRAWS = 6000, 2000
+DRAWN_ROWS = 1_500_000  # of one size, at most where FEWEST_DRAWS allow
 MOST_PLACES = 400_000  # at a time: bounds the memory
-TAIL = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0025)  # where the line is fitted; 15 draws lie beyond the last
+TAIL = (0.1, 0.05, 0.02, 0.01, 0.005, 0.0025)  # where the line is fitted; 5 to 15 draws lie beyond the last
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # of the largest signal
 BLOCKS = (8, 16, 32, 64, 128, 256, 512)  # rows, tried in turn
 FEWEST_BLOCKS = 20  # in the reference
 LEAST_SCALE = 0.85  # a chi-square with one degree of freedom has 0.93
-NOISE_Z = 0.2  # of a far limit, from one size to the next
+NOISE_Z = 0.2  # of a far limit, from one size or signal to the next
 GROWTH = 1.15  # blocks are long enough when twice as long ones differ by no more than this
 
 Draw = Callable[[np.ndarray], np.ndarray]
@@ -198,8 +199,10 @@ def block_rows(codes: np.ndarray) -> int:
     return found
 
 
-def monthly(nulls: Nulls, df: np.ndarray, false_alarms_30d: float, min_rows: int) -> dict[str, np.ndarray]:
-    """Return, by window, the limit of each signal as base and slope, (signals, 2): base + slope / rows.
+def monthly(
+    nulls: Nulls, df: np.ndarray, false_alarms_30d: float, min_rows: int
+) -> tuple[dict[str, float], tuple[float, ...]]:
+    """Return the limit of z by window, and by signal what a window of few rows adds to it, times its rows.
 
     In 30 days in which nothing moves any signal is over its limit in any window with the probability stated.
     df: bins of each signal less one. min_rows: of the smallest window that is judged.
@@ -207,12 +210,14 @@ def monthly(nulls: Nulls, df: np.ndarray, false_alarms_30d: float, min_rows: int
     budget = -math.log1p(-false_alarms_30d) / len(LOOKS_30D)
     judged = [rows for rows in nulls.rows if rows >= min_rows] or [nulls.rows[-1]]
     independent = nulls.independent(judged[-1])
-    found = {}
+    bases, slopes = {}, np.zeros(len(df))
     for window, looks in LOOKS_30D.items():
         quantile = _sliding_quantile(budget / looks / independent, df, 1 / WINDOW_MINUTES[window])
         limits = np.array([nulls.at(rows, quantile) for rows in judged])
-        found[window] = _base_and_slope(np.array(judged, dtype=np.float64), limits)
-    return found
+        base = max(float(np.median(limits[-1])), float(limits[-1].max()) - NOISE_Z)
+        more = (limits - base - NOISE_Z) * np.array(judged)[:, None]
+        bases[window], slopes = round(base, 4), np.maximum(slopes, more.max(axis=0))
+    return bases, tuple(round(slope, 2) for slope in slopes.tolist())
 
 
 def chi2_at(z: np.ndarray | float, df: np.ndarray | float) -> np.ndarray:
@@ -239,22 +244,13 @@ def _windows(generator: np.random.Generator, rows: int, size: int, block: int) -
     # Of each permutation of the blocks as many windows as it holds: they share no row either.
     per, blocks = max(1, size // block), rows // block
     each = blocks // per
-    left, most = -(-DRAWS // each), max(1, MOST_PLACES // rows)
+    draws = min(MOST_DRAWS, max(FEWEST_DRAWS, DRAWN_ROWS // size))
+    left, most = -(-draws // each), max(1, MOST_PLACES // rows)
     while left > 0:
         order = generator.permuted(np.tile(np.arange(blocks), (min(left, most), 1)), axis=1)
         left -= len(order)
         order = order[:, : each * per].reshape(-1, per, 1)
         yield (order * block + np.arange(block)).reshape(len(order), -1)
-
-
-def _base_and_slope(rows: np.ndarray, limits: np.ndarray) -> np.ndarray:
-    # Least squares in 1 / rows, lifted where a size would lie lower than chance among the draws explains.
-    x = 1 / rows
-    centred = x - x.mean()
-    slope = np.maximum((centred[:, None] * limits).sum(axis=0) / max((centred**2).sum(), 1e-12), 0.0)
-    base = limits.mean(axis=0) - slope * x.mean()
-    short = (limits - base - slope * x[:, None]).max(axis=0)
-    return np.column_stack([base + np.maximum(short - NOISE_Z, 0.0), slope])
 
 
 def _line(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -81,14 +81,16 @@ def mean_moved(shares: np.ndarray, deviations: float) -> np.ndarray:
 
 
 def _shows(sight: Sight, window: str, rows: int, moved: np.ndarray) -> bool:
-    # A noncentral chi-square, by Patnaik (1949) as a multiple of a chi-square and that by Wilson & Hilferty.
+    # A multiple of a chi-square with the mean and the variance that the statistic has under the shift, as Patnaik
+    # (1949) does it for small shifts; large ones change what a window's shares vary by.
     base, slope = sight.limits[window]
     n, m, p, q = rows, sight.reference_rows, moved, sight.shares
     pooled = (n * p + m * q) / (n + m)
-    gap = np.divide((p - q) ** 2, pooled, out=np.zeros(len(p)), where=pooled > 0).sum()
-    df, far = len(q) - 1.0, n * m / (n + m) * gap
-    scale, effective = (df + 2 * far) / (df + far), (df + far) ** 2 / (df + 2 * far)
-    reached = scale * float(chi2_at(NORMAL.inv_cdf(1 - POWER), effective))
+    lean = np.divide(p - q, pooled, out=np.zeros(len(p)), where=pooled > 0)
+    df, weight = len(q) - 1.0, n * m / (n + m)
+    varied = sum(((lean**2 * share).sum() - (lean * share).sum() ** 2) / size for share, size in ((p, n), (q, m)))
+    mean, variance = df + weight * (lean * (p - q)).sum(), 2 * df + 4 * weight**2 * varied
+    reached = variance / (2 * mean) * float(chi2_at(NORMAL.inv_cdf(1 - POWER), 2 * mean**2 / variance))
     psi = float(((p - q) * np.log((p + SMOOTHING) / (q + SMOOTHING))).sum())
     return reached > float(chi2_at(base + slope / n, df)) and psi > sight.psi_floor
 

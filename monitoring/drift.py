@@ -101,13 +101,12 @@ def judge(reference: Reference, window: Window, length: str) -> list[Finding]:
 
     length: "short", "medium" or "long", which is 1 h, 24 h or 7 d.
     """
-    base, slope = reference.limits_of(length).T
-    inside = _inside(reference, window).sum(axis=1)
-    rows = np.append(inside, window.rows)[: len(base)]
-    limits = base + slope / np.maximum(rows, 1)
+    base, slopes = reference.z_thresholds[length], reference.padded_slopes()
+    rows = np.append(_inside(reference, window).sum(axis=1), window.rows)[: len(slopes)]
+    limits = base + slopes / np.maximum(rows, 1)
     moved = [found for found in _over(reference, window, limits) if found.psi > reference.psi_floor]
     enough = dict(zip((*(b.name for b in reference.bins), EMBEDDING), rows >= reference.min_rows, strict=False))
-    return _sorted([*(f for f in moved if enough[f.signal]), *_left(reference, window, base.max(), reference.min_rows)])
+    return _sorted([*(f for f in moved if enough[f.signal]), *_left(reference, window, base, reference.min_rows)])
 
 
 def alarms(reference: Reference, window: Window, false_alarm: float) -> list[Finding]:
@@ -137,13 +136,18 @@ def unrest(reference: Reference, windows: Sequence[Window]) -> Unrest:
 
 
 def restless(counts: np.ndarray) -> np.ndarray:
-    """Return z between neighbours, float64 (windows - 1, signals), from the counts (windows, signals, BINS)."""
-    return z_scores(counts[1:], counts[:-1])
+    """Return z between neighbours, float64 (windows - 1, signals), from the counts (windows, signals, BINS).
+
+    NaN where either window is empty.
+    """
+    rows = counts.sum(axis=2)
+    return np.where(rows[1:] * rows[:-1] > 0, z_scores(counts[1:], counts[:-1]), np.nan)
 
 
 def calmed(z: np.ndarray) -> Unrest:
-    """Return the unrest that z between neighbours, (windows, signals), shows beyond chance."""
-    level, high = np.quantile(z, [0.5, 0.9], axis=0)
+    """Return the unrest that z between neighbours, (windows, signals), shows beyond chance; NaN counts for nothing."""
+    nothing = np.isnan(z).all(axis=0)
+    level, high = np.nanquantile(np.where(nothing, 0.0, z), [0.5, 0.9], axis=0)
     scale = (high - level) / NORMAL.inv_cdf(0.9)
     return Unrest(np.where(level > CALM_LEVEL, level, 0.0), np.where(scale > CALM_SCALE, scale * RESTLESS_TAIL, 1.0))
 

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from monitoring.counts import Counts, Totals
-from monitoring.signals import BINS
+from monitoring.signals import BINS, EMBEDDING
 
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ROW_BUCKETS_S = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1)
@@ -256,6 +256,8 @@ class SignalState:
 
     counts: (signals, BINS). shares: per signal, of each of its bins. `rows` is the size of the reference.
     sums: of the embedding's components, and the rows last. centres: (components,), their means in the reference.
+    far: per signal, the bins outside its range; outside: the share of the reference's rows in them. slopes: per
+    signal, the embedding's last, see `monitoring.reference.Reference`.
     """
 
     model: str
@@ -266,6 +268,9 @@ class SignalState:
     rows: int
     sums: np.ndarray | None = None
     centres: Sequence[float] = ()
+    far: Sequence[Sequence[int]] = ()
+    outside: Sequence[float] = ()
+    slopes: Sequence[float] = ()
 
     def values(self, counts: np.ndarray | None, sums: np.ndarray | None) -> dict[str, list[float]]:
         """Return what is printed of each counter, in the order of its series.
@@ -297,6 +302,7 @@ class SignalCollector(Collector):
         """Yield counters and sums, and what the reference says of each."""
         states = list(self._states())  # first: to ask for them counts the rows that wait
         yield from self._bins(states)
+        yield from _limits(states)
         yield from self._embeddings(states)
 
     def _bins(self, states: Iterable[SignalState]) -> Iterator[Metric]:
@@ -309,10 +315,12 @@ class SignalCollector(Collector):
             place = state.model, state.version
             rows.add_metric(place, state.rows)
             counted = iter(state.values(totals.get(place), None)[SIGNAL_BIN])
-            for signal, known in zip(state.signals, state.shares, strict=True):
+            for s, (signal, known) in enumerate(zip(state.signals, state.shares, strict=True)):
+                far = state.far[s] if state.far else ()  # what has no share is outside the range
                 for b, share in enumerate(known):
                     counts.add_metric((*place, signal, f"{b:02d}"), next(counted))
-                    shares.add_metric((*place, signal, f"{b:02d}"), float(f"{share:.6g}"))
+                    if b not in far:
+                        shares.add_metric((*place, signal, f"{b:02d}"), float(f"{share:.6g}"))
         yield from (counts, shares, rows)
 
     def _embeddings(self, states: Iterable[SignalState]) -> Iterator[Metric]:
@@ -333,3 +341,17 @@ class SignalCollector(Collector):
 
     def _totals(self, name: str) -> Totals:
         return self._counts.array_totals(name) if self._counts is not None else {}
+
+
+def _limits(states: Iterable[SignalState]) -> Iterator[Metric]:
+    labels = (*RELEASE, "signal")
+    outside = GaugeMetricFamily("vigil_reference_outside_share", "Share of rows outside the range", labels=labels)
+    slopes = GaugeMetricFamily("vigil_drift_z_slope", "What few rows add to the limit of z, times rows", labels=labels)
+    for state in states:
+        place = state.model, state.version
+        for signal, share, far in zip(state.signals, state.outside, state.far, strict=False):
+            if far:
+                outside.add_metric((*place, signal), share)
+        for signal, slope in zip((*state.signals, EMBEDDING), state.slopes, strict=False):
+            slopes.add_metric((*place, signal), slope)
+    yield from (outside, slopes)

@@ -20,7 +20,7 @@ from monitoring.support import Support
 from registry.errors import DataError, ReleaseError
 from registry.release import InputSpec
 
-__all__ = ["LOOKS_30D", "Reference", "ReferenceSettings", "build", "demand_rows", "parse", "z_scores"]
+__all__ = ["LOOKS_30D", "Reference", "ReferenceSettings", "Shift", "build", "demand_rows", "parse", "z_scores"]
 
 ROWS_PER_BIN = 5  # fewest of the reference
 TYPICAL_BINS = 5  # at least, of a signal whose shifts are told in deviations
@@ -52,9 +52,9 @@ class Reference:
     """What normal looks like, and how far from it is too far.
 
     shares: per signal, the share of each of its bins among the rows inside its range; sums to 1. z_thresholds: by
-    window, the largest of the signals. far: per signal, the bins outside its range, which hold the share `outside`
-    of the rows. limits: by window, of each signal the base and slope of its limit, base + slope / rows; the last is
-    the embedding's if there is one. shifts: the smallest that show. All of these, embedding, estimation and support
+    window. far: per signal, the bins outside its range, which hold the share `outside`
+    of the rows. slopes: of each signal, the embedding's last; divided by the rows of a window it is added to the
+    threshold. shifts: the smallest that show. All of these, embedding, estimation and support
     are empty or None in a release that was made without them.
     """
 
@@ -69,7 +69,7 @@ class Reference:
     support: Support | None = None
     far: tuple[tuple[int, ...], ...] = ()
     outside: tuple[float, ...] = ()
-    limits: dict[str, tuple[tuple[float, float], ...]] | None = None
+    slopes: tuple[float, ...] = ()
     nulls: Nulls | None = None
     shifts: tuple[Shift, ...] = ()
 
@@ -95,11 +95,12 @@ class Reference:
         """Return the share of rows outside the range of each signal, float64 (signals,)."""
         return np.array(self.outside or (0.0,) * len(self.bins))
 
-    def limits_of(self, window: str) -> np.ndarray:
-        """Return base and slope of each signal's limit in a window, (signals, 2), the embedding's last."""
-        count = len(self.bins) + (self.embedding is not None)
-        known = [] if self.limits is None else list(self.limits[window][:count])
-        return np.array([*known, *[(self.z_thresholds[window], 0.0)] * (count - len(known))])
+    def padded_slopes(self) -> np.ndarray:
+        """Return the slopes, float64 (signals,) with the embedding's last if there is one; 0 where none is known."""
+        table = np.zeros(len(self.bins) + (self.embedding is not None))
+        known = self.slopes[: len(table)]
+        table[: len(known)] = known
+        return table
 
 
 def demand_rows(settings: ReferenceSettings, rows: int) -> None:
@@ -138,7 +139,7 @@ def build(
             bins.append(binning.of_number(name, column, most, endless))
         far.append((0, len(bins[-1].cuts)) if endless else ())
     plain = _counted(settings, tuple(bins), tuple(far), values)
-    whole = np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)
+    whole = _finite(inputs)
     waves = embedding.fit(inputs[whole], outputs[whole], settings.seed)
     return _calibrated(settings, replace(plain, embedding=waves, support=seen), values, inputs, outputs)
 
@@ -148,14 +149,19 @@ def parse(content: bytes) -> Reference:
     try:
         said = json.loads(content)
         bins = tuple(Bins(**b | {"cuts": tuple(b["cuts"])}) for b in said["bins"])
-        plain = {name: calibration.tuples(said[name]) for name in ("shares", "far", "outside") if name in said}
-        if said.get("limits") is not None:
-            plain["limits"] = {window: calibration.tuples(rows) for window, rows in said["limits"].items()}
+        plain = {
+            name: calibration.tuples(said[name]) for name in ("shares", "far", "outside", "slopes") if name in said
+        }
         plain["shifts"] = tuple(Shift(**shift) for shift in said.get("shifts", ()))
         parts = {name: made(said[name]) for name, made in PARTS.items() if said.get(name) is not None}
         return Reference(**said | {"bins": bins} | plain | parts)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ReleaseError(f"reference.json cannot be read: {error}; publish the model again") from error
+
+
+def _finite(inputs: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)
+    return found
 
 
 def _endless(spec: InputSpec, name: str) -> bool:
@@ -182,22 +188,21 @@ def _calibrated(
     waves, extra = plain.embedding, None
     df = np.maximum((plain.padded_shares() > 0).sum(axis=1) - 1, 1)
     if waves is not None:
-        extra = calibration.of_embedding(waves, waves.components(inputs, outputs))
+        components = np.where(_finite(inputs)[:, None], waves.components(inputs, outputs), np.nan)
+        extra = calibration.of_embedding(waves, components)
         df = np.append(df, len(waves.centres))
     nulls = calibration.draw(binning.codes_of(plain.bins, plain.far, values), extra, settings.seed)
-    monthly = calibration.monthly(nulls, df, settings.false_alarms_30d, settings.min_rows)
-    limits = {window: tuple((round(b, 4), round(s, 2)) for b, s in found.tolist()) for window, found in monthly.items()}
-    largest = {window: max(base for base, _ in found) for window, found in limits.items()}
-    made = replace(plain, z_thresholds=largest, limits=limits, nulls=nulls)
+    thresholds, slopes = calibration.monthly(nulls, df, settings.false_alarms_30d, settings.min_rows)
+    made = replace(plain, z_thresholds=thresholds, slopes=slopes, nulls=nulls)
     return replace(made, shifts=_shifts(made))
 
 
 def _shifts(made: Reference) -> tuple[Shift, ...]:
-    limits = made.limits or {}
+    slopes = made.padded_slopes().tolist()
     sights = {
         b.name: Sight(
             np.array([share for share in shares if share > 0]),
-            {window: found[s] for window, found in limits.items()},
+            {window: (base, slopes[s]) for window, base in made.z_thresholds.items()},
             made.rows, made.psi_floor, made.min_rows,
         )
         for s, (b, shares) in enumerate(zip(made.bins, made.shares, strict=True))

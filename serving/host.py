@@ -268,4 +268,7 @@ def _state(served: Served) -> SignalState:
     normal, place = served.reference, (served.release.name, served.release.version)
     names = tuple(b.name for b in normal.bins)
     centres = normal.embedding.centres if normal.embedding is not None else ()
-    return SignalState(*place, names, served.tally.counts(), normal.shares, normal.rows, served.tally.sums(), centres)
+    return SignalState(
+        *place, names, served.tally.counts(), normal.shares, normal.rows, served.tally.sums(), centres,
+        normal.far, normal.outside, normal.padded_slopes().tolist(),
+    )  # fmt: skip

@@ -85,7 +85,7 @@ def _over(made, s, window, counts, calm):
     if not len(judged):
         return False, False
     z = z_scores(judged[:, None], (shares * made.rows)[None, None])[:, 0]
-    base, slope = made.limits_of(window)[s]
+    base, slope = made.z_thresholds[window], made.padded_slopes()[s]
     rows = judged.sum(axis=1)
     share = judged / rows[:, None]
     psi = ((share - shares) * np.log((share + SMOOTHING) / (shares + SMOOTHING))).sum(axis=1)

@@ -81,7 +81,7 @@ class _Version:
         metric = known.release.manifest.quality["metric"]
         place = (model, version)
         self.watched = [
-            Watched(Alert(limits.DRIFT, "warning", *place, rules.patient_s, "signals moved")),
+            Watched(Alert(limits.DRIFT, "warning", *place, 0, "signals moved")),
             Watched(Alert(limits.COLLAPSE, "critical", *place, rules.urgent_s, "share of one class")),
             Watched(Alert(limits.FLOOR, "critical", *place, rules.urgent_s, f"{metric} at most", low=True)),
             Watched(Alert(limits.DECLINED, "warning", *place, rules.urgent_s, f"{metric} since it fell", low=True)),

@@ -52,7 +52,7 @@ class Exporter:
         now = time.monotonic()
         self.counts = self.counts + self.share * ROWS_A_SECOND * (now - self.looked_s)
         self.looked_s = now
-        return [SignalState("m", "v1", ("brightness",), self.counts, SHARES, 1000)]
+        return [SignalState("m", "v1", ("brightness",), self.counts, SHARES, 1000, slopes=(0.0,))]
 
     def close(self):
         self.server.shutdown()

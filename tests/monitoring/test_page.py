@@ -72,7 +72,10 @@ def test_the_page_of_a_release_has_less_than_200_kb_however_many_columns_it_has(
     place = "breast_cancer", "20261124-110000-aabbccdd"
     centres = made.embedding.centres
     names = counting.meter.signals
-    state = SignalState(*place, names, totals.counts, made.shares, made.rows, totals.sums, centres)
+    state = SignalState(
+        *place, names, totals.counts, made.shares, made.rows, totals.sums, centres,
+        made.far, made.outside, made.padded_slopes(),
+    )  # fmt: skip
     text = Page(metrics).text([state])
     assert 20_000 < len(text) < most_bytes
     assert text.count(b"vigil_signal_bin_total{") >= 5 * len(names)

@@ -150,5 +150,5 @@ def test_the_bins_of_a_prediction_fit_its_unit():
     x = rows_of(HOMES, 500)
     price = np.random.default_rng(0).lognormal(12, 0.5, (500, 1)).astype(np.float32)
     made = reference.build(SETTINGS, HOMES, x, price)
-    np.testing.assert_allclose(made.shares[-1][1:-1], 0.1, atol=0.02)
-    assert made.far[-1] == (0, 11) and made.outside[-1] < 0.01
+    np.testing.assert_allclose(made.shares[-1][1:-1], 0.125, atol=0.02)
+    assert made.far[-1] == (0, 9) and made.outside[-1] < 0.01

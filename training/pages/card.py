@@ -16,6 +16,9 @@ from training.pages.results import interval, number
 MOST_CURVE_ROWS = 12
 FEW_ROWS = 20  # of a class: below, its metrics say little
 MOST_NAMES = 12
+WINDOWS = {"short": "1 h", "medium": "24 h", "long": "7 d"}
+TYPICAL_ROWS_PER_H = 500
+LEAST_OUTSIDE = 0.0005  # of the test rows, as a share
 
 
 @dataclass(frozen=True)
@@ -217,14 +220,55 @@ def _reference(files: Path) -> tuple[Block, ...]:
     found = reference.parse((files / REFERENCE).read_bytes())
     names = [bins.name for bins in found.bins]
     windows = ", ".join(f"{window} {limit:.2f}" for window, limit in found.z_thresholds.items())
+    outside = [
+        f"{name} {share:.1%}" for name, share in zip(names, found.outside, strict=False) if share >= LEAST_OUTSIDE
+    ]
     return (
         Text("What the monitor compares live traffic with: the test rows, cut into bins per signal."),
         Table(("", ""), (
             ("rows", str(found.rows)), ("signals", f"{len(names)}: {_some(names, 40)}"),
             ("alarm above this z, by window", windows), ("and above this PSI", f"{found.psi_floor:g}"),
             ("fewest rows to judge", str(found.min_rows)),
+            ("test rows far outside their range, set aside", _some(outside, MOST_NAMES) or "none"),
         )),
+        *_shifts(found),
     )  # fmt: skip
+
+
+def _shifts(found: reference.Reference) -> tuple[Block, ...]:
+    if not found.shifts:
+        return ()
+    shown = {(shift.rows_per_h, shift.window): shift for shift in found.shifts}
+    rates = sorted({rate for rate, _ in shown})
+    rows = tuple(
+        (f"{rate:,}", *(_shift(shown[rate, window]) for window in WINDOWS if (rate, window) in shown)) for rate in rates
+    )
+    head = ("rows/h", *(name for window, name in WINDOWS.items() if (rates[0], window) in shown))
+    return (
+        Text(
+            "The smallest shift that shows in a full window four times in five: of the share of a class, in points, "
+            "and of the mean of a signal, in standard deviations."
+        ),
+        Table(head, rows),
+        *(Text(said) for said in [_sentence(shown)] if said),
+    )  # fmt: skip
+
+
+def _shift(shift: reference.Shift) -> str:
+    points = f"{shift.class_points:g} points" if shift.class_points is not None else ""
+    deviations = f"{shift.deviations:.2g} sd" if shift.deviations is not None else ""
+    return ", ".join(part for part in (points, deviations) if part) or "nothing"
+
+
+def _sentence(shown: dict[tuple[int, str], reference.Shift]) -> str:
+    typical = shown.get((TYPICAL_ROWS_PER_H, "medium"))
+    if typical is None or (typical.class_points is None and typical.deviations is None):
+        return ""
+    if typical.class_points is None:
+        change = f"a shift of a signal by {typical.deviations:.2g} standard deviations"
+    else:
+        change = f"a change of {typical.class_points:g} points in the share of a class"
+    return f"With {TYPICAL_ROWS_PER_H} rows/h {change} shows within 24 h."
 
 
 def _reproduce(draft: Draft) -> tuple[Block, ...]:

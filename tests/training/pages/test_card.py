@@ -112,6 +112,16 @@ def test_every_headline_metric_stands_beside_those_of_the_baselines(made):
             assert card.interval(found[name]) in text
 
 
+def test_a_card_says_what_shift_shows_in_which_window(made):
+    facts, text, _ = made
+    shifts = reference.parse((facts.files / "reference.json").read_bytes()).shifts
+    (typical,) = [shift for shift in shifts if (shift.rows_per_h, shift.window) == (500, "medium")]
+    if facts.draft.classes and len(facts.draft.classes) <= 16:
+        assert f"With 500 rows/h a change of {typical.class_points:g} points in the share of a class" in text
+    assert "shows within 24 h." in text and "| 10,000 |" in text
+    assert f"{typical.deviations:.2g} sd" in text
+
+
 def test_a_card_says_nothing_that_its_kind_does_not_have(made):
     facts, text, page = made
     assert ("## Classes" in text) == ("## Calibration" in text) == bool(facts.draft.classes)
