@@ -44,6 +44,7 @@ class Writer(threading.Thread):
             while not self.stop.is_set():
                 events = [("answer", i) for i in range(first, first + 40)]
                 events += [("label", draw.randrange(max(0, first - 200), first + 60)) for _ in range(40)]
+                events.append(("label", -1 - first))  # of an id that never comes
                 draw.shuffle(events)
                 with connection:
                     for kind, i in events:
