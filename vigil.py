@@ -134,6 +134,8 @@ def verdict(options: argparse.Namespace) -> int:
     from monitoring import verdict as judged
 
     said = judged.judge(verbs.log_of(options), verbs.model_of(options.name))
+    if options.promote:
+        return verbs.print_change(options, judged.promote(said, options.why))
     print(judged.as_json(said) if options.json else judged.as_text(said))
     return 0
 
@@ -199,7 +201,10 @@ def parser() -> argparse.ArgumentParser:
     report_verbs.add_folder(watched)
     watched.add_argument("--keep-reports", type=int, default=60, metavar="N", help="of a model, the newest")
     watched.add_argument("--keep-days", type=float, default=90.0, help="no report is kept longer")
-    verb(verdict, log).add_argument("name", nargs="?", default="", help="the model, if several have a champion")
+    judged = verb(verdict, log)
+    judged.add_argument("name", nargs="?", default="", help="the model, if several have a champion")
+    judged.add_argument("--promote", action="store_true", help="if so it says; the verdict goes into the history")
+    judged.add_argument("--why", default="", help="the reason of that, kept in the history")
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
     report_verbs.add(verb, model, log)
     log_verbs.add_to(every, as_json, log)

@@ -21,10 +21,10 @@ import numpy as np
 from monitoring import evidence, quality, recorder
 from monitoring.evidence import Pairs
 from monitoring.metrics import MonitorMetrics
-from registry import aliases
-from registry.aliases import Aliases, Challenge
+from registry import aliases, gate
+from registry.aliases import Aliases, Challenge, Change
 from registry.errors import AliasError, DataError, ReleaseError, UserError
-from registry.gate import FEWEST_COMMON_ROWS
+from registry.gate import FEWEST_COMMON_ROWS, Live
 from registry.listing import aligned
 from registry.release import HEADLINE, Manifest
 
@@ -65,6 +65,7 @@ class Verdict:
 
     labelled: rows the verdict rests on. loss_lower, loss_upper: each surely, with `confidence`, at every look.
     rows_to_tell: about how many labelled rows will tell if they go on as they came; None: too many, or told.
+    objections: why a challenger that the labels are for is held yet: what `vigil promote` has against it.
     """
 
     model: str
@@ -86,12 +87,15 @@ class Verdict:
     margin: float
     confidence: float
     rows_to_tell: int | None
+    objections: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
         """Return what to run next."""
+        if self.objections:
+            return f'vigil promote {self.model}:{self.challenger} --force --why "...", which overrules this'
         return {
-            PROMOTE: f'vigil promote {self.model}:{self.challenger} --why "..."',
+            PROMOTE: f'vigil verdict {self.model} --promote --why "..."',
             REJECT: f'vigil challenge --end --model {self.model} --why "..."',
             HOLD: f"vigil verdict {self.model}, when there are more labels",
         }[self.verdict]
@@ -139,6 +143,21 @@ def look(connection: sqlite3.Connection, models: list[str]) -> Callable[[Monitor
             metrics.failures.labels(kind).inc()
 
     return show
+
+
+def promote(said: Verdict, why: str) -> Change:
+    """Make the challenger the champion, as the verdict has it; the verdict goes into the history.
+
+    Raises AliasError for another verdict, and where the challenge has ended since.
+    """
+    tag = f"{said.model}:{said.challenger}"
+    if said.verdict != PROMOTE or said.loss is None:
+        raise AliasError(f"{tag}: not promoted; the verdict is {said.verdict}: {said.reason}")
+    live = Live(
+        said.champion, said.challenger, said.since_s, said.labelled, said.metric,
+        said.loss, said.loss_lower, said.loss_upper, said.margin, said.confidence,
+    )  # fmt: skip
+    return aliases.promote(tag, why, live=live)
 
 
 def as_json(said: Verdict) -> str:
@@ -189,11 +208,14 @@ def _judge(connection: sqlite3.Connection, state: Aliases, challenge: Challenge)
     margin, confidence = new.gate["margin"], new.gate["confidence"]
     verdict, reason, rows_to_tell = _decide(seen, margin, confidence)
     lower, upper = evidence.bounds(seen.pairs, confidence)
+    objections = tuple(gate.unfit(new)) if verdict == PROMOTE else ()
+    if objections:
+        verdict, reason = HOLD, f"{reason}; yet {'; '.join(objections)}"
     return Verdict(
         state.model, champion, challenge.version, challenge.share, challenge.since_s,
         verdict, reason, seen.rows, seen.agreeing / seen.rows if seen.rows else None,
         seen.pairs.rows, HEADLINE[new.task], seen.champion, seen.challenger,
-        _loss(seen), lower, upper, margin, confidence, rows_to_tell,
+        _loss(seen), lower, upper, margin, confidence, rows_to_tell, objections,
     )  # fmt: skip
 
 

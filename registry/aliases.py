@@ -19,6 +19,7 @@ from typing import Any
 
 from registry import durable, gate, store
 from registry.errors import AliasError, ReleaseError
+from registry.gate import Live
 from registry.release import NAME, VERSION, Release
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,8 @@ class Change:
     """One line of the history. `accuracy` or `mae` is that of `to_version` on its held-out rows.
 
     action: promote, rollback, challenge or end; the last two leave the champion, which is then `from_version`,
-    where it is. share: of a challenge. ended: the challenger whose challenge ended with this change.
+    where it is. share: of a challenge. ended: the challenger whose challenge ended with this change. live: the verdict
+    on labelled traffic that a promotion rests on.
     """
 
     time_s: float
@@ -77,6 +79,7 @@ class Change:
     mae: float | None = None
     share: float | None = None
     ended: str | None = None
+    live: Live | None = None
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,12 @@ def only_model() -> str:
     return present[0]
 
 
-def promote(tag: str, why: str, force: bool = False) -> Change:
+def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -> Change:
     """Make `tag` the champion of its model.
 
     Every file is verified first, and `gate.objections` are heard: with any, AliasError, unless
     `force`, which records them in the history. Raises ReleaseError for an unknown or altered tag.
+    live: says that the challenge under way should end so; then no held-out rows are compared.
     """
     name, _ = store.parts(tag)
     with changing(name):
@@ -152,10 +156,10 @@ def promote(tag: str, why: str, force: bool = False) -> Change:
         old = read(name)
         if old.champion and old.champion.version == release.version:
             raise AliasError(f"{tag}: is the champion already")
-        against = _objections(release, old)
+        against = _objections(release, old) if live is None else _against_live(release, old, live)
         if against and not force:
             raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded")
-        change = _change("promote", release, old, _reason(why), tuple(against))
+        change = replace(_change("promote", release, old, _reason(why), tuple(against)), live=live)
         line = (*old.line, Pin(release.version, release.digest))
         _write(replace(old, line=line, challenger=None, history=(*old.history, change)))
     return change
@@ -233,6 +237,13 @@ def _objections(release: Release, old: Aliases) -> list[str]:
     return gate.objections(release, champion)
 
 
+def _against_live(release: Release, old: Aliases, live: Live) -> list[str]:
+    now = old.challenger
+    if now is None or now.pin != Pin(release.version, release.digest) or now.since_s != live.since_s:
+        return ["the challenge that the verdict is about is not under way any more"]
+    return gate.unfit(release.manifest)
+
+
 def _unfit(release: Release, old: Aliases) -> list[str]:
     if old.champion is None:
         return [f'{old.model} has no champion; make it one: vigil promote {release.tag} --why "..."']
@@ -280,8 +291,13 @@ def _write(aliases: Aliases) -> None:
 def _parse(model: str, content: bytes) -> Aliases:
     said = json.loads(content)
     challenger = _challenge(said["challenger"]) if said["challenger"] else None
-    history = tuple(Change(**c | {"forced": tuple(c["forced"])}) for c in said["history"])
+    history = tuple(_parse_change(change) for change in said["history"])
     return Aliases(model, tuple(Pin(**pin) for pin in said["line"]), challenger, history)
+
+
+def _parse_change(said: dict[str, Any]) -> Change:
+    live = said.get("live")
+    return Change(**said | {"forced": tuple(said["forced"]), "live": Live(**live) if live else None})
 
 
 def _challenge(said: dict[str, Any]) -> Challenge:

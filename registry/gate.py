@@ -23,6 +23,26 @@ class Common:
     new: np.ndarray
 
 
+@dataclass(frozen=True)
+class Live:
+    """What labelled traffic said of a challenger, which stands in for the rows that both releases held out.
+
+    champion, challenger: versions. since_s: when the challenge began. rows: with a label, answered by both. loss and
+    its bounds, margin: see `monitoring.verdict.Verdict`.
+    """
+
+    champion: str
+    challenger: str
+    since_s: float
+    rows: int
+    metric: str
+    loss: float
+    loss_lower: float
+    loss_upper: float
+    margin: float
+    confidence: float
+
+
 def objections(candidate: Release, champion: Release | None) -> list[str]:
     """Return the reasons not to promote `candidate`, each a sentence with its numbers.
 
@@ -31,14 +51,20 @@ def objections(candidate: Release, champion: Release | None) -> list[str]:
     `gate.confidence` (one-sided, paired over the rows that both releases held out). The margin is a
     difference in accuracy; in a regression, a share of the champion's mean absolute error.
     """
+    found = unfit(candidate.manifest)
+    if champion is not None:
+        found += _against(champion, candidate)
+    return found
+
+
+def unfit(manifest: Manifest) -> list[str]:
+    """Return the reasons not to promote a release that hold whatever the champion is."""
     found = []
-    parity, gate = candidate.manifest.parity, candidate.manifest.gate
+    parity, gate = manifest.parity, manifest.gate
     if not parity or not parity["max_difference"] <= parity["limit"]:
         found.append("it has no parity certificate within its limit")
     if not gate.get("beats_baselines", False):
         found.append("it does not beat the baselines it was trained with")
-    if champion is not None:
-        found += _against(champion, candidate)
     return found
 
 

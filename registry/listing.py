@@ -79,6 +79,7 @@ def summary(release: Release) -> str:
 
 def _remarks(change: Change) -> str:
     found = ["forced"] if change.forced else []
+    found += [f"by {change.live.rows} labelled rows of the traffic"] if change.live else []
     found += [f"{100 * change.share:g} % of the requests"] if change.share else []
     found += [f"ended the challenge of {change.ended}"] if change.ended and change.action != "end" else []
     return f"  ({', '.join(found)})" if found else ""

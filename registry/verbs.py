@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def promote(options: argparse.Namespace) -> int:
     from registry import aliases
 
     change = aliases.promote(options.tag, options.why, options.force)
-    return _print_change(options, change)
+    return print_change(options, change)
 
 
 def rollback(options: argparse.Namespace) -> int:
@@ -48,7 +49,7 @@ def rollback(options: argparse.Namespace) -> int:
     from registry import aliases
 
     change = aliases.rollback(model_of(options.model), options.why)
-    return _print_change(options, change)
+    return print_change(options, change)
 
 
 def challenge(options: argparse.Namespace) -> int:
@@ -59,8 +60,8 @@ def challenge(options: argparse.Namespace) -> int:
     if options.end == bool(options.tag):
         raise AliasError("challenge: accepted is a TAG, or --end to stop the challenge under way")
     if not options.end:
-        return _print_change(options, aliases.challenge(options.tag, options.share, options.why))
-    return _print_change(options, aliases.end_challenge(model_of(options.model), options.why))
+        return print_change(options, aliases.challenge(options.tag, options.share, options.why))
+    return print_change(options, aliases.end_challenge(model_of(options.model), options.why))
 
 
 def history(options: argparse.Namespace) -> int:
@@ -208,7 +209,8 @@ def _share(text: str) -> float:
     return number
 
 
-def _print_change(options: argparse.Namespace, change: "Change") -> int:
+def print_change(options: argparse.Namespace, change: "Change") -> int:
+    """Print who follows whom, with what was overruled; return the exit status 0."""
     text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
     if change.share:
         share = f"{100 * change.share:g} % of the requests of {change.from_version}"
@@ -216,6 +218,11 @@ def _print_change(options: argparse.Namespace, change: "Change") -> int:
     if change.action == "end":
         text = f"end: {change.to_version} no longer challenges {change.from_version}"
     notes = [f"  forced although {objection}" for objection in change.forced]
+    if (live := change.live) is not None:
+        notes.append(
+            f"  on {live.rows} labelled rows of the traffic it loses {live.loss:+.4f} "
+            f"({live.confidence:.0%} upper bound {live.loss_upper:+.4f}, allowed {live.margin:+.4f})"
+        )
     if change.ended and change.action != "end":
         notes.append(f"  the challenge of {change.ended} ended with it")
-    return say(options, vars(change), "\n".join([text, *notes]))
+    return say(options, asdict(change), "\n".join([text, *notes]))

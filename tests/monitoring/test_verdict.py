@@ -1,19 +1,20 @@
 """The verdict on real releases and a real log, as monitor and command line give it."""
 
 import json
+import shlex
 import time
 from contextlib import closing
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
-from tiny_release import TABLE
+from tiny_release import TABLE, make_draft, make_files
 
 import vigil
 from monitoring import recorder, verdict
 from monitoring.metrics import MonitorMetrics
 from monitoring.recorder import Recorder, Records, Shadowed
-from registry import aliases
+from registry import aliases, store
 from registry.errors import AliasError, DataError, ReleaseError
 
 MAE = {"metrics": {"mae": {"value": 1.0, "lower": 0.9, "upper": 1.1}}, "spec": TABLE, "classes": ()}
@@ -68,7 +69,7 @@ def test_a_better_challenger_is_to_be_promoted(challenged, log):
     assert (said.champion_value, said.challenger_value) == (720 / 810, 780 / 810)
     assert said.loss == pytest.approx(-60 / 810) and said.loss_lower < said.loss < said.loss_upper < 0
     assert (said.champion, said.challenger, said.share) == (pair[0].version, pair[1].version, 0.5)
-    assert said.command == f'vigil promote {pair[1].tag} --why "..."'
+    assert said.command == 'vigil verdict tiny --promote --why "..."'
 
 
 def test_an_equal_challenger_is_to_be_promoted_as_not_worse_by_the_margin(challenged, log):
@@ -201,10 +202,80 @@ def test_the_command_prints_numbers_bounds_sentence_and_what_to_run_next(challen
     assert shown["accuracy"] == "champion 0.9, challenger 0.975"
     assert shown["difference"].startswith("+0.0750, +0.0")
     assert shown["difference"].endswith("(95% sure each, at every look), allowed -0.0200")
-    assert (shown["verdict"], shown["next"]) == ("promote: surely better", f'vigil promote {pair[1].tag} --why "..."')
+    assert (shown["verdict"], shown["next"]) == ("promote: surely better", 'vigil verdict tiny --promote --why "..."')
     assert vigil.main(["verdict", "tiny", "--log", str(log), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["verdict"], said["labelled"], said["command"]) == ("promote", 800, shown["next"])
+
+
+def few_in_common(tmp_path, publish, **changed):
+    """Return a champion and a challenger that held 30 rows out both, where 50 are needed to compare them by those."""
+    champion = publish(seed=1)
+    files = make_files(tmp_path / "files", seed=2)
+    with np.load(files / "heldout.npz") as held:
+        arrays = dict(held)
+    np.savez(files / "heldout.npz", **(arrays | {"key": arrays["key"] + np.uint64(270)}))
+    challenger = store.publish(make_draft(**changed), files)
+    aliases.promote(champion.tag, "first")
+    aliases.challenge(challenger.tag, 0.5, "promising")
+    return champion, challenger
+
+
+def test_what_a_verdict_says_to_run_does_it_though_few_held_out_rows_are_common(tmp_path, publish, log, capsys):
+    pair = few_in_common(tmp_path, publish)
+    with pytest.raises(AliasError, match="only 30 held-out rows in common with the champion, 50 are needed"):
+        aliases.promote(pair[1].tag, "the verdict says so")
+    fill(log, pair, classified(700, 80, 20))
+    said = verdict.judge(log, "tiny")
+    command = said.command.replace("...", "the labels are for it")
+    assert vigil.main([*shlex.split(command)[1:], "--log", str(log)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"promote: {pair[0].version} -> {pair[1].version}"
+    assert lines[1].startswith("  on 800 labelled rows of the traffic it loses -0.0750 (95% upper bound -0.0")
+    state = aliases.read("tiny")
+    assert state.champion.version == pair[1].version and state.challenger is None
+    change = state.history[-1]
+    assert (change.why, change.forced, change.ended) == ("the labels are for it", (), pair[1].version)
+    assert (change.live.rows, change.live.champion, change.live.challenger) == (800, pair[0].version, pair[1].version)
+    assert (change.live.loss, change.live.loss_upper) == (said.loss, said.loss_upper)
+    assert vigil.main(["history"]) == 0
+    assert "by 800 labelled rows of the traffic" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rows", [classified(400, 5, 100), classified(20, 2, 1)], ids=["reject", "hold"])
+def test_nothing_is_promoted_by_another_verdict(tmp_path, publish, log, rows, capsys):
+    pair = few_in_common(tmp_path, publish)
+    fill(log, pair, rows)
+    said = verdict.judge(log, "tiny")
+    assert vigil.main(["verdict", "--promote", "--why", "hurry", "--log", str(log)]) == 2
+    assert f"not promoted; the verdict is {said.verdict}: {said.reason}" in capsys.readouterr().err
+    assert aliases.read("tiny").champion.version == pair[0].version
+
+
+def test_a_challenger_that_promotion_refuses_in_any_case_is_held_and_the_next_command_overrules_that(
+    tmp_path, publish, log, capsys
+):
+    gate = {"margin": 0.02, "confidence": 0.95, "beats_baselines": False}
+    pair = few_in_common(tmp_path, publish, gate=gate)
+    fill(log, pair, classified(700, 80, 20))
+    said = verdict.judge(log, "tiny")
+    assert said.verdict == "hold"
+    assert said.reason == "surely better; yet it does not beat the baselines it was trained with"
+    words = shlex.split(said.command.partition(",")[0].replace("...", "no better one is there"))
+    assert vigil.main(words[1:]) == 0
+    assert aliases.read("tiny").history[-1].forced[0] == "it does not beat the baselines it was trained with"
+
+
+def test_a_verdict_on_a_challenge_that_ended_promotes_nothing(tmp_path, publish, log):
+    pair = few_in_common(tmp_path, publish)
+    fill(log, pair, classified(700, 80, 20))
+    said = verdict.judge(log, "tiny")
+    aliases.end_challenge("tiny", "meanwhile")
+    with pytest.raises(AliasError, match="the challenge that the verdict is about is not under way any more"):
+        verdict.promote(said, "late")
+    aliases.challenge(pair[1].tag, 0.5, "again")
+    with pytest.raises(AliasError, match="not under way any more"):
+        verdict.promote(said, "late")
 
 
 def test_the_command_shows_how_the_error_of_a_regression_grew(challenged, log, capsys):
