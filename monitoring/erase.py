@@ -1,12 +1,11 @@
 """Erase a person from the log: rows, labels, answers of challengers, and what is left of them in free space."""
 
-import json
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring import logfile, retention
@@ -29,10 +28,6 @@ class Erased:
     labels: int
     shadow: int
     rebuilt: bool
-
-    def to_json(self) -> str:
-        """Return one JSON object."""
-        return json.dumps(asdict(self))
 
     def to_text(self) -> str:
         """Return one line for a person."""
@@ -63,6 +58,30 @@ def erase(log: Path, ids: Sequence[str], exact: bool = False) -> Erased:
         cure = "see that its disk has space, that it is a prediction log and that nothing locks it, then repeat"
         raise DataError(f"{log}: not all was erased: {error}; {cure}") from error
     return Erased(len(names), gone["predictions"], gone["labels"], gone["shadow"], rebuilt)
+
+
+def wanted(log: Path, ids: Sequence[str], exact: bool = False) -> Callable[[str], bool]:
+    """Return what says of a name that it is one of `ids`, as `erase` takes them; also of rows that left the log.
+
+    Of requests whose ids were hashed it knows the first GUESSES rows. Raises DataError if a key is needed.
+    """
+    try:
+        with closing(logfile.connect(log)) as connection:
+            known_as = logfile.known_as(connection, log)
+    except (sqlite3.Error, OSError) as error:
+        raise DataError(f"{log}: cannot be read: {error}") from error
+    names = {name for ident in ids for name in (ident, known_as(ident))}
+    if exact:
+        return names.__contains__
+    hashed = [ident for ident in ids if known_as(ident) != ident]
+    names |= {known_as(f"{ident}-{i}") for ident in hashed for i in range(GUESSES)}
+    requests, number = set(ids), re.compile(r"(.*)-\d+", re.DOTALL)
+
+    def is_one(name: str) -> bool:
+        found = number.fullmatch(name)
+        return name in names or (found is not None and found[1] in requests)
+
+    return is_one
 
 
 def read_ids(path: Path) -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,25 @@ def erase(options: argparse.Namespace) -> int:
     ids = [*options.id, *(erasing.read_ids(Path(options.ids)) if options.ids else ())]
     if not ids:
         raise ConfigError("log erase: name whose rows: --id ID, which may be repeated, or --ids FILE with one a line")
-    erased = erasing.erase(verbs.log_of(options), ids, options.exact)
-    text = erased.to_text()
+    log = verbs.log_of(options)
+    erased = erasing.erase(log, ids, options.exact)
     if not erased.rows + erased.labels + erased.shadow:
         print("nothing on the log has such an id", file=sys.stderr)
-    print(erased.to_json() if options.json else text)
+    exports = [(url, *_erase_exported(log, url, ids, options.exact)) for url in options.exports]
+    lines = [erased.to_text(), *(f"{url}: {rows} rows and labels in {parts} parts" for url, parts, rows in exports)]
+    said = asdict(erased) | {"exports": [{"url": url, "parts": parts, "rows": rows} for url, parts, rows in exports]}
+    print(json.dumps(said) if options.json else "\n".join(lines))
     return 0
+
+
+def _erase_exported(log: Path, url: str, ids: list[str], exact: bool) -> tuple[int, int]:
+    try:
+        from monitoring import sink
+    except ImportError as error:
+        raise ConfigError(f"log erase: {error}; {EXTRA}") from error
+    from monitoring import erase as erasing
+
+    return sink.erase(url, erasing.wanted(log, ids, exact))
 
 
 def add_to(every: Any, as_json: argparse.ArgumentParser, log: argparse.ArgumentParser) -> None:
@@ -83,6 +97,9 @@ def add_to(every: Any, as_json: argparse.ArgumentParser, log: argparse.ArgumentP
     made[export].add_argument("--every", type=duration, metavar="LENGTH", help="go on, and look again after that long")
     made[erase].add_argument("--id", action="append", default=[], metavar="ID", help="of a row or of a request")
     made[erase].add_argument("--ids", default="", metavar="FILE", help="a text file with one id a line")
+    made[erase].add_argument(
+        "--exports", action="append", default=[], metavar="URL", help="also from the parts exported there"
+    )
     made[erase].add_argument("--exact", action="store_true", help="ids of rows alone, not ID-0, ID-1, ... of a request")
 
 

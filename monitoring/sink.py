@@ -9,7 +9,7 @@ import fcntl
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -129,6 +129,37 @@ def _alone(log: Path) -> Iterator[None]:
         except BlockingIOError:
             raise DataError(f"{log}: another export of it is under way; wait for it to end") from None
         yield
+
+
+def erase(url: str, gone: Callable[[str], bool]) -> tuple[int, int]:
+    """Write the parts at `url` anew without the rows and labels whose id is `gone`; return how many parts and rows.
+
+    A part is there as a whole at each moment, with or without them. Raises DataError if one cannot be read or written.
+    """
+    target, parts, rows = Target(url), 0, 0
+    try:
+        for name in target.parts():
+            with target.open(name) as file:
+                idents = pq.read_table(file, columns=["id"])["id"].to_pylist()
+            if not any(map(gone, idents)):
+                continue
+            with target.open(name) as file, target.create(name) as anew:
+                rows += _without(pq.ParquetFile(file), anew, gone)
+            parts += 1
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{target.name}: not all was erased: {error}; repeat it") from error
+    return parts, rows
+
+
+def _without(part: pq.ParquetFile, anew: IO[bytes], gone: Callable[[str], bool]) -> int:
+    # In pieces, so that a large part needs no more memory than a small one.
+    left_out = 0
+    with pq.ParquetWriter(anew, part.schema_arrow, compression="zstd") as writer:
+        for batch in part.iter_batches(BATCH_ROWS):
+            kept = batch.filter(pa.array([not gone(ident) for ident in batch["id"].to_pylist()]))
+            left_out += len(batch) - len(kept)
+            writer.write_batch(kept)
+    return left_out
 
 
 def _export(connection: sqlite3.Connection, target: Target, now_s: float, whole: bool) -> Exported:

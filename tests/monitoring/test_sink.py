@@ -12,6 +12,8 @@ from tiny_release import TABLE
 
 import vigil
 from monitoring import logfile, sink
+from monitoring.erase import wanted
+from monitoring.pseudonym import Pseudonyms
 from monitoring.sink import Target, export
 from registry.errors import DataError
 
@@ -120,6 +122,34 @@ def test_the_verb_says_what_it_wrote_and_shows_no_password(released, log, tmp_pa
     assert vigil.main(["log", "export", "--log", str(log), "--to", "nowhere://me:secret@host/x?token=1"]) == 2
     shown = capsys.readouterr().err
     assert "nowhere://host/x" in shown and "secret" not in shown and "token" not in shown
+
+
+def test_a_person_is_erased_from_the_parts_and_nothing_else_is(released, log, url, capsys):
+    ids = [f"{who}-{i}" for who in ("anna", "annabel", "ben") for i in range(3)]
+    fill(log, released, ids, NOW - HOUR, step_s=300.0)
+    label(log, [("anna-0", "a"), ("ben-0", "b")], NOW - HOUR)
+    export(log, url, NOW)
+    before = [name for name in Target(url).parts() if name.startswith(sink.ROWS)]
+    said = ["log", "erase", "--log", str(log), "--id", "anna", "--exports", url]
+    assert vigil.main(said) == 0
+    assert capsys.readouterr().out.endswith(f"\n{url}: 4 rows and labels in 2 parts\n")
+    assert sorted(exported(url)) == sorted(ids[3:]) and exported(url, sink.LABELS) == ["ben-0"]
+    assert [name for name in Target(url).parts() if name.startswith(sink.ROWS)] == before
+    assert vigil.main([*said, "--json"]) == 0
+    assert '"parts": 0, "rows": 0' in capsys.readouterr().out
+    assert export(log, url, NOW).parts == 0  # what was erased does not come back
+
+
+def test_hashed_ids_are_erased_from_the_parts_by_the_key(released, log, tmp_path, monkeypatch):
+    keyed, url = Pseudonyms(b"0123456789abcdef-secret"), f"file://{tmp_path}/parts"
+    fill(log, released, [keyed.ident("anna-0"), keyed.ident("anna-1"), keyed.ident("ben-0")], NOW - HOUR)
+    connection = logfile.connect(log)
+    logfile.note(connection, logfile.IDS, keyed.fingerprint)
+    connection.close()
+    export(log, url, NOW)
+    monkeypatch.setenv("VIGIL_RECORD_KEY", "0123456789abcdef-secret")
+    assert sink.erase(url, wanted(log, ["anna"])) == (1, 2)
+    assert exported(url) == [keyed.ident("ben-0")]
 
 
 EXPORTER = """
