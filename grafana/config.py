@@ -15,6 +15,7 @@ BLIND_WITHOUT_SERVER = (
     "VigilSaturated",
     "VigilRejectingRequests",
     "VigilInvalidInputs",
+    "VigilUnknownCategories",
     "VigilPredictionsCollapsed",
     "VigilDataDrift",
     "VigilRecordsLost",

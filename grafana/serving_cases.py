@@ -8,7 +8,17 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 def cases() -> list[Case]:
     """Return every case of the serving alerts."""
-    return [*_presence(), *_versions(), *_loads(), *_provider(), *_invalid(), *_capacity(), *_records(), *_keys()]
+    return [
+        *_presence(),
+        *_versions(),
+        *_loads(),
+        *_provider(),
+        *_invalid(),
+        *_categories(),
+        *_capacity(),
+        *_records(),
+        *_keys(),
+    ]
 
 
 def up(values: str, instance: str = "a:3000") -> Series:
@@ -103,6 +113,21 @@ def _invalid() -> list[Case]:
         Case(name, "four in a hundred", rows(96, 4)),
         Case(name, "just under half does not page", rows(51, 49), last=10),
         Case(name, "nothing is sent", rows(0, 0)),
+    ]
+
+
+def _categories() -> list[Case]:
+    def rows(answered: str, unknown: str, reason: str = "unknown_category") -> Series:
+        good = series("vigil_input_rows_total", answered, **M, version="v1")
+        return good | series("vigil_input_invalid_rows_total", unknown, **M, reason=reason)
+
+    name = "VigilUnknownCategories"
+    two = Fire(3, labels=M, value="2%")
+    return [
+        Case(name, "two in a hundred", rows("0+98x90", "0+2x90"), (two,)),
+        Case(name, "one in two hundred", rows("0+199x90", "0+1x90")),
+        Case(name, "three of ten rows", rows("7x90", "0 1 2 3x88")),
+        Case(name, "rows of another shape", rows("0+98x90", "0+2x90", "shape")),
     ]
 
 

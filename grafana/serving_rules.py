@@ -3,6 +3,7 @@
 from grafana.profile import Profile, duration
 from grafana.statement import Alert, Statement, record
 
+UNKNOWN_SHARE, UNKNOWN_ROWS = 0.01, 5  # of the rows in the short window
 LIVE = 'vigil_model_info{stage="live"} == 1'
 
 
@@ -17,6 +18,7 @@ def records(profile: Profile) -> list[Statement]:
     limit = "max by (model, instance) (vigil_inflight_rows_limit)"
     return [
         record("model:input_invalid:ratio", _share(refused, answered)),
+        record("model:unknown_category:ratio", _share(*_unknown(profile))),
         record("model:records_lost:ratio", _share(lost, written)),
         record("model_instance:inflight:ratio", f"{used} / ({limit} > 0)"),
         record(
@@ -32,6 +34,7 @@ def alerts(profile: Profile) -> list[Alert]:
         *_presence(profile),
         *_releases(profile),
         *_inputs(profile),
+        _new_category(profile),
         *_capacity(profile),
         _keys_refused(profile),
     ]
@@ -152,6 +155,28 @@ def _inputs(profile: Profile) -> list[Alert]:
             ("warning", 0.05, profile.patient_s),
         )
     ]
+
+
+def _unknown(profile: Profile) -> tuple[str, str]:
+    # Few rows each, over an hour: too few for VigilInvalidInputs, and drift never sees what is refused.
+    window, reason = duration(profile.drift.short_s), 'reason="unknown_category"'
+    refused = f"sum by (model) (increase(vigil_input_invalid_rows_total{{{reason}}}[{window}]))"
+    return refused, f"sum by (model) (increase(vigil_input_rows_total[{window}]))"
+
+
+def _new_category(profile: Profile) -> Alert:
+    return Alert(
+        name="VigilUnknownCategories",
+        severity="warning",
+        component="data",
+        summary="{{ $labels.model }} is sent values that it was not trained on.",
+        description=(
+            "{{ $value | humanizePercentage }} of the rows for {{ $labels.model }} are refused: a column of text holds "
+            "a value that the model does not know."
+        ),
+        expr=f"model:unknown_category:ratio > {UNKNOWN_SHARE}\nand {_unknown(profile)[0]} >= {UNKNOWN_ROWS}",
+        for_s=profile.urgent_s,
+    )
 
 
 def _capacity(profile: Profile) -> list[Alert]:
