@@ -159,6 +159,49 @@ def quality() -> tuple[View, ...]:
             highest=1,
             none="no labels yet",
         ),
+        *_beyond_the_whole(),
+    )
+
+
+def _beyond_the_whole() -> tuple[View, ...]:
+    release = "{{model}} {{version}}"
+    evidence = f"max by (model, version) (vigil_quality_decline_evidence{{{MODEL}}})"
+    return (
+        View(
+            "The ten slices nearest to their floor",
+            "Upper end of the quality of a part of the traffic less the floor of that part; below 0 it is under it.",
+            "percentunit",
+            (
+                (
+                    f'bottomk(10, max by (model, version, slice) (vigil_quality_slice{{bound="upper",{MODEL}}})'
+                    f" - max by (model, version, slice) (vigil_quality_slice_floor{{{MODEL}}}))",
+                    release + " {{slice}}",
+                ),
+            ),
+            width=12,
+            none="no slices",
+        ),
+        View(
+            "Estimated without labels",
+            "Accuracy by CBPE and ATC, shown only while nothing speaks against it.",
+            "percentunit",
+            (
+                (
+                    f'max by (model, version, method) (vigil_quality_estimate{{bound="value",{MODEL}}})'
+                    f" and on (model, version) (vigil_quality_estimate_valid{{{MODEL}}} == 1)",
+                    release + " {{method}}",
+                ),
+            ),
+            none="not to be believed",
+        ),
+        View(
+            "Evidence of a decline",
+            "Wealth of who bets that quality fell since the release; from the dashed line on that is sure.",
+            "short",
+            ((evidence, release), ("max(vigil_quality_decline_limit)", "limit")),
+            dashed=".*limit",
+            none="no labels yet",
+        ),
     )
 
 
