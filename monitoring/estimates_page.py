@@ -12,7 +12,6 @@ from monitoring.history import Step
 from monitoring.parts import Look, Show
 from monitoring.quality_page import Sample, bounds, page, step_of
 from monitoring.reference import Reference
-from monitoring.tally import ALL
 from monitoring.validity import Span
 from registry.errors import ReleaseError
 from registry.release import REFERENCE, Release
@@ -56,13 +55,13 @@ class EstimatesPart:
         """Estimate every version that answered in the window, and score what was estimated in the month before."""
         samples: list[Sample] = []
         for model in state.models(look.state):
-            windows = state.window(look.state, model, look.since_s)
+            windows = history.window(look.state, model, look.since_s)
             steps = history.steps(look.state, model, look.now_s - decline.LOOK_BACK_S, step_of(look))
             for version in steps:
                 known = known_of(model, version)
                 if known is not None:
-                    window = windows.get((version, ALL))
-                    if window is not None and window.summed:
+                    window = windows.get(version)
+                    if window is not None and window.sums is not None:
                         samples += self._now(look, known, window.sums, window.summed)
                     samples += _scored(known.place, self._scores(look, known, steps[version]))
         self._forget(look.now_s - 2 * decline.LOOK_BACK_S)

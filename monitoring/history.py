@@ -3,6 +3,7 @@
 import math
 import sqlite3
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from monitoring import state
 from monitoring.tally import ALL
 
-QUERY = """
-    SELECT r.version, b.start, b.rows, b.labelled, b.judged, b.right, b.labelled_summed, b.sums, b.labelled_sums
-    FROM buckets b JOIN releases r ON r.code = b.release
-    WHERE r.model = ? AND b.slice = ? AND b.start >= ? ORDER BY r.version, b.start"""
+COUNTED = ("rows", "labelled", "judged", "right", "summed", "labelled_summed")
+QUERY = f"""
+    SELECT r.version, b.start, {", ".join(f"b.{name}" for name in COUNTED)}, b.sums, b.labelled_sums
+    FROM releases r CROSS JOIN buckets b ON b.release = r.code
+    WHERE r.model = ? AND b.start >= ? AND b.slice = ?"""  # the join in this order: by the primary key
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Step:
     labelled: int = 0
     judged: int = 0
     right: int = 0
+    summed: int = 0
     labelled_summed: int = 0
     sums: np.ndarray | None = None
     labelled_sums: np.ndarray | None = None
@@ -36,13 +39,13 @@ def steps(connection: sqlite3.Connection, model: str, since_s: float, step_s: fl
     """
     length_s = state.facts(connection)["bucket_s"]
     first = math.floor(math.floor(since_s / step_s) * step_s / length_s)
-    found: dict[str, dict[int, Step]] = defaultdict(lambda: defaultdict(Step))
-    for version, start, *numbers, sums, labelled_sums in connection.execute(QUERY, (model, ALL, first)):
-        step = found[version][math.floor(start * length_s / step_s)]
-        for name, number in zip(("rows", "labelled", "judged", "right", "labelled_summed"), numbers, strict=True):
-            setattr(step, name, getattr(step, name) + number)
-        step.sums, step.labelled_sums = _add(step.sums, sums), _add(step.labelled_sums, labelled_sums)
-    return {version: dict(by_number) for version, by_number in found.items()}
+    return _read(connection, model, first, lambda start: math.floor(start * length_s / step_s))
+
+
+def window(connection: sqlite3.Connection, model: str, since_s: float) -> dict[str, Step]:
+    """Return by version all rows since a Unix time, whole buckets of which the first may have begun before."""
+    first = math.floor(since_s / state.facts(connection)["bucket_s"])
+    return {version: one[0] for version, one in _read(connection, model, first, lambda start: 0).items()}
 
 
 def counts(found: dict[int, Step], last: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -51,6 +54,18 @@ def counts(found: dict[int, Step], last: int) -> tuple[np.ndarray, np.ndarray, i
     empty = Step()
     each = [found.get(number, empty) for number in range(first, last + 1)]
     return np.array([one.right for one in each]), np.array([one.judged for one in each]), first
+
+
+def _read(
+    connection: sqlite3.Connection, model: str, first: int, number_of: Callable[[int], int]
+) -> dict[str, dict[int, Step]]:
+    found: dict[str, dict[int, Step]] = defaultdict(lambda: defaultdict(Step))
+    for version, start, *numbers, sums, labelled_sums in connection.execute(QUERY, (model, first, ALL)):
+        step = found[version][number_of(start)]
+        for name, number in zip(COUNTED, numbers, strict=True):
+            setattr(step, name, getattr(step, name) + number)
+        step.sums, step.labelled_sums = _add(step.sums, sums), _add(step.labelled_sums, labelled_sums)
+    return {version: dict(by_number) for version, by_number in found.items()}
 
 
 def _add(total: np.ndarray | None, blob: bytes | None) -> np.ndarray | None:

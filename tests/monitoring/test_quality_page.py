@@ -85,6 +85,8 @@ def test_steps_of_a_month_add_up_to_the_buckets_they_are_made_of(log, made):
         for step_s in (600.0, 21_600.0):
             steps = history.steps(connection, "tiny", time.time() - 86_400, step_s)[made.version]
             assert sum(one.rows for one in steps.values()) == 600
+            whole = history.window(connection, "tiny", time.time() - 86_400)[made.version]
+            assert (whole.rows, whole.summed, whole.right) == (600, 600, right.sum())
             hits, judged, first = history.counts(steps, int(time.time() / step_s))
             assert (hits.sum(), judged.sum()) == (right.sum(), 600)
             assert first == min(steps)
