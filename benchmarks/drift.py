@@ -35,8 +35,9 @@ CLEAN_ROWS = (50, 100, 200, 500, 1000)
 SHIFT_ROWS = (10, 20, 50, 100, 200, 500, 1000)
 REFERENCE_SHARE = 0.4  # of the rows that the classifier never saw
 DEALS = 4
+COST_RUNS = 5
 RESULTS = Path(__file__).resolve().parent / "results"
-PUBLISHED = (0.21, 0.31, 0.41, 0.47, 0.55, 0.66, 0.72)  # the paper's best detector, reproduced: KS on the outputs
+PUBLISHED = (0.21, 0.31, 0.41, 0.47, 0.55, 0.66, 0.72)  # the best detector of the paper, measured before: KS on outputs
 Judge = Callable[[Window], bool]
 
 
@@ -127,7 +128,7 @@ def measure_data(data: Pictures, trials: int, deals: int = DEALS) -> dict[str, A
 
 
 def cost(rows: int = 1_000_000, columns: int = 16, classes: int = 10) -> dict[str, Any]:
-    """Return CPU seconds and memory to count and judge rows of 20 signals, in requests of 1,000 rows."""
+    """Return CPU seconds, of each run, and memory to count and judge rows of 20 signals, 1,000 in a request."""
     generator = np.random.default_rng(0)
     spec = InputSpec("float32", (columns,), tuple(f"c{k}" for k in range(columns)))
     x = generator.standard_normal((50_000, columns)).astype(np.float32)
@@ -136,18 +137,22 @@ def cost(rows: int = 1_000_000, columns: int = 16, classes: int = 10) -> dict[st
     tally = Tally(Counting.of(normal, spec))
     tally.add(x[:1000], p[:1000])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.process_time()
-    for start in range(0, rows, 1000):
-        at = start % len(x)
-        tally.add(x[at : at + 1000], p[at : at + 1000])
-    counted_s = time.process_time() - begun
-    window = Window(tally.counts(), tally.sums()[:-1], rows)
+    took = []
+    for _ in range(COST_RUNS):
+        begun = time.process_time()
+        for start in range(0, rows, 1000):
+            at = start % len(x)
+            tally.add(x[at : at + 1000], p[at : at + 1000])
+        took.append(time.process_time() - begun)
+    *sums, embedded = tally.sums()
+    counted = COST_RUNS * rows + 1000
+    window = Window(tally.counts(), np.array(sums) * counted / embedded, counted)
     begun = time.process_time()
     drift.alarms(normal, window, FALSE_ALARM)
     judged_s = time.process_time() - begun
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {
-        "rows": rows, "signals": len(normal.bins), "count_cpu_s": round(counted_s, 3),
+        "rows": rows, "signals": len(normal.bins), "count_cpu_s": [round(s, 3) for s in sorted(took)],
         "judge_cpu_s": round(judged_s, 5), "memory_grown_mb": round(grown / 1024, 1),
     }  # fmt: skip
 

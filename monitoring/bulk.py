@@ -19,7 +19,7 @@ from registry.release import InputSpec
 FLUSH_S = 2e-4  # how long counting may delay an answer
 CPU_SHARE = 0.02
 MOST_BUFFER_ROWS = 1024
-MOST_EMBEDDED_ROWS = 128  # of a buffer, evenly spaced: where a buffer fills, an eighth of the rows says enough
+MOST_EMBEDDED_ROWS = 64  # of a buffer, evenly spaced: where a buffer fills, every sixteenth row says enough
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,7 @@ class Embedding:
         """Return the components summed over the rows, float64 (k,): what is counted, without a column for each row."""
         waves = self._waves(inputs, outputs)
         rows = len(waves)
-        total = (np.ones(rows, np.float32) @ waves).astype(np.float64)
-        summed: np.ndarray = (total - rows * self._means) @ self._whitening + rows * self._centres
+        summed: np.ndarray = (np.ones(rows, np.float32) @ waves) @ self._whitening + rows * self._start
         return summed
 
     def z(self, sums: np.ndarray, rows: float, reference_rows: int) -> float:
@@ -118,6 +117,12 @@ class Embedding:
     @cached_property
     def _whitening(self) -> np.ndarray:
         return np.array(self.whitening)
+
+    @cached_property
+    def _start(self) -> np.ndarray:
+        # What a row adds whose waves are all 0.
+        start: np.ndarray = self._centres - self._means @ self._whitening
+        return start
 
     @cached_property
     def _centres(self) -> np.ndarray:

@@ -220,6 +220,21 @@ def test_signals_add_up_over_the_workers(tmp_path):
         assert shown == [3, 0]
 
 
+def test_the_embedding_adds_up_over_the_workers(tmp_path):
+    workers = [ServingMetrics(CollectorRegistry(), tmp_path) for _ in range(2)]
+    for k, metrics in enumerate(workers, 1):
+        metrics.embedding_sums("m", "v", 2)[:] += [1.5 * k, 2.0 * k, k]
+        sums = metrics.embedding_sums("m", "v", 2)
+        state = SignalState("m", "v", (), np.zeros((0, 16)), (), 9, sums, (1.0, 2.0))
+        metrics.registry.register(SignalCollector(lambda state=state: [state], metrics.counts))
+    place = {"model": "m", "version": "v"}
+    for metrics in workers:
+        value = metrics.registry.get_sample_value
+        shown = [value("vigil_embedding_sum_total", place | {"component": c}) for c in ("00", "01")]
+        assert shown == [4.5, 6.0] and value("vigil_embedding_rows_total", place) == 3
+        assert value("vigil_embedding_reference_mean", place | {"component": "01"}) == 2.0
+
+
 def test_workers_of_one_parent_share_a_folder_and_others_do_not(tmp_path):
     code = f"from monitoring import folder; print(folder.of_service({str(tmp_path)!r}))"
     twice = f"import subprocess, sys\nfor _ in range(2): subprocess.run([sys.executable, '-c', {code!r}], check=True)"
