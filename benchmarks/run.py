@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import evaluate, explore, loading, serving, signals, start, training, variants
+from benchmarks import evaluate, explore, loading, recording, serving, signals, start, training, variants
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -25,6 +25,7 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "evaluate": evaluate.measure,
     "variants": variants.measure,
     "explore": explore.measure,
+    "recording": recording.measure,
 }
 PACKAGES = ("bentoml", "onnxruntime", "numpy", "torch")
 
