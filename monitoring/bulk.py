@@ -144,9 +144,10 @@ class Tally:
         inputs, outputs = _joined(self._inputs[:requests]), _joined(self._outputs[:requests])
         del self._inputs[:requests], self._outputs[:requests]
         if rows > self.buffer_rows:
-            self._inputs.insert(0, inputs[self.buffer_rows :])
-            self._outputs.insert(0, outputs[self.buffer_rows :])
-            inputs, outputs = inputs[: self.buffer_rows], outputs[: self.buffer_rows]
+            part = -(-rows // -(-rows // self.buffer_rows))  # all of a size: a last one of few rows costs as a full one
+            self._inputs.insert(0, inputs[part:])
+            self._outputs.insert(0, outputs[part:])
+            inputs, outputs = inputs[:part], outputs[:part]
         self._rows -= len(inputs)
         self._count(self._totals, inputs, outputs)
 
