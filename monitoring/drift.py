@@ -129,10 +129,18 @@ def unrest(reference: Reference, windows: Sequence[Window]) -> Unrest:
     windows: in time, of one length. The median and the ninth decile of z between neighbours, so that a change that
     comes once counts for little.
     """
-    z = restless(np.array([_inside(reference, window) for window in windows]))
-    if reference.embedding is not None and all(window.sums is not None for window in windows):
-        z = np.column_stack([z, _restless_sums(windows)])
-    return calmed(z)
+    return calmed(np.array([unlike(reference, *pair) for pair in zip(windows[:-1], windows[1:], strict=True)]))
+
+
+def unlike(reference: Reference, earlier: Window, later: Window) -> np.ndarray:
+    """Return z between two windows, float64 (signals,), the embedding's last where it is known of both.
+
+    NaN where either is empty.
+    """
+    z: np.ndarray = restless(np.array([_inside(reference, window) for window in (earlier, later)]))[0]
+    if reference.embedding is None or earlier.sums is None or later.sums is None:
+        return z
+    return np.append(z, _restless_sums([earlier, later]))
 
 
 def restless(counts: np.ndarray) -> np.ndarray:

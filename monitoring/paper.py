@@ -8,7 +8,7 @@ STYLE = """
   --link: #0b5cad; --red: #cf222e; --amber: #9a6700; --green: #1a7f37; --bar: #1f6feb }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --grey: #9aa4af; --line: #353c45; --paper: #0f1318;
   --soft: #1a2027; --link: #6cb0f5; --red: #ff7b72; --amber: #e3b341; --green: #56d364; --bar: #58a6ff } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1.2rem;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 84rem; margin: 2rem auto; padding: 0 1.2rem;
   color: var(--ink); background: var(--paper) }
 h1 { font-size: 1.7rem; margin-bottom: .2rem } h2 { font-size: 1.2rem; margin-top: 2rem;
   border-bottom: 2px solid var(--line) } h3 { font-size: 1rem; margin: 1.3rem 0 .3rem; font-weight: 600 }
@@ -16,9 +16,9 @@ a { color: var(--link); text-decoration: none } a:hover { text-decoration: under
 p.lead, figcaption { color: var(--grey) } figure { margin: 1rem 0 } code { background: var(--soft); padding: 0 .25rem }
 div.table { overflow-x: auto } svg { max-width: 100%; height: auto }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; width: 100% }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem 1rem .35rem 0; text-align: left; vertical-align: top }
+th, td { border-bottom: 1px solid var(--line); padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top }
 th { color: var(--grey); font-weight: 600; white-space: nowrap } td { white-space: nowrap }
-td.long { white-space: normal; min-width: 14rem; overflow-wrap: anywhere }
+td.long { white-space: normal; min-width: 8.5rem; overflow-wrap: break-word }
 b.mark { font-weight: 600 } b.mark::before { content: ""; display: inline-block; width: .62rem; height: .62rem;
   border-radius: 50%; margin-right: .45rem; background: currentColor }
 .red { color: var(--red) } .amber { color: var(--amber) } .green { color: var(--green) } .grey { color: var(--grey) }

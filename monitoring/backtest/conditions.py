@@ -1,12 +1,14 @@
 """The conditions of the alerts on one version, at the steps where they may change."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from monitoring import decline, drift, intervals
 from monitoring.backtest.counted import Changes, Counted
 from monitoring.backtest.firing import Held
+from monitoring.backtest.restless import Restless
 from monitoring.backtest.rules import CLASS_SIGNAL, COLLAPSED_SHARE, USUAL_SHARE, Rules
 from monitoring.backtest.windows import Sliding
 from monitoring.drift import Finding
@@ -19,17 +21,20 @@ class Drift:
 
     def __init__(self, counted: Counted, known: Opened, rules: Rules) -> None:
         self._known = known
+        self._restless = Restless(counted, known, rules)
         self._windows = {name: Sliding(counted, length // rules.bucket_s) for name, length in rules.windows_s}
         self._found: dict[str, list[Finding]] = {name: [] for name in self._windows}
         self._collapsed: Held | None = None
 
     def at(self, step: int) -> tuple[Held | None, Held | None]:
         """Return what drifted and what collapsed at a step; steps must not go back."""
+        unrest = self._restless.at(step)
         for name, sliding in self._windows.items():
             if sliding.move(step):
-                self._found[name] = judged(self._known, sliding.window, name)
+                window = replace(sliding.window, unrest=unrest)
+                self._found[name] = judged(self._known, window, name)
                 if name == "short":
-                    self._collapsed = collapsed(self._known, sliding.window)
+                    self._collapsed = collapsed(self._known, window)
         moved: dict[str, float] = {}
         for finding in (finding for found in self._found.values() for finding in found):
             moved[finding.signal] = max(finding.z, moved.get(finding.signal, finding.z))

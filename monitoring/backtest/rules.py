@@ -12,6 +12,7 @@ DRIFT, COLLAPSE = "VigilDataDrift", "VigilPredictionsCollapsed"
 INVALID, FLOOR, DECLINED = "VigilInvalidInputs", "VigilQualityUnderFloor", "VigilQualityDeclined"
 COLLAPSED_SHARE, USUAL_SHARE = 0.95, 0.8  # one class gets more than the first, and none does in the reference
 CLASS_SIGNAL = "predicted_class"
+HISTORY_WINDOWS, FEWEST_WINDOWS = 168, 48  # short ones that unrest is looked for in, and must be known of
 INVALID_SHARES = {"critical": 0.5, "warning": 0.05}
 DAY_S = 86_400
 

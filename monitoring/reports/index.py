@@ -8,7 +8,7 @@ from itertools import groupby
 from monitoring import paper
 from monitoring.reports.findings import Findings
 
-HEADER = ("time (UTC)", "verdict", "drifted columns", "left out", "quality", "rows", "window", "asked for by")
+HEADER = ("time (UTC)", "verdict", "drifted columns", "left out", "quality", "rows", "asked for by")
 MOST_NAMES = 6
 Kept = tuple[str, Findings]  # the place of a page, from the folder of the index, and what it found
 
@@ -65,7 +65,7 @@ def _row(place: str, found: Findings) -> tuple[str, ...]:
     return (
         paper.link(place, at), paper.mark(*verdict(found)), _names(drifted),
         escape(found.empty) or _names([f"{name} {why}" for name, why in found.broken.items()]),
-        escape(quality), f"{found.rows:,}", span(found.window_s), escape(found.reason),
+        escape(quality), f"{found.rows:,} in {span(found.window_s)}", escape(found.reason),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 from tiny_release import HOMES, IMAGE, TABLE, make_draft, make_files, rows_of
 
-from grafana import drift_rules, profile, serving_rules
+from grafana import drift_rules, profile, restless_rules, serving_rules
 from monitoring import parquet, recorder
 from monitoring.backtest import encode, outcome, rules, run, sqlite_log, table, timeline
 from monitoring.backtest.run import Order
@@ -308,6 +308,8 @@ def test_the_limits_that_are_replayed_are_those_of_the_rules():
     assert f"> {rules.COLLAPSED_SHARE}" in collapsed and f"< {rules.USUAL_SHARE}" in collapsed
     for severity, share in rules.INVALID_SHARES.items():
         assert texts[rules.INVALID, severity].endswith(f"> {share}")
+    assert restless_rules.HISTORY_WINDOWS == rules.HISTORY_WINDOWS
+    assert restless_rules.FEWEST_WINDOWS == rules.FEWEST_WINDOWS
     waits = {(one.name, one.severity): one.for_s for one in alerts}
     assert waits[rules.DRIFT, "warning"] == 0
     assert waits[rules.COLLAPSE, "critical"] == profile.PRODUCTION.urgent_s

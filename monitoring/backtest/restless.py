@@ -1,0 +1,58 @@
+"""How unlike short windows of traffic are that follow one another, as the rules measure it while traffic goes by."""
+
+from collections import deque
+
+import numpy as np
+
+from monitoring import drift
+from monitoring.backtest.counted import Counted
+from monitoring.backtest.rules import FEWEST_WINDOWS, HISTORY_WINDOWS, Rules
+from monitoring.backtest.windows import Sliding
+from monitoring.drift import Unrest
+from monitoring.opened import Opened
+
+RENEWED = 1 / 50  # of what it is made of must be new before it is computed again
+
+
+class Restless:
+    """The unrest of one version in the time before a step; steps must not go back."""
+
+    def __init__(self, counted: Counted, known: Opened, rules: Rules) -> None:
+        self._reference = known.reference
+        self._every = rules.evaluation_s // rules.bucket_s
+        self._short = dict(rules.windows_s)["short"] // rules.bucket_s
+        self._history = HISTORY_WINDOWS * self._short
+        self._fewest = FEWEST_WINDOWS * self._short // self._every
+        self._now, self._before = Sliding(counted, self._short), Sliding(counted, self._short)
+        self._seen: deque[tuple[int, np.ndarray]] = deque()  # z, and the step from which on it held
+        self._computed_at = -1
+        self._unrest: Unrest | None = None
+
+    def at(self, step: int) -> Unrest | None:
+        """Return the unrest at a step, None while too few windows could be compared."""
+        now, before = self._now.move(step), self._before.move(step - self._short)
+        if now or before:
+            self._seen.append((step, self._unlike()))
+        while len(self._seen) > 1 and self._seen[1][0] <= step - self._history:
+            self._seen.popleft()
+        if self._seen and step - self._computed_at >= RENEWED * min(step - self._seen[0][0], self._history):
+            self._unrest, self._computed_at = self._calmed(step), step
+        return self._unrest
+
+    def _unlike(self) -> np.ndarray:
+        # One z for each signal and the embedding; NaN where it is not known.
+        z = np.full(len(self._reference.bins) + (self._reference.embedding is not None), np.nan)
+        earlier, later = self._before.window, self._now.window
+        if earlier.rows and later.rows:
+            found = drift.unlike(self._reference, earlier, later)
+            z[: len(found)] = found
+        return z
+
+    def _calmed(self, step: int) -> Unrest | None:
+        # Each z counts as often as the rules looked at it; of a signal with too few of them nothing is known.
+        begins = np.maximum([at for at, _ in self._seen], step - self._history)
+        looks = np.diff(np.append(begins, step + self._every)) // self._every
+        z = np.repeat([found for _, found in self._seen], looks, axis=0)
+        few = (~np.isnan(z)).sum(axis=0) < self._fewest
+        z[:, few] = np.nan
+        return None if few.all() else drift.calmed(z)
