@@ -18,7 +18,7 @@ import bentoml  # noqa: E402
 from bentoml._internal.utils.analytics import usage_stats  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
-from monitoring import folder  # noqa: E402
+from monitoring.counting import folder
 from registry import logs  # noqa: E402
 from registry.errors import ConfigError  # noqa: E402
 from serving import exposure, lifecycle, settings, supervisor, tracing  # noqa: E402

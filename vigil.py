@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from monitoring import log_verbs, report_verbs
+from monitoring.log import log_verbs
+from monitoring.reports import report_verbs
 from registry import logs, verbs
 from registry.errors import StackError, UserError
 from serving import key_verbs, tls
@@ -110,7 +111,7 @@ def build(options: argparse.Namespace) -> int:
 
 def watch(options: argparse.Namespace) -> int:
     """Run the monitor: quality, label coverage and its own health, on its own /metrics."""
-    from monitoring import watch as monitor
+    from monitoring.monitor import watch as monitor
     from monitoring.reports.shelf import Retention
 
     monitor.main(
@@ -131,7 +132,7 @@ def watch(options: argparse.Namespace) -> int:
 
 def verdict(options: argparse.Namespace) -> int:
     """Say what the labels tell of the challenger: promote, hold or reject; right however often it is asked."""
-    from monitoring import verdict as judged
+    from monitoring.judge import verdict as judged
 
     said = judged.judge(verbs.log_of(options), verbs.model_of(options.name))
     if options.promote:
@@ -142,7 +143,7 @@ def verdict(options: argparse.Namespace) -> int:
 
 def labels(options: argparse.Namespace) -> int:
     """Add late labels from a file (CSV or JSON lines with id and label) to the log."""
-    from monitoring import labels as truth
+    from monitoring.log import labels as truth
 
     added = truth.add_file(verbs.log_of(options), Path(options.file))
     text = f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)"

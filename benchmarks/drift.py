@@ -23,11 +23,11 @@ import numpy as np
 from benchmarks import peers, pictures, tables
 from benchmarks.pictures import Pictures
 from benchmarks.shifts import CLEAN, FAMILIES, SHARES, Family, draw
-from monitoring import drift, reference, signals
-from monitoring.bulk import Counting, Tally
-from monitoring.drift import Window
-from monitoring.reference import ReferenceSettings
-from monitoring.signals import BINS
+from monitoring.shift import drift, reference, signals
+from monitoring.shift.bulk import Counting, Tally
+from monitoring.shift.drift import Window
+from monitoring.shift.reference import ReferenceSettings
+from monitoring.shift.signals import BINS
 from registry.release import InputSpec
 
 FALSE_ALARM = 0.05

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.shifts import CLEAN, FAMILIES, SHARES, Classifier, Family, draw, looks
-from monitoring import drift, reference, signals, validity
-from monitoring.drift import Window
-from monitoring.estimates import Estimation
-from monitoring.reference import Reference, ReferenceSettings
-from monitoring.signals import BINS, Binner
-from monitoring.support import Support
+from monitoring.judge import validity
+from monitoring.judge.estimates import Estimation
+from monitoring.shift import drift, reference, signals
+from monitoring.shift.drift import Window
+from monitoring.shift.reference import Reference, ReferenceSettings
+from monitoring.shift.signals import BINS, Binner
+from monitoring.shift.support import Support
 from registry.release import InputSpec
 
 FAR = 0.05  # from the truth: an estimate that is worth less than none

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from monitoring import reference
+from monitoring.shift import reference
 from registry import aliases, store
 from registry.release import Draft, InputSpec
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.shifts import CLEAN, Classifier, looks
-from monitoring.support import Support
+from monitoring.shift.support import Support
 
 MNIST = Path(os.environ.get("VIGIL_MNIST", "mnist.npz"))
 FASHION = Path(os.environ.get("VIGIL_FASHION", "/usr/share/datasets/fashion-mnist"))  # as Debian installs it

@@ -24,10 +24,10 @@ from benchmarks import load, models, servers, wires
 from benchmarks.load import Found, Traffic
 from benchmarks.servers import SERVERS, Launch, Place, Running, Server
 from demo import stack
-from monitoring import logfile, redaction
-from monitoring.pseudonym import Pseudonyms
-from monitoring.recorder import Recorder, Records
-from monitoring.redaction import Redaction
+from monitoring.log import logfile, redaction
+from monitoring.log.pseudonym import Pseudonyms
+from monitoring.log.recorder import Recorder, Records
+from monitoring.log.redaction import Redaction
 from registry.release import InputSpec
 
 COLUMNS = 20

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import reference
-from monitoring.bulk import Counting, Tally
+from monitoring.shift import reference
+from monitoring.shift.bulk import Counting, Tally
 from registry.release import InputSpec
 
 ROWS = 4096

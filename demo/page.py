@@ -12,7 +12,8 @@ from typing import Any
 
 from demo import picture, stack
 from demo.picture import Series
-from monitoring import labels, quality, recorder
+from monitoring.judge import quality
+from monitoring.log import labels, recorder
 from monitoring.reports import report
 from registry import store
 from registry.errors import UserError

@@ -1,7 +1,7 @@
 """Drift, computed by Prometheus from the bin counters of the live release.
 
 Two-sample chi-square of the window against the reference, made a z score by Wilson & Hilferty (1931),
-and the population stability index (PSI). `monitoring.reference.z_scores` computes the same z in numpy.
+and the population stability index (PSI). `monitoring.shift.reference.z_scores` computes the same z in numpy.
 A window of few rows, and traffic whose rows depend on one another, must be over more than the threshold.
 Counts add up over replicas; the reference is the same on each, hence `max`.
 """

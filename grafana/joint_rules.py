@@ -2,7 +2,7 @@
 
 The squared gap between the means of a window and of the reference is Hotelling's T2; as an F, with one degree of
 freedom a component and the rest of the reference's rows, it is made a z score by Paulson (1942).
-`monitoring.embedding.Embedding.z` computes the same in numpy.
+`monitoring.shift.embedding.Embedding.z` computes the same in numpy.
 """
 
 from grafana.profile import Profile, duration

@@ -1,7 +1,7 @@
 """Rows outside the range of a signal: broken values, other units. More of them than in the reference are a finding.
 
 They have bins of their own without a share in the reference, and are not compared with the rest: a few values of 1e9
-hide nothing, and a poisoned reference neither. `monitoring.drift.judge` computes the same in numpy.
+hide nothing, and a poisoned reference neither. `monitoring.shift.drift.judge` computes the same in numpy.
 """
 
 from grafana.statement import Statement, record

@@ -2,7 +2,7 @@
 
 Rows that come in runs (one shop, one writer, one sensor at a time) make every window unlike the reference. The median
 and the ninth decile of z between neighbours say by how much, and raise the limits. A change that comes once is in few
-of the comparisons and moves neither. `monitoring.drift.unrest` computes the same in numpy.
+of the comparisons and moves neither. `monitoring.shift.drift.unrest` computes the same in numpy.
 """
 
 from grafana.joint_rules import GAP
@@ -17,7 +17,7 @@ ROWS = "model_signal_bin:drift_rows"
 REFERENCE = "model_signal_bin:reference_share"
 HISTORY_WINDOWS = 168  # short ones, that are looked back over
 FEWEST_WINDOWS = 48  # a change is in the comparisons of two: fewer, and it would move the ninth decile
-CALM_LEVEL, CALM_SCALE, TAIL = 0.5, 1.25, 1.25  # as in monitoring.drift
+CALM_LEVEL, CALM_SCALE, TAIL = 0.5, 1.25, 1.25  # as in monitoring.shift.drift
 NINTH_DECILE = 1.2815515655446004  # of the normal distribution
 
 

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, process_collect
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from monitoring.counts import Counts, Totals
-from monitoring.signals import BINS, EMBEDDING
+from monitoring.counting.counts import Counts, Totals
+from monitoring.shift.signals import BINS, EMBEDDING
 
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ROW_BUCKETS_S = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1)
@@ -34,7 +34,7 @@ class ServingMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry, folder: Path | None = None) -> None:
-        """folder: where the workers of the service count together, see `monitoring.folder`; None: this one alone."""
+        """folder: of the workers that count together, see `monitoring.counting.folder`; None: this one alone."""
         self.counts = Counts(folder)
         counter, gauge, histogram = self.counts.counter, self.counts.gauge, self.counts.histogram
         self.registry = registry
@@ -257,7 +257,7 @@ class SignalState:
     counts: (signals, BINS). shares: per signal, of each of its bins. `rows` is the size of the reference.
     sums: of the embedding's components, and the rows last. centres: (components,), their means in the reference.
     far: per signal, the bins outside its range; outside: the share of the reference's rows in them. slopes: per
-    signal, the embedding's last, see `monitoring.reference.Reference`.
+    signal, the embedding's last, see `monitoring.shift.reference.Reference`.
     """
 
     model: str

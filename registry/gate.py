@@ -28,7 +28,7 @@ class Live:
     """What labelled traffic said of a challenger, which stands in for the rows that both releases held out.
 
     champion, challenger: versions. since_s: when the challenge began. rows: with a label, answered by both. loss and
-    its bounds, margin: see `monitoring.verdict.Verdict`.
+    its bounds, margin: see `monitoring.judge.verdict.Verdict`.
     """
 
     champion: str

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring.counts import CounterChild
+from monitoring.counting.counts import CounterChild
+from monitoring.log.recorder import Recorder, Records
 from monitoring.metrics import ServingMetrics
-from monitoring.recorder import Recorder, Records
 from registry.errors import RequestError
 from serving.wire.rows import layout_of
 

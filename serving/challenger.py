@@ -5,9 +5,9 @@ import logging
 import time
 from collections.abc import Callable
 
-from monitoring.counts import GaugeChild
+from monitoring.counting.counts import GaugeChild
+from monitoring.log.recorder import Recorder
 from monitoring.metrics import ServingMetrics
-from monitoring.recorder import Recorder
 from registry import store
 from registry.aliases import Aliases, Challenge, Pin
 from registry.errors import ReleaseError, UserError

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring import reference
-from monitoring.bulk import Counting, Tally, Totals
-from monitoring.counts import Gauge
+from monitoring.counting.counts import Gauge
+from monitoring.log.redaction import Redaction
 from monitoring.metrics import ServingMetrics, SignalState
-from monitoring.redaction import Redaction
-from monitoring.reference import Reference
+from monitoring.shift import reference
+from monitoring.shift.bulk import Counting, Tally, Totals
+from monitoring.shift.reference import Reference
 from registry import aliases, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError

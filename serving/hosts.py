@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+from monitoring.log.recorder import Recorder
 from monitoring.metrics import ServingMetrics, SignalState
-from monitoring.recorder import Recorder
 from registry.errors import RequestError
 from serving.host import Host
 from serving.settings import Settings

@@ -10,9 +10,9 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from monitoring.counting.page import Page
+from monitoring.log.recorder import LABEL_S, Recorder
 from monitoring.metrics import ServingMetrics
-from monitoring.page import Page
-from monitoring.recorder import LABEL_S, Recorder
 from registry.errors import RequestError
 from serving import cards, cores, openapi, protocol, wire
 from serving.access import OPEN, Access

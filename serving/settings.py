@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monitoring import policy, pseudonym
-from monitoring.policy import Policy
-from monitoring.pseudonym import Pseudonyms
-from monitoring.recorder import Limits
+from monitoring.log import policy, pseudonym
+from monitoring.log.policy import Policy
+from monitoring.log.pseudonym import Pseudonyms
+from monitoring.log.recorder import Limits
 from registry import signing, store
 from registry.errors import ConfigError
 from registry.release import NAME
@@ -53,8 +53,8 @@ class Settings:
     log: the prediction log; empty means `log.sqlite` beside the store.
     workers: processes that share the port, each with models of its own.
     drain_s, grace_s: see `serving.lifecycle.Lifecycle`.
-    log_keep_days, log_keep_mb: what the log may hold, see `monitoring.retention.Limits`; 0 is without end.
-    record_policy: what of a request is recorded, see `monitoring.policy`; empty means all of it.
+    log_keep_days, log_keep_mb: what the log may hold, see `monitoring.log.retention.Limits`; 0 is without end.
+    record_policy: what of a request is recorded, see `monitoring.log.policy`; empty means all of it.
     record_key, record_key_file: the key for what is hashed, or the file it is in.
     record_rows_per_s, signal_rows_per_s: what a worker records and measures of the rows it answers, at most.
     trace_share: of the requests, see `serving.tracing`; 0 loads nothing of it.

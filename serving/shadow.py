@@ -18,8 +18,8 @@ from typing import Protocol
 import numpy as np
 import onnxruntime
 
+from monitoring.log.recorder import Recorder, Records, Shadowed
 from monitoring.metrics import ServingMetrics
-from monitoring.recorder import Recorder, Records, Shadowed
 from registry.release import Release
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from monitoring.sampling import Bucket
+from monitoring.log.sampling import Bucket
 from registry.errors import ConfigError
 from serving.http import Head
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from monitoring.counts import Counts
+from monitoring.counting.counts import Counts
 
 
 def start(work):

@@ -3,8 +3,8 @@
 import numpy as np
 from tiny_release import rows_of, run
 
-from monitoring import logfile
-from monitoring.recorder import Records
+from monitoring.log import logfile
+from monitoring.log.recorder import Records
 from registry.release import MODEL
 
 

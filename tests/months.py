@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from monitoring import drift, reference, signals
-from monitoring.binning import codes_of
-from monitoring.calibration import WINDOW_MINUTES, z_scores
-from monitoring.drift import SMOOTHING
-from monitoring.reference import ReferenceSettings
+from monitoring.shift import drift, reference, signals
+from monitoring.shift.binning import codes_of
+from monitoring.shift.calibration import WINDOW_MINUTES, z_scores
+from monitoring.shift.drift import SMOOTHING
+from monitoring.shift.reference import ReferenceSettings
 from registry.release import InputSpec
 
 SPEC = InputSpec("float32", (6,), ("age", "height", "weight", "income", "kind", "plan"),

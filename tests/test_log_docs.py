@@ -11,9 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tiny_release import make_draft, make_files
 
-from monitoring import policy, recorder
+from monitoring.log import policy, recorder
+from monitoring.log.pseudonym import Pseudonyms
 from monitoring.metrics import ServingMetrics
-from monitoring.pseudonym import Pseudonyms
 from registry import aliases, store
 from registry.release import InputSpec
 from serving.settings import Settings

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_release import make_draft, make_files
 
-from monitoring import labels, logfile, redaction
+from monitoring.log import labels, logfile, redaction
 from registry import aliases, store
 from registry.errors import DataError
 from registry.release import InputSpec

@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from tiny_release import HOMES, make_draft, make_files
 
 import vigil
-from monitoring import watch
 from monitoring.metrics import MonitorMetrics
+from monitoring.monitor import watch
 from registry import aliases, store
 
 NAMED = [

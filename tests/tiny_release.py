@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-from monitoring import reference
-from monitoring.estimates import Estimation
+from monitoring.judge.estimates import Estimation
+from monitoring.shift import reference
 from registry.release import Draft, InputSpec
 
 IMAGE = InputSpec("uint8", (8, 8))

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dat
 from pathlib import Path
 from typing import Any
 
-from monitoring.reference import ReferenceSettings
+from monitoring.shift.reference import ReferenceSettings
 from registry.errors import ConfigError
 from registry.release import NAME
 from training import space

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import reference, slices
-from monitoring.estimates import Estimation
-from monitoring.support import MOST_ROWS, Support
+from monitoring.judge import slices
+from monitoring.judge.estimates import Estimation
+from monitoring.shift import reference
+from monitoring.shift.support import MOST_ROWS, Support
 from registry import store
 from registry.release import HELDOUT, OUTPUTS, REFERENCE, Draft, Release
 from training import provenance

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from monitoring import reference, slices
+from monitoring.judge import slices
+from monitoring.shift import reference
 from registry import durable
 from registry.errors import UserError
 from training import config as configuration

@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from monitoring import decline, drift, intervals
 from monitoring.backtest.counted import Changes, Counted
 from monitoring.backtest.firing import Held
 from monitoring.backtest.restless import Restless
 from monitoring.backtest.rules import CLASS_SIGNAL, COLLAPSED_SHARE, USUAL_SHARE, Rules
 from monitoring.backtest.windows import Sliding
-from monitoring.drift import Finding
-from monitoring.opened import Opened
-from monitoring.quality_page import level
+from monitoring.judge import decline, intervals
+from monitoring.judge.quality_page import level
+from monitoring.log.opened import Opened
+from monitoring.shift import drift
+from monitoring.shift.drift import Finding
 
 
 class Drift:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from monitoring import signals
 from monitoring.backtest.rules import Rules
-from monitoring.opened import Opened
+from monitoring.log.opened import Opened
+from monitoring.shift import signals
 from registry.release import InputSpec
 
 

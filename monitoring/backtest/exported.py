@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from monitoring import decoded
 from monitoring.backtest import counted, encode
 from monitoring.backtest.counted import Batch, Changes, Seen
 from monitoring.backtest.rules import Rules
 from monitoring.backtest.sqlite_log import judged, known_release
-from monitoring.decoded import Form
-from monitoring.opened import Opened
+from monitoring.log import decoded
+from monitoring.log.decoded import Form
+from monitoring.log.opened import Opened
 from registry.errors import DataError
 
 BATCH_ROWS = 20_000

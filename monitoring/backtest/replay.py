@@ -14,7 +14,7 @@ from monitoring.backtest.conditions import Declined, Drift, Floor, Invalid
 from monitoring.backtest.counted import Changes, Seen
 from monitoring.backtest.firing import Alert, Firing, Held, Watched
 from monitoring.backtest.rules import Rules
-from monitoring.opened import Opened
+from monitoring.log.opened import Opened
 
 NONE = np.zeros(0, np.int64)
 NO_LABELS = Changes(NONE, NONE, NONE, np.zeros((0, 4), np.int64))

@@ -4,12 +4,12 @@ from collections import deque
 
 import numpy as np
 
-from monitoring import drift
 from monitoring.backtest.counted import Counted
 from monitoring.backtest.rules import FEWEST_WINDOWS, HISTORY_WINDOWS, Rules
 from monitoring.backtest.windows import Sliding
-from monitoring.drift import Unrest
-from monitoring.opened import Opened
+from monitoring.log.opened import Opened
+from monitoring.shift import drift
+from monitoring.shift.drift import Unrest
 
 RENEWED = 1 / 50  # of what it is made of must be new before it is computed again
 

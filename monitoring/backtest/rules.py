@@ -6,7 +6,7 @@ A test holds them against the profiles and the expressions that the rule files a
 import math
 from dataclasses import dataclass
 
-from monitoring.quality_page import STEPS_PER_WINDOW
+from monitoring.judge.quality_page import STEPS_PER_WINDOW
 
 DRIFT, COLLAPSE = "VigilDataDrift", "VigilPredictionsCollapsed"
 INVALID, FLOOR, DECLINED = "VigilInvalidInputs", "VigilQualityUnderFloor", "VigilQualityDeclined"

@@ -10,7 +10,7 @@ from monitoring.backtest.counted import Seen
 from monitoring.backtest.outcome import Outcome
 from monitoring.backtest.rules import PROFILES, Rules
 from monitoring.backtest.spread import Part
-from monitoring.opened import opened
+from monitoring.log.opened import opened
 from registry import verbs
 from registry.errors import DataError
 

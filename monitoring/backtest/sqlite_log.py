@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from monitoring import quality, redaction
 from monitoring.backtest import counted
 from monitoring.backtest.counted import Batch, Changes, Seen
 from monitoring.backtest.rules import Rules
-from monitoring.opened import Opened, opened
+from monitoring.judge import quality
+from monitoring.log import redaction
+from monitoring.log.opened import Opened, opened
 from registry.errors import DataError, ReleaseError
 
 PART_ROWS = 200_000

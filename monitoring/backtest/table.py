@@ -18,7 +18,7 @@ from monitoring.backtest import counted, encode
 from monitoring.backtest.counted import Batch, Changes, Seen
 from monitoring.backtest.rules import Rules
 from monitoring.backtest.sqlite_log import judged
-from monitoring.opened import Opened, opened
+from monitoring.log.opened import Opened, opened
 from registry.errors import DataError, StackError
 from registry.release import MODEL
 

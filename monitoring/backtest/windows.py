@@ -3,7 +3,7 @@
 import numpy as np
 
 from monitoring.backtest.counted import Counted
-from monitoring.drift import Window
+from monitoring.shift.drift import Window
 
 
 class Sliding:

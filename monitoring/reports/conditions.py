@@ -5,16 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from monitoring import intervals, state
 from monitoring.backtest import counted
 from monitoring.backtest.conditions import judged
 from monitoring.backtest.counted import Batch
 from monitoring.backtest.windows import Sliding
-from monitoring.opened import opened
-from monitoring.parts import Look
+from monitoring.judge import intervals
+from monitoring.log.opened import opened
+from monitoring.monitor import state
+from monitoring.monitor.parts import Look
+from monitoring.monitor.tally import ALL
 from monitoring.reports import traffic
 from monitoring.reports.traffic import Window
-from monitoring.tally import ALL
 
 SAMPLE_ROWS = 5_000
 WINDOWS_S = {"short": 3600.0, "medium": 86_400.0}

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from monitoring import state
 from monitoring.metrics import MonitorMetrics
-from monitoring.parts import Look, Part, Show
+from monitoring.monitor import state
+from monitoring.monitor.parts import Look, Part, Show
 from monitoring.reports import conditions, report, shelf
 from monitoring.reports.report import Job
 from monitoring.reports.shelf import DAY_S

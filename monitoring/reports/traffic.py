@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from monitoring import intervals, quality, recorder, redaction, signals
+from monitoring.judge import intervals, quality
+from monitoring.log import recorder, redaction
 from monitoring.reports.findings import Quality
+from monitoring.shift import signals
 from registry import store
 from registry.errors import DataError
 from registry.release import HELDOUT, Release

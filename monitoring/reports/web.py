@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from monitoring.health import Answer, Page
+from monitoring.monitor.health import Answer, Page
 from monitoring.reports import index
 from monitoring.reports.shelf import INDEX, KINDS, PAGE
 from registry import release

@@ -4,7 +4,7 @@ from sklearn.datasets import load_digits
 
 from benchmarks import estimates
 from benchmarks.shifts import CLEAN, FAMILIES
-from monitoring import drift
+from monitoring.shift import drift
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_a_window_counts_what_drift_counts_of_its_rows(digits):
 
 
 def test_a_wrong_estimate_of_large_shifts_is_never_called_valid(digits, monkeypatch):
-    monkeypatch.setattr("monitoring.estimates.MOST_HALF", 1.0)  # so that drift alone decides
+    monkeypatch.setattr("monitoring.judge.estimates.MOST_HALF", 1.0)  # so that drift alone decides
     figures = estimates.measure([digits], 6, 500)
     large = [one for name, one in figures.items() if name.startswith(("noise_large", "image_large", "image_medium"))]
     assert len(large) == 12 and sum(one["far"] for one in large) > 30

@@ -4,7 +4,7 @@ import yaml
 
 from grafana import build, drift_cases, rules
 from grafana.profile import PRODUCTION
-from monitoring import embedding, reference
+from monitoring.shift import embedding, reference
 
 
 def test_the_numbers_promql_is_held_to_are_those_thresholds_are_calibrated_with():

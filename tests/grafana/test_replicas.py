@@ -12,7 +12,7 @@ from tiny_release import TABLE, make_draft, make_files, rows_of
 from grafana import build
 from grafana.config import Addresses
 from grafana.profile import DEMO
-from monitoring import drift, reference
+from monitoring.shift import drift, reference
 from registry import aliases, store
 from registry.release import REFERENCE
 from tests.grafana.conftest import program

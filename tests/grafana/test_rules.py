@@ -6,7 +6,7 @@ import pytest
 from grafana import build, rules
 from grafana.profile import DEMO, PRODUCTION, PROFILES, Windows, duration
 from monitoring.metrics import REQUEST_BUCKETS_S
-from monitoring.reference import LOOKS_30D
+from monitoring.shift.reference import LOOKS_30D
 from tests.grafana import promql
 
 EACH_PROFILE = pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))

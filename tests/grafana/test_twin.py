@@ -1,4 +1,4 @@
-"""The rules and `monitoring.drift` say the same of random counters: empty bins, resets, replicas, broken values."""
+"""The rules and `monitoring.shift.drift` agree on random counters: empty bins, resets, replicas, broken values."""
 
 from dataclasses import replace
 
@@ -10,9 +10,9 @@ from grafana import drift_cases, rules
 from grafana.cases import series
 from grafana.profile import PRODUCTION
 from grafana.serving_cases import info
-from monitoring import drift
-from monitoring.reference import Reference
-from monitoring.signals import BINS, Bins
+from monitoring.shift import drift
+from monitoring.shift.reference import Reference
+from monitoring.shift.signals import BINS, Bins
 
 HOURS, REPLICAS, SIGNALS = 170, 2, 3
 WINDOWS = {"short": 1, "medium": 24, "long": 168}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from monitoring import logfile, state
+from monitoring.log import logfile
+from monitoring.monitor import state
 
 BUCKET_S = 10.0
 LATE_S = 50.0

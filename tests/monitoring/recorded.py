@@ -4,7 +4,7 @@ from contextlib import closing
 
 import numpy as np
 
-from monitoring import recorder
+from monitoring.log import recorder
 from serving.engine import Engine
 
 T0_S = 1_790_000_040.0

@@ -14,17 +14,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from demo.stack import free_ports
-from monitoring import logfile, state, watch
+from monitoring.log import logfile
 from monitoring.metrics import MonitorMetrics
-from monitoring.parts import WatchSettings
+from monitoring.monitor import state, watch
+from monitoring.monitor.parts import WatchSettings
 from tests.monitoring import arrivals
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITOR = """
 import sys, threading
 from pathlib import Path
-from monitoring import watch
-from monitoring.parts import WatchSettings
+from monitoring.monitor import watch
+from monitoring.monitor.parts import WatchSettings
 settings = WatchSettings(Path(sys.argv[1]), port=int(sys.argv[2]), interval_s=0.001, window_s=240.0, batch_rows=7)
 watch.watch(settings, threading.Event())
 """

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from monitoring import logfile, state
+from monitoring.log import logfile
+from monitoring.monitor import state
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 10_000_000
@@ -20,9 +21,9 @@ RUN = """
 import json, sys, time
 from pathlib import Path
 from prometheus_client import CollectorRegistry
-from monitoring import watch
+from monitoring.monitor import watch
 from monitoring.metrics import MonitorMetrics
-from monitoring.parts import WatchSettings
+from monitoring.monitor.parts import WatchSettings
 metrics, place = MonitorMetrics(CollectorRegistry()), ("m", "v", "accuracy")
 monitor, began = watch.prepare(WatchSettings(Path(sys.argv[1])), metrics), time.perf_counter()
 assert watch.look_once(monitor, time.time()) == {}

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tiny_release import DIGITS, IMAGE, TABLE, rows_of
 
+from monitoring.log.recorder import Recorder, Records
 from monitoring.metrics import ServingMetrics
-from monitoring.recorder import Recorder, Records
 from serving import shadow
 from serving.engine import Engine
 from serving.shadow import Shadow

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from monitoring import reference, slices
+from monitoring.judge import slices
+from monitoring.shift import reference
 from registry import durable, store
 from registry.errors import ConfigError, DataError, ExportError
 from training import outcome, run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from monitoring.reference import ROWS_PER_BIN
+from monitoring.shift.reference import ROWS_PER_BIN
 from registry.errors import ConfigError, DataError
 from registry.release import NAME
 from training import config as configuration

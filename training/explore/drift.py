@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitoring import signals
+from monitoring.shift import signals
 from training.rows.data import Table
 
 ALPHA = 0.01

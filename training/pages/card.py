@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monitoring import reference
+from monitoring.shift import reference
 from registry.release import REFERENCE, Draft
 from training import outcome
 from training.fit.loop import Fit

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
-from monitoring import drift
 from monitoring.backtest import counted
 from monitoring.backtest.conditions import Floor
 from monitoring.backtest.counted import Batch, Seen
 from monitoring.backtest.rules import PROFILES, Rules
 from monitoring.backtest.windows import Sliding
-from monitoring.opened import opened
+from monitoring.log.opened import opened
+from monitoring.shift import drift
 from tests.monitoring.recorded import T0_S, answers, times
 
 BUCKET_S = 60

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_release import TABLE, make_draft, make_files, rows_of
 
-from monitoring import recorder
+from monitoring.log import recorder
 from registry import store
 from tests.monitoring.recorded import T0_S, answers
 

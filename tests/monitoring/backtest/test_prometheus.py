@@ -14,10 +14,10 @@ from tiny_release import TABLE, make_draft, make_files, rows_of
 
 from grafana import rules
 from grafana.profile import DEMO
-from monitoring import watch
 from monitoring.backtest import run
 from monitoring.metrics import MonitorMetrics, ServingMetrics, SignalCollector
-from monitoring.parts import WatchSettings
+from monitoring.monitor import watch
+from monitoring.monitor.parts import WatchSettings
 from registry import aliases, store
 from serving.hosts import Hosts
 from serving.settings import Settings

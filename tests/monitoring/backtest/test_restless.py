@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from tiny_release import TABLE, make_draft, make_files, rows_of
 
-from monitoring import drift
 from monitoring.backtest import counted, run
 from monitoring.backtest.counted import Batch
 from monitoring.backtest.restless import Restless
 from monitoring.backtest.rules import Rules
-from monitoring.opened import opened
+from monitoring.log.opened import opened
+from monitoring.shift import drift
 from registry import store
 from tests.monitoring.recorded import T0_S, answers, record, times
 

@@ -10,10 +10,10 @@ import pytest
 from tiny_release import HOMES, IMAGE, TABLE, make_draft, make_files, rows_of
 
 from grafana import drift_rules, profile, restless_rules, serving_rules
-from monitoring import parquet, recorder
 from monitoring.backtest import encode, outcome, rules, run, sqlite_log, table, timeline
 from monitoring.backtest.run import Order
-from monitoring.decoded import Selection
+from monitoring.log import parquet, recorder
+from monitoring.log.decoded import Selection
 from registry import aliases, store
 from registry.errors import DataError
 from tests.monitoring.recorded import T0_S, answers, label, record, said, times

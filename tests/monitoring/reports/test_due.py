@@ -6,9 +6,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from tiny_release import IMAGE, TABLE, rows_of
 
-from monitoring import recorder, state, watch
+from monitoring.log import recorder
 from monitoring.metrics import MonitorMetrics
-from monitoring.parts import Look, WatchSettings
+from monitoring.monitor import state, watch
+from monitoring.monitor.parts import Look, WatchSettings
 from monitoring.reports import conditions, report, shelf
 from monitoring.reports.due import Reporter
 from serving.engine import Engine

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
-from monitoring import recorder
+from monitoring.log import recorder
 from monitoring.reports import report, traffic
 from monitoring.reports.findings import Findings, Quality, parse
 from monitoring.reports.report import Job

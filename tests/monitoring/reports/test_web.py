@@ -4,8 +4,8 @@ import threading
 import pytest
 
 from demo.stack import free_ports
-from monitoring import watch
-from monitoring.parts import WatchSettings
+from monitoring.monitor import watch
+from monitoring.monitor.parts import WatchSettings
 from monitoring.reports import shelf
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny_release import make_draft, rows_of
 
-from monitoring import reference
+from monitoring.shift import reference
 from registry.release import InputSpec
 from training.config import Config, Evaluate
 from training.fit import loop

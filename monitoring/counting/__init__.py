@@ -1,0 +1,1 @@
+"""Counts that add up over the workers of a service and outlive a killed one."""

@@ -1,0 +1,1 @@
+"""The prediction log: what is written, what is kept, what came later."""

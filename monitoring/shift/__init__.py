@@ -1,0 +1,1 @@
+"""Does the traffic still look like the reference: signals, limits, verdicts."""
