@@ -28,7 +28,7 @@ LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # of the largest signal
 BLOCKS = (8, 16, 32, 64, 128, 256, 512)  # rows, tried in turn
 FEWEST_BLOCKS = 20  # in the reference
 LEAST_SCALE = 0.85  # a chi-square with one degree of freedom has 0.93
-NOISE_Z = 0.2  # of a far limit, from one size or signal to the next
+LARGE_SIZES = 4  # the last ones
 GROWTH = 1.15  # blocks are long enough when twice as long ones differ by no more than this
 
 Draw = Callable[[np.ndarray], np.ndarray]
@@ -211,12 +211,14 @@ def monthly(
     judged = [rows for rows in nulls.rows if rows >= min_rows] or [nulls.rows[-1]]
     independent = nulls.independent(judged[-1])
     bases, slopes = {}, np.zeros(len(df))
+    few = 1 / np.array(judged)
     for window, looks in LOOKS_30D.items():
         quantile = _sliding_quantile(budget / looks / independent, df, 1 / WINDOW_MINUTES[window])
         limits = np.array([nulls.at(rows, quantile) for rows in judged])
-        base = max(float(np.median(limits[-1])), float(limits[-1].max()) - NOISE_Z)
-        more = (limits - base - NOISE_Z) * np.array(judged)[:, None]
-        bases[window], slopes = round(base, 4), np.maximum(slopes, more.max(axis=0))
+        # All signals and the larger sizes together: what one of them is off by is the chance of the draws.
+        base = float(np.median(limits[-LARGE_SIZES:]))
+        slopes = np.maximum(slopes, few @ (limits - base) / (few @ few))
+        bases[window] = round(base, 4)
     return bases, tuple(round(slope, 2) for slope in slopes.tolist())
 
 
@@ -229,13 +231,13 @@ def chi2_at(z: np.ndarray | float, df: np.ndarray | float) -> np.ndarray:
 
 def _sliding_quantile(rate: float, df: np.ndarray, step: float) -> float:
     # How often a chi-square with df degrees of freedom, of a window that slides by `step` of its length, begins to be
-    # over x, per length of the window: x P(chi2 > x) without steps (Albin 1990; Leadbetter et al. 1983, chapter 12),
-    # and with steps a factor (Siegmund 1985, chapter 10) less.
+    # over x, per length of the window: 2 x times its density, about (x - df + 2) P(chi2 > x), without steps (Albin
+    # 1990; Leadbetter et al. 1983, chapter 12), and with steps a factor (Siegmund 1985, chapter 10) less.
     low, high = 0.0, 12.0
     for _ in range(60):
         middle = (low + high) / 2
         x = chi2_at(middle, df)
-        clusters = np.maximum(1.0, x * np.exp(-0.583 * np.sqrt(2 * step * x))).mean()
+        clusters = np.maximum(1.0, (x - df + 2) * np.exp(-0.583 * np.sqrt(2 * step * x))).mean()
         low, high = (middle, high) if clusters * NORMAL.cdf(-middle) > rate else (low, middle)
     return high
 

@@ -168,9 +168,9 @@ def test_a_value_that_stands_for_none_in_reference_and_traffic_alike_is_no_drift
 
 
 @pytest.mark.proof
-def test_one_clean_month_in_twenty_raises_an_alarm():
+def test_at_most_one_clean_month_in_twenty_raises_an_alarm():
     fired, told = {20: [], 100: [], 500: []}, {20: [], 100: [], 500: []}
-    for seed in range(25):
+    for seed in range(40):
         x, answers = months.population(60000, seed)
         made = months.made_from(x, answers, 5000)
         codes = months.coded(made, x[20000:], answers[20000:])
@@ -183,4 +183,4 @@ def test_one_clean_month_in_twenty_raises_an_alarm():
         print(
             f"\n{rate} rows/h: {np.mean(found):.1%} of {len(found)} clean months over z, {np.mean(told[rate]):.1%} told"
         )
-    assert 0.02 < np.mean([month for found in told.values() for month in found]) < 0.08
+    assert 0 < np.mean([month for found in told.values() for month in found]) < 0.05
