@@ -85,7 +85,12 @@ def test_the_drift_of_three_servers_is_that_of_all_their_rows(release, place, st
             return told == expected
 
         eventually("the verdict of one process", judged, 30)
-        z, exact = ask(f"model_signal:drift_z{{{PLACE}}}"), drift.scores(made, whole)
-        # increase() guesses what lies before the first and behind the last scrape: a few rows more.
-        assert z["height", ""] == pytest.approx(exact["height"], rel=0.15)
-        print(f"\nz of height: {exact['height']:.2f} in one process, {z['height', '']:.2f} over {REPLICAS} servers")
+        # increase() guesses what lies before the first and behind the last scrape: the less, the more there were.
+        exact = drift.scores(made, whole)["height"]
+
+        def near():
+            z = ask(f'model_signal:drift_z{{signal="height",{PLACE}}}')["height", ""]
+            return abs(z / exact - 1) < 0.05 and z
+
+        z = eventually("the z of one process", near, 90)
+        print(f"\nz of height: {exact:.2f} in one process, {z:.2f} over {REPLICAS} servers")
