@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from grafana.cases import Case, Fire, Series, series
+from grafana.joint_rules import JUDGED
 from grafana.serving_cases import M, info
 from grafana.statement import Statement
 
@@ -70,7 +71,7 @@ def oracle_test() -> Statement:
 
 def joint_scores(gap: np.ndarray, rows: float, reference_rows: int) -> tuple[float, float, float]:
     """Return size (the joint signal's PSI), T2 and z of the gaps between the means of components, (k,)."""
-    k, m = len(gap), reference_rows
+    k, m = len(gap), reference_rows * JUDGED
     size = (gap**2).sum() - k * (1 / rows + 1 / m)
     t2 = rows * m / (rows + m) * (gap**2).sum()
     root = np.cbrt(t2 * (m - k) / (k * (m - 1)))

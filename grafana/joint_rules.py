@@ -13,11 +13,14 @@ LIVE = f'(max by ({RELEASE}) (vigil_model_info{{stage="live"}}) == 1)'
 COMPONENT = "model, version, component"
 GAP = "model_component:embedding_gap"
 EMBEDDING = "embedding"  # the signal that its score goes by
+JUDGED = 0.75  # `monitoring.shift.embedding.JUDGED`
+ROWS = "model:embedding_reference_rows"
 
 
 def records(profile: Profile) -> list[Statement]:
     """Return the recording rules, in the order they build on one another."""
-    return [statement for window, s in profile.drift.items() for statement in _window(window, duration(s))] + _scores()
+    windows = [statement for window, s in profile.drift.items() for statement in _window(window, duration(s))]
+    return [*windows, record(ROWS, f"model:reference_rows * {JUDGED}"), *_scores()]
 
 
 def _window(window: str, length: str) -> list[Statement]:
@@ -40,7 +43,7 @@ def _scores() -> list[Statement]:
     # F = T2 (m-k) / (k (m-1)).
     n, k, left = (f'model_signal:{name}{{signal="{EMBEDDING}"}}' for name in ("drift_rows", "drift_df", "left_rows"))
     squares = f"sum by ({RELEASE}, window) ({GAP} ^ 2)"
-    m = f"on ({RELEASE}) group_left () model:reference_rows"
+    m = f"on ({RELEASE}) group_left () {ROWS}"
     root = f'model_signal:f_root{{signal="{EMBEDDING}"}}'
     both = f"on ({RELEASE}, window)"
     return [
@@ -55,7 +58,7 @@ def _scores() -> list[Statement]:
         record(
             "model_signal:f_root",
             f'(model_signal:drift_chi2{{signal="{EMBEDDING}"}} / {k} * {left}\n'
-            f"/ on ({RELEASE}) group_left () (model:reference_rows - 1)) ^ (1 / 3)",
+            f"/ on ({RELEASE}) group_left () ({ROWS} - 1)) ^ (1 / 3)",
             signal=EMBEDDING,
         ),
         record(

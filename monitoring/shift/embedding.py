@@ -18,6 +18,7 @@ from monitoring.shift.support import typical_distance
 
 WAVES = 32
 ROWS_PER_WAVE = 20  # fewest of the reference
+JUDGED = 0.75  # of the reference rows; the waves are laid by the others, which are nearer to them than new rows are
 FEWEST_ROWS = 200  # of the reference: with fewer the score is over a limit twice as often as it should be
 MOST_FIT_ROWS = 20_000
 SIDE = 8  # blocks of an image, along each side
@@ -35,7 +36,8 @@ class Embedding:
 
     low, high: where each place of the flat row is cut off, (places,). weights: (places, waves); offsets: (waves,),
     in radians. means: of each wave over the reference. whitening: (waves, k), from waves to components. centres:
-    (k,), the mean of each component over the reference, so large that no component of a row is below 0.
+    (k,), the mean of each component over the reference, so large that no component of a row is below 0. Means and
+    whitening are those of the share JUDGED of the reference.
     """
 
     low: tuple[float, ...]
@@ -70,7 +72,7 @@ class Embedding:
         Hotelling's T2 with the covariance of the reference alone is, times (N - k) / (k (N - 1)), an F with k and
         N - k degrees of freedom; made normal by Paulson (1942). The recording rules compute the same in PromQL.
         """
-        n, m, k = rows, reference_rows, len(self.centres)
+        n, m, k = rows, reference_rows * JUDGED, len(self.centres)
         f = n * m / (n + m) * self._gap(sums, rows) * (m - k) / (k * (m - 1))
         a, b, root = 2 / (9 * k), 2 / (9 * (m - k)), np.cbrt(f)
         return float((root * (1 - b) - (1 - a)) / np.sqrt(a + root**2 * b))
@@ -80,7 +82,7 @@ class Embedding:
 
         Of two normal distributions of one spread it is the population stability index.
         """
-        return float(self._gap(sums, rows) - len(self.centres) * (1 / rows + 1 / reference_rows))
+        return float(self._gap(sums, rows) - len(self.centres) * (1 / rows + 1 / (reference_rows * JUDGED)))
 
     def _gap(self, sums: np.ndarray, rows: float) -> float:
         return float(((sums / rows - self._centres) ** 2).sum())
@@ -136,19 +138,26 @@ def fit(inputs: np.ndarray, outputs: np.ndarray, seed: int = 0) -> Embedding | N
     """
     if len(inputs) < FEWEST_ROWS:
         return None
-    places = flatten(inputs[:MOST_FIT_ROWS], outputs[:MOST_FIT_ROWS]).astype(np.float64)
+    generator = np.random.default_rng(seed)
+    drawn, judged = dealt(len(inputs), generator)
+    places = flatten(inputs[drawn[:MOST_FIT_ROWS]], outputs[drawn[:MOST_FIT_ROWS]]).astype(np.float64)
     middle, deviation = _spread(places, outputs.shape[1])
     low, high = middle - FAR * deviation, middle + FAR * deviation
-    generator = np.random.default_rng(seed)
-    waves = max(1, min(WAVES, len(inputs) // ROWS_PER_WAVE))
+    waves = max(1, min(WAVES, len(judged) // ROWS_PER_WAVE))
     turn = _evened((places.clip(low, high) - middle) / deviation)
     weights = _rounded(turn @ generator.standard_normal((turn.shape[1], waves)) / deviation[:, None])
     offsets = _rounded(generator.uniform(0, 2 * np.pi, waves) - middle @ weights)
     # The rest is measured with the numbers as they are written down.
     bounds = _tuples(_rounded(low).tolist()), _tuples(_rounded(high).tolist())
     plain = Embedding(*bounds, _tuples(weights.tolist()), tuple(offsets.tolist()), (), (), ())
-    whitened = _whitened(plain, plain._waves(inputs, outputs).astype(np.float64))
+    whitened = _whitened(plain, plain._waves(inputs[judged], outputs[judged]).astype(np.float64))
     return whitened if whitened.centres else None
+
+
+def dealt(rows: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of the rows that the waves are laid by, and of those that say what is normal."""
+    drawn, judged = np.split(generator.permutation(rows), [round(rows * (1 - JUDGED))])
+    return drawn, judged
 
 
 def flatten(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
