@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from monitoring.counting.counts import Counts, Totals
+from monitoring.counting.holders import Holders
 from monitoring.shift.signals import BINS, EMBEDDING
 
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -30,12 +31,14 @@ EMBEDDING_ROWS = "vigil_embedding_rows_total"
 class ServingMetrics:
     """What the service counts; `registry` is what its /metrics prints.
 
-    Counted by the thread of the event loop alone, but for the counters declared as shared.
+    Counted by the thread of the event loop alone, but for the counters declared as shared. What counts for a release
+    is one of its `holders`: when these are gone, its series are, too.
     """
 
     def __init__(self, registry: CollectorRegistry, folder: Path | None = None) -> None:
         """folder: of the workers that count together, see `monitoring.counting.folder`; None: this one alone."""
-        self.counts = Counts(folder)
+        self.counts = Counts(folder, RELEASE)
+        self.holders = Holders(self.counts.forget)
         counter, gauge, histogram = self.counts.counter, self.counts.gauge, self.counts.histogram
         self.registry = registry
         self.requests = counter("vigil_requests_total", "Requests by route and code", "route", "code")
@@ -75,7 +78,9 @@ class ServingMetrics:
             "provider",
             "requested_provider",
         )
-        self.model_target = gauge("vigil_model_target_info", "1 for the release the alias asks for", *RELEASE)
+        self.model_target = gauge(
+            "vigil_model_target_info", "1 for the release the alias asks for", *RELEASE, lasting=True
+        )
         self.promoted = gauge(
             "vigil_model_promoted_timestamp_seconds", "Time of the last change of the champion", "model"
         )

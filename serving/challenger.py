@@ -90,6 +90,7 @@ class Challenger:
             self._loading = None
         if self._wanted == (challenge.pin, live):
             self.shadow = Shadow(release, engine, live, idle)
+            self._metrics.holders.add((model, release.version), self.shadow)
             self.shadow.start(challenge.share, self._metrics, self.recorder)
             place = (model, release.version, "challenger", engine.provider, engine.requested)
             self._info = self._metrics.model_info.labels(*place)

@@ -47,6 +47,10 @@ class Served:
     redaction: Redaction | None
 
 
+class _Loading:
+    """Holds the counts of a release that is being loaded."""
+
+
 class Host:
     """One model: its live release, the one before it, kept warm for a rollback, and its challenger."""
 
@@ -138,6 +142,8 @@ class Host:
             await asyncio.sleep(self._settings.poll_s)
             try:
                 await self._follow()
+                if self._metrics.holders.some_gone:
+                    await asyncio.get_running_loop().run_in_executor(None, self._metrics.holders.sweep)
             except Exception:  # the watcher must outlive whatever one look at the disk raises
                 log.exception("alias_watch_failed")
 
@@ -196,7 +202,9 @@ class Host:
         opened = store.open_folder(self._pinned, tag) if self._pinned is not None else store.open_release(tag)
         if pin is not None and opened.digest != pin.digest:
             raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
-        said = self._settings
+        said, place = self._settings, (opened.name, opened.version)
+        loading = _Loading()
+        self._metrics.holders.add(place, loading)
         if self._live is not None and said.rehearsal_mb:  # without one there is nothing to protect
             rehearse(opened, said.rehearsal_mb)
         device = GpuSettings(said.cuda_graphs, said.tensorrt_path)
@@ -204,10 +212,12 @@ class Host:
         normal = reference.parse(opened.read(REFERENCE))
         policy = said.policy
         redaction = policy.redaction(opened.name, opened.manifest.input, normal.bins) if policy is not None else None
-        rows = self._metrics.batch_rows.labels(opened.name, opened.version)
+        rows = self._metrics.batch_rows.labels(*place)
         tally = self._tally(opened, normal)
         batcher = Batcher(engine, opened.manifest.output, self._settings.max_batch_rows, rows.observe)
-        return Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction)
+        served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction)
+        self._metrics.holders.add(place, served, tally)
+        return served
 
     def _tally(self, opened: Release, normal: Reference) -> Tally:
         counting = Counting.of(normal, opened.manifest.input, opened.manifest.threshold)

@@ -7,6 +7,7 @@ A child is written by one thread at a time: two threads that count into one chil
 declared `shared` may be counted by any thread and pays for a lock. To set a gauge is safe from any thread.
 """
 
+import hashlib
 import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,12 +21,14 @@ from prometheus_client.registry import Collector
 
 from monitoring.counting import processes
 from monitoring.counting.cells import COUNTER, GAUGE, Cells, Doubles, Found
+from monitoring.counting.gather import Gathering
 
 NONE = float("nan")  # the value of a gauge that is not shown
 FEW = 16  # values: below this a loop is faster than arrays
 Labels = tuple[str, ...]
 Totals = dict[Labels, np.ndarray]
 Child = TypeVar("Child")
+Source = Callable[[Labels], Cells]
 
 
 class CounterChild:
@@ -111,7 +114,8 @@ class Family(Generic[Child]):
 
     kind = COUNTER
 
-    def __init__(self, cells: Cells, name: str, text: str, names: Labels, make: Callable[[Doubles], Child]) -> None:
+    def __init__(self, cells: Source, name: str, text: str, names: Labels, make: Callable[[Doubles], Child]) -> None:
+        """cells: gives those of a child by the values of its labels."""
         self.name = name
         self.text = text
         self.names = names
@@ -140,12 +144,19 @@ class Family(Generic[Child]):
         total: np.ndarray = before + more
         return total
 
+    def forget(self, first: Labels) -> None:
+        """Let go of the children whose labels begin with these."""
+        with self._lock:
+            kept = {values: child for values, child in self._children.items() if values[: len(first)] != first}
+            self._children = kept
+
     def _add(self, values: Labels) -> Child:
         if len(values) != len(self.names):
             raise ValueError(f"{self.name}: takes {len(self.names)} labels ({', '.join(self.names)}), got {values}")
         with self._lock:
             if values not in self._children:
-                self._children[values] = self._make(self._cells.take(self.kind, self.name, values, self.size))
+                taken = self._cells(values).take(self.kind, self.name, values, self.size)
+                self._children[values] = self._make(taken)
             return self._children[values]
 
 
@@ -162,7 +173,7 @@ class Gauge(Family[GaugeChild]):
 
     kind = GAUGE
 
-    def __init__(self, cells: Cells, name: str, text: str, names: Labels, add: bool) -> None:
+    def __init__(self, cells: Source, name: str, text: str, names: Labels, add: bool) -> None:
         super().__init__(cells, name, text, names, GaugeChild)
         self._rule = np.add if add else np.maximum
 
@@ -198,7 +209,7 @@ class Gauge(Family[GaugeChild]):
 class Histogram(Family[HistogramChild]):
     """Values counted by size."""
 
-    def __init__(self, cells: Cells, name: str, text: str, names: Labels, bounds: tuple[float, ...]) -> None:
+    def __init__(self, cells: Source, name: str, text: str, names: Labels, bounds: tuple[float, ...]) -> None:
         """bounds: the upper end of each bucket, in order."""
         super().__init__(cells, name, text, names, lambda taken: HistogramChild(taken, bounds))
         self.size = len(bounds) + 2
@@ -220,28 +231,32 @@ class Histogram(Family[HistogramChild]):
 class Counts(Collector):
     """Everything one process counts, and the scrape of what all workers of its service have counted."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        """folder: of the service, see `monitoring.counting.folder`; None counts for this process alone."""
-        self._cells = Cells(folder)
+    def __init__(self, folder: Path | None = None, apart: Labels = ()) -> None:
+        """folder: of the service, see `monitoring.counting.folder`; None counts for this process alone.
+
+        apart: names of labels. What is counted of their values can be forgotten: of families whose labels begin so.
+        """
+        self._gathering = Gathering(folder)
+        self._apart = apart
         self._families: dict[str, Counter | Gauge | Histogram] = {}
         self._arrays: dict[tuple[str, Labels, int], np.ndarray] = {}
 
     def counter(self, name: str, text: str, *labels: str, shared: bool = False) -> Counter:
         """Declare a counter. shared: several threads count into one child."""
         child = SharedCounterChild if shared else CounterChild
-        counter = Counter(self._cells, name, text, labels, child)
+        counter = Counter(self._source(labels), name, text, labels, child)
         self._declare(counter)
         return counter
 
-    def gauge(self, name: str, text: str, *labels: str, add: bool = False) -> Gauge:
-        """Declare a gauge. add: over the workers, where otherwise the largest is shown."""
-        gauge = Gauge(self._cells, name, text, labels, add)
+    def gauge(self, name: str, text: str, *labels: str, add: bool = False, lasting: bool = False) -> Gauge:
+        """Declare a gauge. add: over the workers, where otherwise the largest is shown. lasting: is never forgotten."""
+        gauge = Gauge(self._source(() if lasting else labels), name, text, labels, add)
         self._declare(gauge)
         return gauge
 
     def histogram(self, name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Histogram:
         """Declare a histogram."""
-        histogram = Histogram(self._cells, name, text, labels, bounds)
+        histogram = Histogram(self._source(labels), name, text, labels, bounds)
         self._declare(histogram)
         return histogram
 
@@ -252,20 +267,32 @@ class Counts(Collector):
         """
         key = (name, labels, size)
         if key not in self._arrays:
-            self._arrays[key] = np.asarray(self._cells.take(COUNTER, name, labels, size))
+            taken = self._source(self._apart)(labels).take(COUNTER, name, labels, size)
+            self._arrays[key] = np.asarray(taken)
         return self._arrays[key]
+
+    def forget(self, *values: str) -> None:
+        """Show nothing more of these values of `apart`, unless another worker does, until they are asked for again.
+
+        Their counters then go on where they were. Nobody may count for them meanwhile.
+        """
+        if self._gathering.forget(_group(values)):
+            for family in self._families.values():
+                if family.names[: len(values)] == self._apart:
+                    family.forget(values)
+            self._arrays = {key: array for key, array in self._arrays.items() if key[1][: len(values)] != values}
 
     def array_totals(self, name: str) -> Totals:
         """Return the arrays of that name that this process has, each added up over all workers, living and dead."""
         totals: Totals = {}
-        for one in self._cells.read().found:
+        for one in self._gathering.read().found:
             if one.entry.name == name and (name, one.entry.labels, one.entry.size) in self._arrays:
                 _merge(totals, one, np.add)
         return totals
 
     def collect(self) -> Iterator[Metric]:
         """Yield what all workers have counted, and what they use of the machine."""
-        reading = self._cells.read()
+        reading = self._gathering.read()
         totals: dict[str, Totals] = {name: {} for name in self._families}
         for one in _shown(reading.found):
             family = self._families.get(one.entry.name)
@@ -274,10 +301,19 @@ class Counts(Collector):
         yield from (family.metric(totals[name]) for name, family in self._families.items())
         yield from processes.families(reading.uses, reading.cpu_s)
 
+    def _source(self, names: Labels) -> Source:
+        if self._apart and names[: len(self._apart)] == self._apart:
+            return lambda values: self._gathering.group(_group(values[: len(self._apart)]))
+        return lambda _: self._gathering.base
+
     def _declare(self, family: Counter | Gauge | Histogram) -> None:
         self._families[family.name] = family
         if not family.names:
             family.labels()
+
+
+def _group(values: Labels) -> str:
+    return hashlib.sha256("\0".join(values).encode()).hexdigest()[:16]
 
 
 def _shown(found: Iterable[Found]) -> Iterator[Found]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -242,4 +243,25 @@ def test_memory_is_flat_over_fifty_swaps(serve, eventually, tmp_path):
         f"50 swaps under load: {first:.0f} MB after 15, {last:.0f} MB after 50; {tally.statuses[200]} answers; scrape "
         f"{pages[14]:.0f} kB after 15, {pages[-1]:.0f} kB after 50"
     )
-    assert tally.failed is None and last < first * 1.1
+    assert tally.failed is None and last < first * 1.1 and max(pages[-10:]) < max(pages[5:15]) * 1.1
+
+
+def test_a_release_that_no_worker_has_is_not_scraped_and_comes_back_with_its_rows(serve, eventually, tmp_path):
+    service = serve(workers=2)
+    version = service.call("/v1/model")[1]["version"]
+    rows = lambda: service.metric("vigil_input_rows_total", version=version)  # noqa: E731
+    for _ in range(20):
+        assert service.call("/v1/predict", BODY)[0] == 200
+    eventually("its rows", lambda: rows() == 20)
+    for seed in range(101, 104):
+        swap(service, eventually, tmp_path, seed)
+    eventually("two releases", lambda: len(set(re.findall('version="([^"]*)"', service.call("/metrics")[1]))) == 2)
+    assert service.metric("vigil_requests_total", route="/v1/predict") == 20
+    aliases.promote(f"tiny:{version}", "it was good", force=True)
+    eventually("its return", lambda: service.metric("vigil_model_info", version=version, stage="live") == 1)
+    eventually("its rows of before", lambda: rows() == 20)
+    for _ in range(5):
+        assert service.call("/v1/predict", BODY)[0] == 200
+    eventually(
+        "all its rows", lambda: rows() >= 20 and service.metric("vigil_requests_total", route="/v1/predict") == 25
+    )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring.counting import cells, folder, processes
+from monitoring.counting import cells, folder, gather, processes
 from monitoring.counting.counts import Counts
 from monitoring.counting.processes import Process
 from monitoring.metrics import ServingMetrics, SignalCollector, SignalState
@@ -121,7 +121,7 @@ def test_restarts_leave_one_file_of_the_dead(tmp_path):
     found, _ = run("restart", tmp_path, 150)
     assert found["totals"][0] == 150
     own = [name for name in found["left"] if name.endswith((cells.CELLS, cells.NAMES))]
-    assert len(own) == 2 and set(found["left"]) - set(own) == {cells.DEAD, cells.LOCK}
+    assert len(own) == 2 and set(found["left"]) - set(own) == {gather.DEAD + gather.JSON, gather.LOCK}
 
 
 def test_where_files_cannot_grow_counting_goes_on_and_says_that_it_is_not_shared(tmp_path):
@@ -160,9 +160,9 @@ def test_a_fold_that_is_killed_before_it_removes_the_file_counts_it_once(tmp_pat
     assert samples(living, "c_total") == {(): 7}
     for endings in ((cells.CELLS, cells.NAMES), (cells.CELLS,)):
         for ending in endings:
-            shutil.copy(kept / (dead._cells.name + ending), tmp_path)
+            shutil.copy(kept / (dead._gathering.base.name + ending), tmp_path)
         assert samples(living, "c_total") == {(): 7}
-        assert not list(tmp_path.glob(dead._cells.name + "*"))
+        assert not list(tmp_path.glob(dead._gathering.base.name + "*"))
 
 
 def test_half_a_file_of_the_dead_is_not_read(tmp_path, dead, living):
@@ -171,7 +171,7 @@ def test_half_a_file_of_the_dead_is_not_read(tmp_path, dead, living):
 
 
 def test_a_torn_last_line_of_names_is_left_out_until_it_is_whole(tmp_path, dead, living):
-    path = tmp_path / (dead._cells.name + cells.NAMES)
+    path = tmp_path / (dead._gathering.base.name + cells.NAMES)
     with path.open("a") as stream:
         stream.write('{"kind": "counter", "name": "c_to')
     assert samples(living, "c_total") == {(): 7}
