@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from monitoring.shift.images import NAMES
 from training.config import Data, Split
 from training.explore import drift
 from training.explore.duplicates import part_of
@@ -38,9 +39,11 @@ def test_holm_raises_p_values_step_by_step_and_never_above_one():
 def test_the_writers_of_the_digits_are_found_in_file_order(digits):
     _, measured = digits
     found = drift.along(measured, np.arange(len(measured.rows)))
-    assert found.gap.shape == (10, 10 + 10)
+    assert found.gap.shape == (10, len(NAMES) + 10)
     assert found.large.any(axis=1).sum() >= 3
-    assert not found.sure[:, 10:].any()  # the classes are dealt evenly over the file: it is not the labels that drift
+    assert not found.sure[
+        :, len(NAMES) :
+    ].any()  # the classes are dealt evenly over the file: it is not the labels that drift
 
 
 def test_shuffled_rows_and_hashed_parts_raise_no_more_false_alarms_than_stated(digits):
