@@ -36,7 +36,8 @@ def wilson(right: float, rows: float, confidence: float = CONFIDENCE) -> tuple[f
     value, room = right / rows, z * z / rows
     centre = (value + room / 2) / (1 + room)
     half = z / (1 + room) * math.sqrt(value * (1 - value) / rows + room / (4 * rows))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # Rounding must not leave the share itself outside: at 0 and 1 the ends meet it.
+    return max(0.0, min(value, centre - half)), min(1.0, max(value, centre + half))
 
 
 def share(right: float, rows: float, confidence: float = CONFIDENCE) -> Interval:

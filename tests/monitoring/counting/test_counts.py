@@ -236,7 +236,7 @@ def test_the_embedding_adds_up_over_the_workers(tmp_path):
 
 
 def test_workers_of_one_parent_share_a_folder_and_others_do_not(tmp_path):
-    code = f"from monitoring import folder; print(folder.of_service({str(tmp_path)!r}))"
+    code = f"from monitoring.counting import folder; print(folder.of_service({str(tmp_path)!r}))"
     twice = f"import subprocess, sys\nfor _ in range(2): subprocess.run([sys.executable, '-c', {code!r}], check=True)"
     services = [
         subprocess.run([sys.executable, "-c", twice], capture_output=True, text=True, check=True).stdout.split()

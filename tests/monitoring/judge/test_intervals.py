@@ -35,6 +35,14 @@ def test_the_interval_of_a_mean_is_that_of_scipy(numbers):
     assert found.value - found.lower == pytest.approx(half, rel=0.01, abs=1e-3)
 
 
+@given(st.integers(1, 5000), st.floats(0, 1))
+def test_a_share_lies_within_its_own_interval_and_meets_it_at_0_and_1(rows, part):
+    for right in (0, rows, part * rows):
+        found = intervals.share(right, rows)
+        assert 0 <= found.lower <= found.value <= found.upper <= 1
+    assert intervals.share(0, rows).lower == 0 and intervals.share(rows, rows).upper == 1
+
+
 @given(st.integers(2, 6), st.integers(1, 400), st.integers(0, 2**32 - 1))
 def test_macro_f1_and_balanced_accuracy_are_those_of_scikit_learn(classes, rows, seed):
     generator = np.random.default_rng(seed)
