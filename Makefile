@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
+# As many test processes as cores, up to four.
+JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))
 PROOF := benchmarks/results/proof-$(shell date -u +%F).txt
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -34,7 +36,7 @@ demo: setup
 	$(BIN)/vigil demo $(if $(KEEP),--keep)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 proof: setup
 	@mkdir -p benchmarks/results
