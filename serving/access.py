@@ -90,12 +90,7 @@ class Access:
         now_s = time.monotonic()
         if now_s >= self._look_at_s:
             self._look(self._path, now_s)
-        sent = head.headers.get(b"x-api-key")
-        if sent is None:
-            sent = head.headers.get(b"authorization", b"")
-            grant = self._bearers.get(sent) or self._identify(sent, bearer=True)
-        else:
-            grant = self._plain.get(sent) or self._identify(sent, bearer=False)
+        grant = self._sender(head)
         if role not in grant.roles:
             had = ", ".join(r for r in keys.ROLES if r in grant.roles)
             self._refuse(f"the key of '{grant.name}' has the role {had}; this needs {role}", "role", 403)
@@ -104,6 +99,17 @@ class Access:
                 f"the key of '{grant.name}' is over its rate of {1 / grant.spacing_s:g}/s", "rate", 429, wait_s
             )
         return grant
+
+    def opens(self, head: Head, role: str) -> bool:
+        """Say whether the key of a request that was let in has `role` too; takes nothing from its rate."""
+        return self._path is None or role in self._sender(head).roles
+
+    def _sender(self, head: Head) -> Grant:
+        sent = head.headers.get(b"x-api-key")
+        if sent is None:
+            sent = head.headers.get(b"authorization", b"")
+            return self._bearers.get(sent) or self._identify(sent, bearer=True)
+        return self._plain.get(sent) or self._identify(sent, bearer=False)
 
     def _identify(self, sent: bytes, bearer: bool) -> Grant:
         secret = _secret(sent) if bearer else sent.strip()

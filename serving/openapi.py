@@ -76,7 +76,7 @@ ANSWERS: dict[str, Schema] = {
 PAGES = {
     "/metrics": ("text/plain",),
     "/v1/models/{name}/card": ("text/html", "text/markdown"),
-    "/docs": ("text/html",),
+    "/": ("text/html",),
 }
 
 

@@ -14,7 +14,7 @@ from monitoring.counting.page import Page
 from monitoring.log.recorder import LABEL_S, Recorder
 from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
-from serving import cards, cores, openapi, protocol, wire
+from serving import cards, cores, openapi, protocol, start_page, wire
 from serving.access import OPEN, Access
 from serving.account import Account
 from serving.busy_poll import BusyPoll
@@ -50,6 +50,7 @@ class Server:
         self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)
         self.routes = Routes(
             [
+                Route("GET", "/", "predict", self.start_page),
                 Route("POST", "/v1/predict", "predict"),
                 Route("POST", "/predict", "predict"),  # where BentoML's clients send; same limits, same checks
                 Route("POST", "/v1/models/{name}/predict", "predict"),
@@ -66,7 +67,7 @@ class Server:
                 Route("GET", "/metrics", "metrics", self.scrape),
                 *protocol.Pages(self.hosts, lambda: self.lifecycle.draining).routes(),
                 Route("GET", "/openapi.json", "predict", self.openapi),
-                Route("GET", "/docs.json", "admin", self.openapi),  # what BentoML's page at / shows
+                Route("GET", "/docs.json", "admin", self.openapi),  # where BentoML has it
             ]
         )
 
@@ -157,6 +158,12 @@ class Server:
         served = self._host(parameters).serving()
         kind = cards.wanted(call.head.query, call.head.headers.get(b"accept", b""))
         return Reply(200, cards.choose(served.release, served.cards, kind), cards.TYPES[kind], cards.HEADERS)
+
+    async def start_page(self, call: Call, _: Parameters) -> Reply:
+        """Show which models answer here, and where all else is that this key opens here, as HTML."""
+        metrics = self.settings.admin_address is None and self.access.opens(call.head, "metrics")
+        content = start_page.page(self.hosts.all, metrics)
+        return Reply(200, content, start_page.TYPE, cards.HEADERS)
 
     async def openapi(self, _: Call, __: Parameters) -> Reply:
         """Describe every route, and what the live models take and give, in OpenAPI 3.1."""

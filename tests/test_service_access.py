@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROWS = rows_of(IMAGE, 2, seed=3).tolist()
 PICKLE = b"cos\nsystem\n(S'true'\ntR."
 HOLDERS = ("no key", "wrong key", "expired key", *keys.ROLES)
-PAGES = [("GET", path) for path in ("/", "/docs.json", "/schema.json", "/static_content/index.css", "/nothing")]
+PAGES = [("GET", path) for path in ("/docs.json", "/schema.json", "/static_content/index.css", "/nothing")]
 PAGES += [("POST", "/nothing"), ("DELETE", "/docs.json"), ("PUT", "/predict/")]
 
 
@@ -149,8 +150,16 @@ def test_the_right_key_gets_the_answer_and_not_only_past_the_door(guarded, held,
     for method, pattern, role in TABLE[: -len(PAGES)]:
         secret = held[1].get(role)
         assert ask(guarded.url, method, filled(pattern, place[1]), secret)[0] == 200, pattern
-    for path in ("/", "/docs.json", "/schema.json"):
+    for path in ("/docs.json", "/schema.json"):
         assert ask(guarded.url, "GET", path, held[1]["admin"])[0] == 200
+
+
+def test_the_start_page_leads_to_metrics_for_those_who_get_them(guarded, held):
+    for holder, leads in (("predict", False), ("admin", True)):
+        status, page = guarded.call("/", headers={"X-Api-Key": held[1][holder]})
+        assert (status, 'href="metrics"' in page) == (200, leads), holder
+        for link in set(re.findall(r'href="([^"]*)"', page)) | {"readyz"}:
+            assert ask(guarded.url, "GET", f"/{link}", held[1][holder])[0] == 200, (holder, link)
 
 
 def test_a_refusal_says_how_to_come_back(guarded):

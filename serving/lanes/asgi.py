@@ -29,7 +29,7 @@ DOOR = "vigil.admin"  # in a scope: this request came in by the admin address; n
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-# BentoML's page at / would load a tag manager from elsewhere; with this a browser fetches from this service alone.
+# Of what BentoML answers: a browser that shows it fetches from this service alone.
 PAGE_POLICY = (
     b"content-security-policy",
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"

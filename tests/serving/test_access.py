@@ -86,6 +86,17 @@ def test_a_key_opens_what_its_role_names_and_admin_opens_all(add, file, metrics,
         assert status(access, bearer(secret), needed) == (200 if needed == role or role == "admin" else 403)
 
 
+@pytest.mark.parametrize("role", keys.ROLES)
+def test_what_else_a_key_opens_is_told_without_a_request_of_its_rate(add, file, metrics, role):
+    secret = add("one", role, rate=0.001, burst=2)
+    access = Access(file, metrics)
+    assert status(access, bearer(secret), role) == 200
+    for needed in keys.ROLES:
+        assert access.opens(bearer(secret), needed) == (role in (needed, "admin"))
+    assert [status(access, bearer(secret), role) for _ in range(2)] == [200, 429]
+    assert Access(None, metrics).opens(NO_KEY, role)
+
+
 def test_a_key_may_come_in_either_header_and_any_case_of_bearer(add, file, metrics):
     secret = add()
     access = Access(file, metrics)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import urllib.parse
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -81,13 +82,39 @@ def test_the_document_tells_the_columns_and_classes_of_what_is_live(live):
     assert one["class"] == {"enum": list(DIGITS)}
 
 
-def test_the_page_of_the_service_shows_this_document_and_loads_nothing_from_elsewhere(live):
-    service = live["homes"]
-    assert service.call("/docs.json")[1] == document_of(service)
+class Read(HTMLParser):
+    """What a page says, where it leads, and what a browser would fetch of itself."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.text, self.links, self.fetched = "", [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        said = dict(attrs)
+        self.links += [said["href"]] if tag == "a" else []
+        self.fetched += [tag] if tag in ("script", "link", "img", "iframe", "object") or "src" in said else []
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_start_page_names_the_models_and_leads_to_all_else_and_loads_nothing(live):
+    service = live["both"]
     _, page = service.call("/")
-    assert "swagger-ui-bundle.js" in page
-    policy = service.headers("/")["content-security-policy"]
-    assert "default-src 'none'" in policy and "script-src 'self';" in policy
+    read = Read(page)
+    for name in ("homes", "digits"):
+        assert name in read.text and service.call(f"/v1/models/{name}")[1]["version"] in read.text
+    assert "float32, 3: area, city, heating" in read.text and "uint8, 8 x 8" in read.text
+    assert read.fetched == [] and "url(" not in page and "@import" not in page
+    assert {"openapi.json", "readyz", "metrics", "v1/models"} <= set(read.links)
+    for link in read.links:
+        assert service.call(f"/{link}")[0] == 200, link
+    assert "default-src 'none'" in service.headers("/")["content-security-policy"]
+
+
+def test_both_addresses_of_the_document_give_the_same(live):
+    assert live["homes"].call("/docs.json")[1] == document_of(live["homes"])
 
 
 @pytest.mark.parametrize("name", ["homes", "both"])

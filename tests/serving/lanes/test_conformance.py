@@ -122,6 +122,7 @@ REQUESTS = {
     "an address of authority alone": request("http://x"),
     "an unknown address": request("/nosuch", b"", (), "GET", length=False),
     "labels": request("/v1/labels", b'{"labels": [{"id": "a", "label": "1"}]}'),
+    "the start page": request("/", b"", (), "GET", length=False),
     "health": request("/readyz", b"", (), "GET", length=False),
 }
 
