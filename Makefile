@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KEEP ?=
-# As many test processes as cores, up to four.
+# As many test processes as cores, up to four. A file stays in one, since its tests share their servers; in order, since
+# the longest come first.
 JOBS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n : 4)))
 PROOF := benchmarks/results/proof-$(shell date -u +%F).txt
 SHELL := /bin/bash
@@ -36,7 +37,7 @@ demo: setup
 	$(BIN)/vigil demo $(if $(KEEP),--keep)
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 proof: setup
 	@mkdir -p benchmarks/results
