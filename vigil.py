@@ -125,6 +125,7 @@ def watch(options: argparse.Namespace) -> int:
             state=options.state,
             reports=options.reports,
             retention=Retention(options.keep_reports, options.keep_days),
+            runbooks=HERE / "grafana" / "runbooks",
         )
     )
     return 0

@@ -20,6 +20,7 @@ import yaml  # noqa: E402
 from grafana import config, oncall, rule_tests, rules  # noqa: E402
 from grafana.config import Addresses  # noqa: E402
 from grafana.profile import PRODUCTION, PROFILES, Profile  # noqa: E402
+from registry.errors import UserError  # noqa: E402
 
 
 def _block(dumper: Any, text: str) -> Any:
@@ -31,14 +32,13 @@ _Dumper: Any = type("_Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda sel
 _Dumper.add_representer(str, _block)
 
 
-def files(profile: Profile, addresses: Addresses | None = None, runbook_base: str = rules.RUNBOOKS) -> dict[str, str]:
+def files(profile: Profile, addresses: Addresses | None = None) -> dict[str, str]:
     """Return the text of every generated file by its path below the folder.
 
     The promtool tests speak of the production lengths, so only that profile has them.
     """
     addresses = addresses or Addresses()
-    reports = addresses.reports or f"http://{addresses.monitor}/reports/"
-    rule_files = rules.rule_files(profile, runbook_base, reports)
+    rule_files = rules.rule_files(profile, addresses.places())
     written = {
         "prometheus/prometheus.yml": config.prometheus(profile, addresses),
         "alertmanager/alertmanager.yml": config.alertmanager(profile, addresses),
@@ -53,9 +53,9 @@ def files(profile: Profile, addresses: Addresses | None = None, runbook_base: st
     return texts | {"dashboards/oncall.json": json.dumps(oncall.oncall(profile), indent=2) + "\n"}
 
 
-def write(profile: Profile, folder: Path, addresses: Addresses, runbook_base: str = rules.RUNBOOKS) -> None:
+def write(profile: Profile, folder: Path, addresses: Addresses) -> None:
     """Write the whole configuration of `profile` into `folder`."""
-    for path, text in files(profile, addresses, runbook_base).items():
+    for path, text in files(profile, addresses).items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
@@ -76,8 +76,15 @@ def to_yaml(content: Any) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
-    asked = _parser().parse_args(arguments)
+    """Run the command line; return its exit status: 1 for files out of date, 2 for what the user can fix."""
+    try:
+        return _run(_parser().parse_args(arguments))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _run(asked: argparse.Namespace) -> int:
     default = Addresses()
     addresses = Addresses(
         tuple(asked.target or default.targets),
@@ -86,12 +93,14 @@ def main(arguments: list[str] | None = None) -> int:
         asked.alertmanager,
         asked.webhook,
         asked.reports,
+        asked.runbook_base,
+        asked.grafana.rstrip("/"),
     )
     profile = PROFILES[asked.profile]
     if not asked.check:
-        write(profile, asked.out, addresses, asked.runbook_base)
+        write(profile, asked.out, addresses)
         return 0
-    stale = differing(files(profile, addresses, asked.runbook_base), asked.out)
+    stale = differing(files(profile, addresses), asked.out)
     if stale:
         print("out of date, run `python grafana/build.py`:", *stale, sep="\n  ", file=sys.stderr)
     return 1 if stale else 0
@@ -114,7 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reports", default="", metavar="URL", help="their index; default: where the monitor serves it"
     )
-    parser.add_argument("--runbook-base", default=rules.RUNBOOKS, metavar="URL", help="where runbooks/ is published")
+    parser.add_argument(
+        "--runbook-base", default="", metavar="URL", help="where they are published; default: where the monitor does"
+    )
+    parser.add_argument("--grafana", default="", metavar="URL", help="its address in the links of alerts")
     return parser
 
 

@@ -1,17 +1,21 @@
 """promtool tests of every alert, generated: when it must fire, to the minute, and when it must stay silent.
 
 Each firing case is checked one evaluation before `for` has passed, where it must be silent, and at `for`,
-where labels and annotations must be right in full. Input series use promtool's notation, a sample a minute.
+where labels and annotations must be right in full. Input series use promtool's notation, a sample a minute; what
+takes hours is sampled and evaluated every few minutes.
 """
 
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from grafana import notation, told
 from grafana.profile import MINUTE_S
 from grafana.statement import Alert, Statement
 
 Series = dict[str, str]
+MINUTE, ABSENT = 1, "nothing is known of anything"
+OF_RELEASE = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Fire:
 class Case:
     """What happens, and what must be told. `clears` is the minute at which all is silent again.
 
-    A case without `fires` must be silent at minute `last`.
+    A case without `fires` must be silent at minute `last`. step: minutes between samples and between evaluations.
     """
 
     alert: str
@@ -42,13 +46,20 @@ class Case:
     fires: tuple[Fire, ...] = ()
     clears: int = 0
     last: int = 45
+    step: int = MINUTE
 
 
 def case_file(cases: list[Case], alerts: list[Alert], rules: Statement) -> Statement:
-    """Return a promtool test file for the rule file of the same name; `alerts` are those it declares."""
+    """Return a promtool test file for the rule file of the same name; `alerts` are those it declares.
+
+    All cases have the same step.
+    """
+    (step,) = {case.step for case in cases}
     names = [group["name"] for group in rules["groups"]]
     tests = [_test(case, alerts) for case in cases]
-    return {"evaluation_interval": "1m", "group_eval_order": names, "tests": tests}
+    if step == MINUTE:
+        tests.append(_nothing_known(alerts))
+    return {"evaluation_interval": f"{step}m", "group_eval_order": names, "tests": tests}
 
 
 def series(name: str, values: str, **labels: str) -> Series:
@@ -59,30 +70,12 @@ def series(name: str, values: str, **labels: str) -> Series:
 
 def due(case: Case, alerts: list[Alert]) -> list[tuple[int, Fire, Alert]]:
     """Return when, in minutes, each alert of a case must fire."""
-    chosen = [(fire, _find(case, fire, alerts)) for fire in case.fires]
-    return [(fire.since + alert.for_s // MINUTE_S, fire, alert) for fire, alert in chosen]
+    chosen = [(fire, find(case, fire, alerts)) for fire in case.fires]
+    return [(fire.since + _whole(alert.for_s // MINUTE_S, case.step), fire, alert) for fire, alert in chosen]
 
 
-def _test(case: Case, alerts: list[Alert]) -> Statement:
-    waits = due(case, alerts)
-    times = {at - before for at, _, _ in waits for before in (0, 1) if at >= before}
-    end = case.clears or (0 if waits else case.last)
-    checks = [_check(case, at, waits) for at in sorted(times | ({end} if end else set()))]
-    return {
-        "name": f"{case.alert}: {case.title}",
-        "interval": "1m",
-        "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-        "alert_rule_test": checks,
-    }
-
-
-def _check(case: Case, at: int, waits: list[tuple[int, Fire, Alert]]) -> Statement:
-    over = bool(case.clears) and at >= case.clears
-    expected = [] if over else [_expected(fire, alert) for start, fire, alert in waits if start <= at]
-    return {"eval_time": f"{at}m", "alertname": case.alert, "exp_alerts": expected}
-
-
-def _find(case: Case, fire: Fire, alerts: list[Alert]) -> Alert:
+def find(case: Case, fire: Fire, alerts: list[Alert]) -> Alert:
+    """Return the alert that must fire; raises LookupError if there is none."""
     for alert in alerts:
         same = alert.name == case.alert and fire.tier in ("", alert.labels.get("tier"))
         if same and fire.severity in ("", alert.severity):
@@ -90,9 +83,42 @@ def _find(case: Case, fire: Fire, alerts: list[Alert]) -> Alert:
     raise LookupError(f"{case.title}: no alert {case.alert} {fire.severity} {fire.tier}")
 
 
-def _expected(fire: Fire, alert: Alert) -> dict[str, Any]:
-    statement = alert.statement("runbooks/")
+def _whole(minutes: int, step: int) -> int:
+    return -(-minutes // step) * step
+
+
+def _test(case: Case, alerts: list[Alert]) -> Statement:
+    waits = due(case, alerts)
+    times = {at - before for at, _, _ in waits for before in (0, case.step) if at >= before}
+    end = case.clears or (0 if waits else case.last)
+    checks = [_check(case, at, waits) for at in sorted(times | ({end} if end else set()))]
+    return {
+        "name": f"{case.alert}: {case.title}",
+        "interval": f"{case.step}m",
+        "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
+        "alert_rule_test": checks,
+    }
+
+
+def _nothing_known(alerts: list[Alert]) -> Statement:
+    # Without a single series only what looks for absence may fire, and the watchdog.
+    names = sorted({alert.name for alert in alerts if "absent(" not in alert.expr and alert.expr != "vector(1)"})
+    checks = [{"eval_time": "45m", "alertname": name, "exp_alerts": []} for name in names]
+    return {"name": ABSENT, "interval": "1m", "input_series": [], "alert_rule_test": checks}
+
+
+def _check(case: Case, at: int, waits: list[tuple[int, Fire, Alert]]) -> Statement:
+    over = bool(case.clears) and at >= case.clears
+    firing = [] if over else [(fire, alert) for start, fire, alert in waits if start <= at]
+    expected = [_expected(case, at, fire, alert) for fire, alert in firing]
+    return {"eval_time": f"{at}m", "alertname": case.alert, "exp_alerts": expected}
+
+
+def _expected(case: Case, at: int, fire: Fire, alert: Alert) -> dict[str, Any]:
+    statement = alert.statement()
     annotations = {key: _said(text, fire) for key, text in statement["annotations"].items()}
+    if alert.name in told.UNDONE_BY_ROLLBACK:
+        annotations |= _releases(case, at, fire.labels.get("model"), alert.name)
     if fire.description:
         annotations["description"] = fire.description
     return {"exp_labels": {**fire.labels, **statement["labels"]}, "exp_annotations": annotations}
@@ -101,3 +127,26 @@ def _expected(fire: Fire, alert: Alert) -> dict[str, Any]:
 def _said(text: str, fire: Fire) -> str:
     with_labels = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda match: fire.labels[match[1]], text)
     return re.sub(r"\{\{[^{}]*\$value[^{}]*\}\}", lambda _: fire.value, with_labels)
+
+
+def _releases(case: Case, at: int, model: str | None, alert: str) -> dict[str, str]:
+    # What `told` looks up: read from the series of the case instead of asked in PromQL.
+    live, before = (_known(case, at, model, metric) for metric in (told.LIVE, told.BEFORE))
+    commands = [f"vigil rollback --model {name} --why {alert}" for name, _ in before]
+    return {
+        "live": ", ".join(":".join(tag) for tag in live) or told.UNKNOWN,
+        "previous": ", ".join(":".join(tag) for tag in before) or told.NONE,
+        "rollback": ", ".join(commands) or told.NONE,
+    }
+
+
+def _known(case: Case, at: int, model: str | None, metric: str) -> list[tuple[str, str]]:
+    name, _, demanded = metric.rstrip("}").partition("{")
+    now, lately = set(), set()
+    for series_name, values in case.series.items():
+        labels = dict(OF_RELEASE.findall(series_name))
+        if series_name.startswith(name + "{") and demanded in series_name and model in (None, labels["model"]):
+            tag = labels["model"], labels["version"]
+            now |= {tag} if notation.at(values, at, case.step) == 1 else set()
+            lately |= {tag} if notation.within_hour(values, at, case.step) else set()
+    return sorted(now or lately, key=lambda tag: tag[1])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grafana.profile import Profile, duration
+from grafana.statement import Places
 
 Config = dict[str, Any]
 # 100 signals of 16 bins, counts and shares, live and previous release, and as much again for the rest.
@@ -27,7 +28,8 @@ BLIND_WITHOUT_MONITOR = ("VigilMonitorStale", "VigilMonitorBehind", "VigilLabels
 class Addresses:
     """Where everything listens; `webhook` is the base of the three URLs that alerts are sent to.
 
-    reports: the address of the index of reports as people reach it; the monitor's if empty.
+    reports, runbooks: the addresses of their folders as people reach them; the monitor's if empty. grafana: its
+    address; links to dashboards are relative to it if empty.
     """
 
     targets: tuple[str, ...] = ("127.0.0.1:3000",)
@@ -36,6 +38,13 @@ class Addresses:
     alertmanager: str = "127.0.0.1:9093"
     webhook: str = "http://127.0.0.1:9099/alerts"
     reports: str = ""
+    runbooks: str = ""
+    grafana: str = ""
+
+    def places(self) -> Places:
+        """Return where the links of the alerts lead."""
+        here = f"http://{self.monitor}"
+        return Places(self.runbooks or f"{here}/runbooks/", self.reports or f"{here}/reports/", self.grafana)
 
 
 def prometheus(profile: Profile, addresses: Addresses) -> Config:

@@ -11,9 +11,12 @@ is what production shows in a day.
 | `for` of an urgent alert       | 2 min              | 2           |
 | `for` of a patient alert       | 15 min             | 5           |
 | labels are late after          | 24 h               | 60          |
+| traffic looks alike again after| 24 h               | 600         |
 """
 
 from dataclasses import dataclass
+
+from grafana import slo
 
 MINUTE_S = 60
 HOUR_S = 3600
@@ -50,7 +53,10 @@ class Burn:
 
 @dataclass(frozen=True)
 class Profile:
-    """One column of the table above; `delivery` is group wait, group interval and repeat interval."""
+    """One column of the table above; `delivery` is group wait, group interval and repeat interval.
+
+    season_s: after which traffic looks alike again. What was promised to callers is in slo.toml.
+    """
 
     name: str
     scrape_s: int
@@ -63,10 +69,20 @@ class Profile:
     urgent_s: int
     patient_s: int
     labels_late_s: int
+    season_s: int
     delivery: tuple[int, int, int]
-    availability: float = 0.999
-    latency: float = 0.99
-    latency_bound_s: float = 0.25  # must be a bucket of vigil_request_seconds
+
+    @property
+    def availability(self) -> float:
+        return slo.read().availability
+
+    @property
+    def latency(self) -> float:
+        return slo.read().latency
+
+    @property
+    def latency_bound_s(self) -> float:
+        return slo.read().bound_s
 
 
 PRODUCTION = Profile(
@@ -86,6 +102,7 @@ PRODUCTION = Profile(
     urgent_s=2 * MINUTE_S,
     patient_s=15 * MINUTE_S,
     labels_late_s=DAY_S,
+    season_s=DAY_S,
     delivery=(30, 5 * MINUTE_S, 4 * HOUR_S),
 )
 DEMO = Profile(
@@ -105,6 +122,7 @@ DEMO = Profile(
     urgent_s=2,
     patient_s=5,
     labels_late_s=60,
+    season_s=600,
     delivery=(1, 2, HOUR_S),
 )
 PROFILES = {profile.name: profile for profile in (PRODUCTION, DEMO)}

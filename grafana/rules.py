@@ -2,9 +2,8 @@
 
 from grafana import drift_rules, quality_rules, serving_rules, slo_rules
 from grafana.profile import Profile
-from grafana.statement import REPORTS, Alert, Statement, group
+from grafana.statement import MONITORS, Alert, Places, Statement, group
 
-RUNBOOKS = "runbooks/"
 ALERTS = {
     "serving": serving_rules.alerts,
     "slo": slo_rules.alerts,
@@ -13,7 +12,7 @@ ALERTS = {
 }
 
 
-def rule_files(profile: Profile, runbook_base: str = RUNBOOKS, reports: str = REPORTS) -> dict[str, Statement]:
+def rule_files(profile: Profile, places: Places = MONITORS) -> dict[str, Statement]:
     """Return the content of each rule file by its name without ".yml"."""
     recorded = {
         "serving": [group("vigil-serving", profile.evaluation_s, serving_rules.records(profile))],
@@ -24,10 +23,7 @@ def rule_files(profile: Profile, runbook_base: str = RUNBOOKS, reports: str = RE
         "drift": [group("vigil-drift", profile.drift_evaluation_s, drift_rules.records(profile))],
         "quality": [group("vigil-quality", profile.evaluation_s, quality_rules.records(profile))],
     }
-    return {
-        name: {"groups": [*groups, _alerts(name, profile, (runbook_base, reports))]}
-        for name, groups in recorded.items()
-    }
+    return {name: {"groups": [*groups, _alerts(name, profile, places)]} for name, groups in recorded.items()}
 
 
 def alerts(profile: Profile) -> list[Alert]:
@@ -35,6 +31,6 @@ def alerts(profile: Profile) -> list[Alert]:
     return [alert for make in ALERTS.values() for alert in make(profile)]
 
 
-def _alerts(name: str, profile: Profile, places: tuple[str, str]) -> Statement:
-    statements = [alert.statement(*places) for alert in ALERTS[name](profile)]
+def _alerts(name: str, profile: Profile, places: Places) -> Statement:
+    statements = [alert.statement(places) for alert in ALERTS[name](profile)]
     return group(f"vigil-{name}-alerts", profile.evaluation_s, statements)

@@ -73,7 +73,7 @@ def _burn(profile: Profile, slo: str, burn: Burn) -> Alert:
     return Alert(
         name="VigilErrorBurn" if slo == "availability" else "VigilLatencyBurn",
         severity=burn.severity,
-        component="serving",
+        component="slo",
         summary=f"The {slo} budget burns more than {burn.factor:g} times too fast.",
         description=(
             f"{{{{ $value | humanizePercentage }}}} of the requests {MEANING[slo]} "

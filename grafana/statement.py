@@ -3,12 +3,37 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from grafana import told
 from grafana.profile import duration
 
 Statement = dict[str, Any]
-ONCALL = "/d/vigil-oncall"
-REPORTS = "http://127.0.0.1:9109/reports/"  # where the monitor serves them
 REPORTED = ("drift", "quality")  # components whose alerts, all of a model, a report says more about
+DASHBOARDS = {
+    "serving": "vigil-oncall",
+    "monitor": "vigil-oncall",
+    "slo": "vigil-slo",
+    "model": "vigil-rollout",
+    "data": "vigil-drift",
+    "drift": "vigil-drift",
+    "quality": "vigil-drift",
+    "gpu": "vigil-host",
+    "host": "vigil-host",
+}
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the links of an alert lead, as people reach it; the monitor serves runbooks and reports.
+
+    grafana: its address, without a slash at the end; if empty, links to dashboards are relative to it.
+    """
+
+    runbooks: str = "http://127.0.0.1:9109/runbooks/"
+    reports: str = "http://127.0.0.1:9109/reports/"
+    grafana: str = ""
+
+
+MONITORS = Places()
 
 
 @dataclass(frozen=True)
@@ -25,9 +50,13 @@ class Alert:
     keep_s: int = 0
     labels: dict[str, str] = field(default_factory=dict)
 
-    def statement(self, runbook_base: str, reports: str = REPORTS) -> Statement:
-        """Return the alert as a rule file spells it; reports: the address of their index."""
-        told = {"reports_url": f"{reports}#{{{{ $labels.model }}}}"} if self.component in REPORTED else {}
+    @property
+    def of_model(self) -> bool:
+        """Say whether it has the label `model`."""
+        return "$labels.model" in self.summary + self.description
+
+    def statement(self, places: Places = MONITORS) -> Statement:
+        """Return the alert as a rule file spells it."""
         waits = {"for": self.for_s, "keep_firing_for": self.keep_s}
         return {
             "alert": self.name,
@@ -37,10 +66,18 @@ class Alert:
             "annotations": {
                 "summary": self.summary,
                 "description": self.description,
-                "runbook_url": f"{runbook_base}{self.name}.md",
-                "dashboard_url": ONCALL,
-                **told,
+                **(told.releases(self.name, self.of_model) if self.name in told.UNDONE_BY_ROLLBACK else {}),
+                **self._links(places),
             },
+        }
+
+    def _links(self, places: Places) -> dict[str, str]:
+        chosen = "?var-model={{ $labels.model }}" if self.of_model else ""
+        reports = {"reports_url": f"{places.reports}#{{{{ $labels.model }}}}"} if self.component in REPORTED else {}
+        return {
+            "runbook_url": f"{places.runbooks}{self.name}.md",
+            "dashboard_url": f"{places.grafana}/d/{DASHBOARDS[self.component]}{chosen}",
+            **reports,
         }
 
 

@@ -81,6 +81,9 @@ class ServingMetrics:
         self.model_target = gauge(
             "vigil_model_target_info", "1 for the release the alias asks for", *RELEASE, lasting=True
         )
+        self.model_before = gauge(
+            "vigil_model_rollback_info", "1 for the release that a rollback goes back to", *RELEASE, lasting=True
+        )
         self.promoted = gauge(
             "vigil_model_promoted_timestamp_seconds", "Time of the last change of the champion", "model"
         )

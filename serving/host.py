@@ -243,6 +243,8 @@ class Host:
         if wanted.champion is not None:
             told.append((self._metrics.model_target, (wanted.model, wanted.champion.version), 1))
             self._metrics.promoted.labels(wanted.model).set(wanted.changed_s)
+        if wanted.previous is not None:
+            told.append((self._metrics.model_before, (wanted.model, wanted.previous.version), 1))
         self._target = _tell(self._target, told)
 
     def _tell_loaded(self) -> None:

@@ -254,6 +254,7 @@ def test_without_a_champion_it_says_so_and_is_ready_once_there_is_one(
     eventually("readiness", lambda: service.call("/readyz")[0] == 200)
     assert service.call("/v1/model")[1]["version"] == whole.version
     assert service.metric("vigil_model_target_info", version=whole.version) == 1
+    assert service.metric("vigil_model_rollback_info", version=broken.version) == 1
 
 
 def test_a_service_stays_with_its_model_when_another_one_gets_a_champion(

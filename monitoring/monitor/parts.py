@@ -29,7 +29,8 @@ class WatchSettings:
 
     state: where the counts are kept, beside the log if left out. part_s: the longest that one part may take.
     batch_rows: of the log that are read at once. reports: their folder, the usual place if left out; of a release
-    one is written when something calls for it, which is looked at every `report_check_s`.
+    one is written when something calls for it, which is looked at every `report_check_s`. runbooks: the folder of the
+    pages that alerts link to; served if given.
     """
 
     log: Path
@@ -44,6 +45,7 @@ class WatchSettings:
     reports: Path | None = None
     report_check_s: float = 300.0
     retention: Retention = Retention()
+    runbooks: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from monitoring.judge import quality_page, verdict
 from monitoring.judge.estimates_page import EstimatesPart
 from monitoring.log import logfile
 from monitoring.metrics import MonitorMetrics
-from monitoring.monitor import anchor, intake, schemes, state
+from monitoring.monitor import anchor, intake, runbooks, schemes, state
 from monitoring.monitor.health import Health, WholeRegistry, served
 from monitoring.monitor.intake import Source
 from monitoring.monitor.parts import Look, Part, Parts, Show, WatchSettings
@@ -61,7 +61,7 @@ def main(settings: WatchSettings) -> None:
 
 
 def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] | None = None) -> None:
-    """Measure every `interval_s` until `stop` is set, and serve /metrics, /healthz and /reports/.
+    """Measure every `interval_s` until `stop` is set, and serve /metrics, /healthz, /reports/ and /runbooks/.
 
     A run that fails is logged and counted, and the next one comes as usual. Raises StackError if the
     port is taken.
@@ -73,6 +73,8 @@ def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] 
     monitor.writing = registry.writing
     monitor.metrics.interval.set(settings.interval_s)
     pages = {"/metrics": registry.page, "/healthz": monitor.health.page, web.PREFIX: web.pages(folder)}
+    if settings.runbooks is not None:
+        pages[runbooks.PREFIX] = runbooks.pages(settings.runbooks)
     with closing(reporter), served(settings.host, settings.port, pages):
         log.info("monitor_started", extra={"address": f"http://{settings.host}:{settings.port}/metrics"})
         while not stop.is_set():

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -61,9 +62,11 @@ def test_promtool_finds_no_two_rules_alike(written, run):
 
 
 def test_the_generated_promtool_tests_pass(grafana_folder, run):
-    done = run("promtool", "test", "rules", *sorted((grafana_folder / "prometheus/tests").glob("*.yml")))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("SUCCESS") == 5
+    places = sorted((grafana_folder / "prometheus/tests").glob("*.yml"))
+    with ThreadPoolExecutor(2) as pool:
+        for done in pool.map(lambda place: run("promtool", "test", "rules", place), places):
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert done.stdout.count("SUCCESS") == 1
 
 
 def test_amtool_accepts_the_routes(written, run):
