@@ -9,7 +9,7 @@ import numpy as np
 from monitoring.judge import decline, estimates, history, quality, validity
 from monitoring.judge.estimates import Doubt, Estimates, Estimation
 from monitoring.judge.history import Step
-from monitoring.judge.quality_page import Sample, bounds, page, step_of
+from monitoring.judge.quality_page import Sample, apart, bounds, page, step_of
 from monitoring.judge.validity import Span
 from monitoring.monitor import state
 from monitoring.monitor.parts import Look, Show
@@ -56,18 +56,22 @@ class EstimatesPart:
     def look(self, look: Look) -> Show:
         """Estimate every version that answered in the window, and score what was estimated in the month before."""
         samples: list[Sample] = []
+        failed: list[str] = []
         for model in state.models(look.state):
             windows = history.window(look.state, model, look.since_s)
             steps = history.steps(look.state, model, look.now_s - decline.LOOK_BACK_S, step_of(look))
             for version in steps:
-                known = known_of(model, version)
-                if known is not None:
-                    window = windows.get(version)
-                    if window is not None and window.sums is not None:
-                        samples += self._now(look, known, window.sums, window.summed)
-                    samples += _scored(known.place, self._scores(look, known, steps[version]))
+                with apart("estimates", (model, version), failed):
+                    samples += list(self._of(look, known_of(model, version), windows.get(version), steps[version]))
         self._forget(look.now_s - 2 * decline.LOOK_BACK_S)
-        return page(GAUGES, samples)
+        return page(GAUGES, samples, failed)
+
+    def _of(self, look: Look, known: Known | None, window: Step | None, steps: dict[int, Step]) -> Iterator[Sample]:
+        if known is None:
+            return
+        if window is not None and window.sums is not None:
+            yield from self._now(look, known, window.sums, window.summed)
+        yield from _scored(known.place, self._scores(look, known, steps))
 
     def _now(self, look: Look, known: Known, sums: np.ndarray, rows: int) -> Iterator[Sample]:
         span = Span(*known.place, look.since_s, look.now_s + 1.0)

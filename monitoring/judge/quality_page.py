@@ -1,7 +1,9 @@
 """The quality part of the monitor: what the labels say of each version, of its classes and slices, and over time."""
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +15,8 @@ from monitoring.monitor.parts import Look, Show
 from monitoring.monitor.state import Aggregate
 from monitoring.monitor.tally import ALL
 from registry.release import Manifest
+
+log = logging.getLogger(__name__)
 
 STEPS_PER_WINDOW = 4  # of the tests over time: six hours where quality looks back a day
 QUALITY = (
@@ -41,25 +45,41 @@ class Answered:
 def look(look: Look) -> Show:
     """Measure every version that answered in the window."""
     samples: list[Sample] = []
+    failed: list[str] = []
     for model in state.models(look.state):
         samples.append(("quality_min_rows", (model,), look.settings.min_rows))
         for one in _answered(look, model):
-            samples += _measured(one, quality.manifest_of(*one.release))
-    return page(QUALITY, samples)
+            with apart("quality", one.release, failed):
+                samples += list(_measured(one, quality.manifest_of(*one.release)))
+    return page(QUALITY, samples, failed)
 
 
 def look_back(look: Look) -> Show:
     """Test whether the quality of every version declined within a month."""
     step_s = step_of(look)
     samples: list[Sample] = [("decline_limit", (), decline.limit())]
+    failed: list[str] = []
     for model in state.models(look.state):
         for version, steps in history.steps(look.state, model, look.now_s - decline.LOOK_BACK_S, step_s).items():
             manifest = quality.manifest_of(model, version)
-            if manifest is not None:
-                right, judged, first = history.counts(steps, math.floor(look.now_s / step_s))
-                found = decline.judge(right, judged, level(manifest), step_s)
-                samples += _declined((model, version), found, first, step_s)
-    return page(DECLINE, samples)
+            with apart("decline", (model, version), failed):
+                if manifest is not None:
+                    right, judged, first = history.counts(steps, math.floor(look.now_s / step_s))
+                    found = decline.judge(right, judged, level(manifest), step_s)
+                    samples += list(_declined((model, version), found, first, step_s))
+    return page(DECLINE, samples, failed)
+
+
+@contextmanager
+def apart(part: str, release: tuple[str, str], failed: list[str]) -> Iterator[None]:
+    """Leave a release out of a part if what it says of itself cannot be used: logged, its kind added to `failed`."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        model, version = release
+        said = {"part": part, "model": model, "version": version, "error": f"{type(error).__name__}: {error}"}
+        log.warning("release_left_out", extra=said)
+        failed.append(type(error).__name__)
 
 
 def level(manifest: Manifest) -> float:
@@ -76,8 +96,11 @@ def step_of(look: Look) -> float:
     return look.settings.window_s / STEPS_PER_WINDOW
 
 
-def page(names: tuple[str, ...], samples: list[Sample]) -> Show:
-    """Return what writes down the samples; the gauges with these names forget what they showed before."""
+def page(names: tuple[str, ...], samples: list[Sample], failed: Sequence[str] = ()) -> Show:
+    """Return what writes down the samples; the gauges with these names forget what they showed before.
+
+    failed: kinds of errors, to be counted.
+    """
 
     def show(metrics: MonitorMetrics) -> None:
         for name in names:
@@ -85,6 +108,8 @@ def page(names: tuple[str, ...], samples: list[Sample]) -> Show:
         for name, labels, value in samples:
             gauge = getattr(metrics, name)
             (gauge.labels(*labels) if labels else gauge).set(value)
+        for kind in failed:
+            metrics.failures.labels(kind).inc()
 
     return show
 

@@ -6,7 +6,7 @@ to four ranges that hold about as many held-out rows each. So the number of slic
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class Slicing:
 
     codes: of a column of text, the indices that have a slice each, in the order of `names`; the last name is that of
     the others. cuts: of a number, where the next range begins. floors: by slice, the share of right answers that it
-    must not be surely under.
+    must not be surely under. rows, right: held-out rows of each slice, and those of them that were answered right; ()
+    in a release that does not say.
     """
 
     source: str
@@ -37,6 +38,8 @@ class Slicing:
     floors: tuple[float, ...]
     codes: tuple[int, ...] = ()
     cuts: tuple[float, ...] = ()
+    rows: tuple[int, ...] = ()
+    right: tuple[int, ...] = ()
 
     def places(self, values: np.ndarray) -> np.ndarray:
         """Return the index into `names` for each value (n,), len(names) where it is not known (NaN)."""
@@ -48,6 +51,9 @@ class Slicing:
         else:
             found = np.searchsorted(np.array(self.cuts), values, side="right")
         return np.where(np.isnan(values), len(self.names), found)
+
+
+LISTS = tuple(one.name for one in fields(Slicing) if one.name != "source")
 
 
 def demand(names: Sequence[str], spec: InputSpec) -> None:
@@ -75,8 +81,10 @@ def fit(names: Sequence[str], spec: InputSpec, rows: np.ndarray, right: np.ndarr
     made = []
     for draft in drafts:
         places = draft.places(values_of(spec, rows, draft.source))
-        floors = [_floor(right[places == at], floor, sure) for at in range(len(draft.names))]
-        made.append(Slicing(draft.source, draft.names, tuple(floors), draft.codes, draft.cuts))
+        parts = [right[places == at] for at in range(len(draft.names))]
+        counts = tuple(len(part) for part in parts), tuple(int(part.sum()) for part in parts)
+        floors = tuple(_floor(part, floor, sure) for part in parts)
+        made.append(replace(draft, floors=floors, rows=counts[0], right=counts[1]))
     return made
 
 
@@ -106,10 +114,7 @@ def namer(said: Mapping[str, Any], spec: InputSpec) -> Callable[[np.ndarray], li
 
 def parse(said: Mapping[str, Any]) -> list[Slicing]:
     """Return the slicings in the table `quality` of a manifest, [] in a release that has none."""
-    return [
-        Slicing(**one | {key: tuple(one[key]) for key in ("names", "floors", "codes", "cuts")})
-        for one in said.get("slices", ())
-    ]
+    return [Slicing(**one | {key: tuple(one.get(key, ())) for key in LISTS}) for one in said.get("slices", ())]
 
 
 def floors(said: Mapping[str, Any]) -> dict[str, float]:

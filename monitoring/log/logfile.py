@@ -5,10 +5,12 @@ back. `seq` counts up and is never given twice, so a reader that knows the last 
 """
 
 import contextlib
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +54,7 @@ SHADOW = (
     "INSERT OR IGNORE INTO shadow(id, time_s, model, version, predicted, outputs) SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
     "WHERE EXISTS (SELECT 1 FROM predictions WHERE id = ?1 AND time_s = ?2 AND model = ?3)"
 )
+BUCKETED = "INSERT OR IGNORE INTO about VALUES (?, ?)"
 LABEL = "INSERT INTO labels(id, time_s, label) VALUES (?, ?, ?)"
 
 
@@ -132,6 +135,9 @@ def put(connection: sqlite3.Connection, records: Records | Shadowed, ids: Sequen
         connection.executemany(PREDICTION, _values(records, ids))
     else:
         connection.executemany(REDACTED, _redacted_values(records, records.redaction, ids))
+        added = connection.total_changes - before
+        connection.executemany(BUCKETED, _bucket_notes(records, records.redaction))
+        return added
     return connection.total_changes - before
 
 
@@ -151,6 +157,17 @@ def noted(connection: sqlite3.Connection, name: str) -> str | None:
     """Return what the log says of itself under `name`."""
     found = connection.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
     return None if found is None else str(found[0])
+
+
+def buckets(connection: sqlite3.Connection, model: str, version: str) -> dict[str, np.ndarray]:
+    """Return by column the numbers that stand for buckets in rows of a release, float32 (k,), whatever policy was."""
+    start = _bucket_place(model, version)
+    found: dict[str, set[float]] = {}
+    for name, value in connection.execute(
+        "SELECT name, value FROM about WHERE name > ? AND name < ?", (start, start + "\U0010ffff")
+    ):
+        found.setdefault(name[len(start) :].rpartition(" ")[0], set()).update(json.loads(value))
+    return {column: np.array(sorted(values), np.float32) for column, values in found.items()}
 
 
 def known_as(
@@ -178,6 +195,18 @@ def _complete(connection: sqlite3.Connection) -> None:
     if "hashed" not in {column[1] for column in connection.execute("PRAGMA table_info(predictions)")}:
         with contextlib.suppress(sqlite3.OperationalError):
             connection.execute("ALTER TABLE predictions ADD COLUMN hashed TEXT")
+
+
+def _bucket_place(model: str, version: str) -> str:
+    return f"buckets {model}:{version} "
+
+
+def _bucket_notes(records: Records, redaction: Redaction) -> Iterator[tuple[str, str]]:
+    # Other edges are another note: rows of before stay on the log.
+    for place, one in redaction.buckets:
+        said = json.dumps(one.inside.tolist())
+        column = redaction.spec.columns[place]
+        yield f"{_bucket_place(records.model, records.version)}{column} {zlib.crc32(said.encode()):08x}", said
 
 
 def _shadow_values(records: Shadowed, ids: Sequence[str]) -> list[tuple[str, float, str, str, str, bytes]]:

@@ -243,7 +243,8 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
         '[quality]\nslices = ["town", "size"]\ndecline = 0.02\n'
     )
     order = Order(config, tmp_path / "run", overrides={"data.path": str(tmp_path / "flats.csv")})
-    manifest = store.open_release(run.carry_out(order, lambda line: None).tag).manifest
+    release = store.open_release(run.carry_out(order, lambda line: None).tag)
+    manifest = release.manifest
     assert manifest.input.categories == {"town": ("Bern", "Chur", "Genf")}
     assert list(manifest.input.fills) == ["size"]
     assert manifest.metrics["accuracy"]["value"] > 0.9
@@ -252,6 +253,12 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
     floors = slices.floors(manifest.quality)
     assert {"town=Bern", "town=Chur", "town=Genf", "town=other"} < set(floors) and len(floors) == 8
     assert max(floors.values()) <= manifest.quality["floor"] and manifest.quality["decline"] == 0.02
+    _, _, card = release.read("card.md").decode().partition("## Slices of live traffic")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in card.splitlines() if line.startswith("|")]
+    told = {cells[0].replace("\\", ""): cells for cells in lines[2:] if cells[0].startswith(("town", "size"))}
+    assert [cells[3] for cells in told.values()][:3] == [f"{floor:.3f}" for floor in list(floors.values())[:3]]
+    assert sum(int(cells[1]) for name, cells in told.items() if name.startswith("town=")) == manifest.metrics["rows"]
+    assert told["town=other"][1:] == ["0", "-", "never"]
     assert manifest.data["skipped"] == []
     assert manifest.data["explore"]["overrides"] == []
     assert f"--data {tmp_path / 'flats.csv'}" in manifest.code["command"]

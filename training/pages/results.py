@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from monitoring.judge import slices as live
+from monitoring.judge.intervals import wilson
 from registry.release import Draft
 from training.judge import calibration, evaluate, regression, slices, threshold
 from training.judge.verdict import Answered
@@ -34,6 +36,8 @@ def sections(draft: Draft, answered: Answered) -> list[Section]:
         made.append(Section("Threshold", _threshold(draft, answered)))
     if "slices" in draft.metrics:
         made.append(Section("Slices", _slices(draft)))
+    if draft.quality.get("slices"):
+        made.append(Section("Slices of live traffic", _live_slices(draft)))
     return made
 
 
@@ -235,6 +239,30 @@ def _slices(draft: Draft) -> tuple[Block, ...]:
             Table(header, tuple(rows)),
         ]
     return tuple(blocks)
+
+
+def _live_slices(draft: Draft) -> tuple[Block, ...]:
+    found = live.parse(draft.quality)
+    sure = live.confidence(sum(len(one.names) for one in found))
+    rows = [
+        (name, str(count), _share(right, count, sure), number(floor) if floor else "never")
+        for one in found
+        for name, floor, count, right in zip(one.names, one.floors, one.rows, one.right, strict=True)
+    ]
+    said = (
+        "By these the monitor measures traffic in parts. It warns of a slice whose labels say, with the upper end of "
+        "the interval, that it is below the last column: the floor of the model, or what was sure of the slice here "
+        f"where that is less. The intervals hold together with 95 %, each with {sure:.2%}."
+    )
+    header = ("slice", "test rows", share_name(draft.task).replace("_", " "), "warns below")
+    return Text(said), Table(header, tuple(rows))
+
+
+def _share(right: int, rows: int, sure: float) -> str:
+    if not rows:
+        return "-"
+    lower, upper = wilson(right, rows, sure)
+    return interval({"value": right / rows, "lower": lower, "upper": upper})
 
 
 def weakest_slice(draft: Draft) -> str:

@@ -90,6 +90,10 @@ def test_the_floor_of_a_slice_is_what_was_sure_of_it_or_that_of_the_model():
     expected = binomtest(int(hard.sum()), len(hard)).proportion_ci(confidence_level=sure, method="wilson")
     assert floors["city=Rome"] == pytest.approx(expected.low) and 0.6 < floors["city=Rome"] < 0.7
     assert floors["city=other"] == 0.0  # nothing was known of it
+    (found,) = slices.parse(said)
+    assert found.rows == (*np.bincount(city), 0) and found.right == (*np.bincount(city, right).astype(int), 0)
+    before = {"slices": [{key: value for key, value in said["slices"][0].items() if key not in ("rows", "right")}]}
+    assert slices.floors(before) == floors and slices.parse(before)[0].rows == ()  # of a release from before
 
 
 def test_all_slices_together_raise_an_alarm_as_rarely_as_one():
