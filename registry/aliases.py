@@ -217,6 +217,33 @@ def end_challenge(model: str, why: str) -> Change:
     return change
 
 
+def adopt(new: Aliases, overwrite: bool = False) -> None:
+    """Make `new`, which comes from another store, the aliases of its model here.
+
+    Raises AliasError unless its history goes on where the one here ends, or `overwrite` drops what is here.
+    """
+    with changing(new.model):
+        if not overwrite and not is_ahead(new, read(new.model)):
+            raise AliasError(f"{new.model}: was changed here in the meantime; look again: vigil history")
+        _write(new)
+
+
+def is_ahead(new: Aliases, old: Aliases) -> bool:
+    """Return whether the history of `new` begins with the whole history of `old`."""
+    return new.history[: len(old.history)] == old.history
+
+
+def parse(model: str, content: bytes, place: str) -> Aliases:
+    """Return the aliases that the file `place` of another store holds; raises AliasError if they cannot be read."""
+    try:
+        said = _parse(model, content)
+        if said.model != json.loads(content)["model"]:
+            raise ValueError("they are those of another model")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise AliasError(f"{place}: the aliases cannot be read: {error}; push them again") from error
+    return said
+
+
 def changing(model: str) -> AbstractContextManager[None]:
     """Hold the lock under which the aliases of `model` change."""
     path(model)  # raises AliasError for a name that would lead elsewhere
@@ -226,6 +253,11 @@ def changing(model: str) -> AbstractContextManager[None]:
 def as_dict(aliases: Aliases) -> dict[str, Any]:
     """Return plain values, as stored and as `--json` prints them."""
     return asdict(aliases)
+
+
+def to_bytes(aliases: Aliases) -> bytes:
+    """Return the content of the alias file."""
+    return json.dumps(as_dict(aliases), indent=1).encode()
 
 
 def _objections(release: Release, old: Aliases) -> list[str]:
@@ -274,7 +306,7 @@ def _reason(why: str) -> str:
 
 
 def _write(aliases: Aliases) -> None:
-    content = json.dumps(as_dict(aliases), indent=1).encode()
+    content = to_bytes(aliases)
     place, copy = path(aliases.model), copy_of(aliases.model)
     for left in place.parent.glob(f".{place.name}*.tmp"):  # of a killed writer: the lock is ours now
         left.unlink()

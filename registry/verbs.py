@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from registry.aliases import Change
+    from registry.share import Shared
 
 Parent = argparse.ArgumentParser
 
 
 def models(options: argparse.Namespace) -> int:
-    """List the releases in the store, with the alias each one holds."""
+    """List the releases in the store, with the alias each one holds; sync and push share them with other stores."""
     from registry import listing, store
+    from registry.errors import ReleaseError
 
+    if options.name in ("sync", "push"):
+        return _share(options)
+    if options.url:
+        raise ReleaseError(f"vigil models: '{options.name}' is neither sync nor push; one NAME lists one model")
     found = store.releases(options.name)
     if options.json:
         print(listing.as_json(found))
@@ -127,7 +133,7 @@ def gc(options: argparse.Namespace) -> int:
 
 def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
     """Add the verbs of releases to the command line; verb: makes a subparser of a function and its parents."""
-    verb(models).add_argument("name", nargs="?", help="one model; all if left out")
+    _describe_models(verb(models, model))
     verb(show).add_argument("tag", help="name:version")
     promoted = verb(promote, why)
     promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
@@ -136,7 +142,7 @@ def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
     challenged = verb(challenge, why, model)
     challenged.add_argument("tag", nargs="?", help="name:version")
     challenged.add_argument(
-        "--share", type=_share, default=0.1, help="of the requests, such as 10%% (the default) or 0.1"
+        "--share", type=_portion, default=0.1, help="of the requests, such as 10%% (the default) or 0.1"
     )
     challenged.add_argument("--end", action="store_true", help="stop the challenge under way; the champion stays")
     verb(history, model)
@@ -156,6 +162,41 @@ def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
     )
     collected.add_argument("--broken", action="store_true", help="delete broken releases that hold no alias, too")
     collected.add_argument("--yes", action="store_true", help="delete; without it nothing is changed")
+
+
+def _describe_models(listed: Parent) -> None:
+    listed.usage = "vigil models [NAME] | vigil models sync URL [--every S] | vigil models push URL"
+    listed.add_argument("name", nargs="?", help="one model, all if left out; or sync, or push")
+    listed.add_argument(
+        "url", nargs="?", help="sync: follow the champions there; push: send those here; file:///FOLDER, s3://BUCKET"
+    )
+    listed.add_argument("--every", type=_seconds, default=0.0, metavar="S", help="sync: look again every S seconds")
+    listed.add_argument(
+        "--overwrite", action="store_true", help="sync, push: drop changes of the other side that this one lacks"
+    )
+
+
+def _share(options: argparse.Namespace) -> int:
+    from registry import share
+    from registry.errors import ConfigError
+
+    if not options.url:
+        raise ConfigError(f"vigil models {options.name}: name the place, such as file:///srv/releases or s3://BUCKET")
+    if options.every and (options.name == "push" or options.overwrite):
+        raise ConfigError("--every is for sync alone, and not together with --overwrite: once is enough for that")
+    if options.every:
+        share.follow(options.url, options.model, options.every, lambda found: _print_shared(options, found))
+    else:
+        move = share.pull if options.name == "sync" else share.push
+        _print_shared(options, move(options.url, options.model, options.overwrite))
+    return 0
+
+
+def _print_shared(options: argparse.Namespace, found: "list[Shared]") -> None:
+    for one in found:
+        copied = f", copied {', '.join(one.releases)} ({one.size_bytes / 1e6:.2f} MB)" if one.releases else ""
+        text = f"{one.model}: champion {one.champion}{'' if one.changed else ', as before'}{copied}"
+        say(options, asdict(one), text)
 
 
 def model_of(name: str) -> str:
@@ -199,7 +240,17 @@ def _gigabytes(text: str) -> float:
     return number
 
 
-def _share(text: str) -> float:
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 86_400:
+        raise argparse.ArgumentTypeError(f"accepted is a number of seconds above 0, found '{text}'")
+    return number
+
+
+def _portion(text: str) -> float:
     try:
         number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     except ValueError:

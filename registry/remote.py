@@ -1,0 +1,132 @@
+"""A place that stores share: releases and aliases in a folder or bucket, at any URL that fsspec knows.
+
+    URL/models/NAME/VERSION/...     the files of a release; the manifest is the last to be written
+    URL/aliases/NAME.json           the line of champions and the history, as in a store
+
+A file there is the old one or the new one, never a part of it: an object store sees to that, elsewhere
+it is written beside and moved. Nothing that is read from here is believed before it is checked.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from registry.errors import ConfigError, ReleaseError, StackError
+
+# Where a file that is closed is there as a whole, and one that is not is not there at all.
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2"})
+PIECE = 1024 * 1024
+
+
+class Remote:
+    """A folder or bucket. name: its URL, as messages show it."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigError if the URL is none, or needs a package that is not there."""
+        self.name = re.sub("//[^/@:]*:[^/@]*@", "//", url)  # a password in it is nobody's business
+        self._files, root = _file_system(url, self.name)
+        self._root = root.rstrip("/")
+        protocol = self._files.protocol
+        self._whole = bool(OBJECT_STORES & {*([protocol] if isinstance(protocol, str) else protocol)})
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in `folder`, sorted; none if there is no such folder. Raises StackError."""
+        with self._reached():
+            self._files.invalidate_cache()
+            try:
+                found = self._files.ls(f"{self._root}/{folder}", detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found)
+
+    def read(self, path: str, most_bytes: int) -> bytes | None:
+        """Return the bytes at `path`, None if nothing is there.
+
+        Raises ReleaseError for more than `most_bytes`, StackError if the place cannot be reached.
+        """
+        with self._reached():
+            try:
+                with self._open(path) as file:
+                    content: bytes = file.read(most_bytes + 1)
+            except FileNotFoundError:
+                return None
+        if len(content) > most_bytes:
+            raise ReleaseError(f"{self.name}/{path}: has more than {most_bytes / 1e6:g} MB")
+        return content
+
+    def fetch(self, path: str, into: Path, size_bytes: int) -> None:
+        """Bring the file at `path`, `size_bytes` long, to `into`; what is there already is its beginning.
+
+        Raises StackError if the place cannot be reached, OSError if `into` cannot be written.
+        """
+        with open(into, "ab") as file:
+            there = file.tell()
+            if there >= size_bytes:
+                return
+            for piece in self._pieces(path, there, size_bytes):
+                file.write(piece)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Put `content` at `path`, as a whole; raises StackError."""
+        with self._reached(), self._created(path) as file:
+            file.write(content)
+
+    def send(self, path: str, source: IO[bytes]) -> None:
+        """Put what `source` holds at `path`, as a whole; raises StackError."""
+        with self._reached(), self._created(path) as file:
+            while piece := source.read(PIECE):
+                file.write(piece)
+
+    def _pieces(self, path: str, start: int, end: int) -> Iterator[bytes]:
+        with self._reached():
+            source = self._open(path)
+            source.seek(start)
+        with source:
+            while start < end:
+                with self._reached():
+                    piece = source.read(min(PIECE, end - start))
+                if not piece:
+                    raise ReleaseError(f"{self.name}/{path}: is cut short; push the release again")
+                start += len(piece)
+                yield piece
+
+    def _open(self, path: str) -> IO[bytes]:
+        opened: IO[bytes] = self._files.open(f"{self._root}/{path}", "rb")
+        return opened
+
+    @contextmanager
+    def _created(self, path: str) -> Iterator[IO[bytes]]:
+        final = f"{self._root}/{path}"
+        place = final if self._whole else f"{final}.{os.getpid()}.tmp"
+        self._files.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
+        with self._files.open(place, "wb") as file:
+            yield file
+        if place != final:
+            self._files.mv(place, final)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except (StackError, ReleaseError):
+            raise
+        except Exception as error:  # each file system raises the types of its own library
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise StackError(f"{self.name}: cannot be used: {said}") from error
+
+
+def _file_system(url: str, name: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise ConfigError("sharing releases needs the package fsspec: pip install 'vigil[sync]'") from error
+    if "://" not in url:
+        raise ConfigError(f"{name}: is no URL; accepted are file:///FOLDER, s3://BUCKET/PATH, gs://..., memory://...")
+    try:
+        files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+    return files, root

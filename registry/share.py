@@ -1,0 +1,239 @@
+"""How stores agree on the champion: one pushes releases and aliases to a shared place, the others follow it.
+
+What is taken is checked as if it came from anybody: the alias names the digest of a manifest, the manifest
+those of the files, and where a signature is demanded there must be one. A release is in the store before
+an alias names it. Histories only grow: whoever has changes that the other side lacks is told, not overruled.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry import aliases, durable, release, store
+from registry.aliases import Aliases, Pin
+from registry.errors import AliasError, ReleaseError, StackError, UserError
+from registry.release import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, Release, open_plain
+from registry.remote import Remote
+from registry.signing import MOST_BYTES as MOST_SIGNATURE_BYTES
+
+log = logging.getLogger(__name__)
+
+SENT = 5  # of the last champions, as many as `vigil gc` keeps
+TAKEN = 2  # the champion, and the one that a rollback makes it
+MOST_ALIAS_BYTES = 64_000_000
+MOST_RELEASE_BYTES = 8_000_000_000
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What became of one model. releases, size_bytes: what had to be copied. changed: whether the aliases were."""
+
+    model: str
+    champion: str
+    releases: tuple[str, ...] = ()
+    size_bytes: int = 0
+    changed: bool = False
+
+
+def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
+    """Make the aliases of the models at `url` those of this store, after the releases they name came over.
+
+    What a killed pull had brought is used. model: only this one. overwrite: drop changes made here that are not
+    there. Raises UserError with what hinders each model, after the others were done.
+    """
+    remote = Remote(url)
+    names = [model] if model else [n.removesuffix(".json") for n in remote.names("aliases") if n.endswith(".json")]
+    if not names:
+        raise StackError(f"{remote.name}: holds no releases; send some: vigil models push {remote.name}")
+    with durable.locked(store.home() / "sync.lock"):
+        done = _each(names, lambda name: _pull_one(remote, name, overwrite))
+        shutil.rmtree(store.home() / "incoming", ignore_errors=True)  # of a release that nobody wants any more
+    return done
+
+
+def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
+    """Send the aliases of this store to `url`, after the releases they name; see `pull`."""
+    names = [model] if model else aliases.models()
+    if not names:
+        raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
+    remote = Remote(url)
+    return _each(names, lambda name: _push_one(remote, name, overwrite))
+
+
+def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], None]) -> None:
+    """Pull every `every_s` seconds until SIGTERM or SIGINT; a look that fails is logged and tried again.
+
+    After each look that succeeds, the file `synced` beside the aliases has the time of that.
+    """
+    import bentoml.models  # noqa: F401 - takes a second: now, not when a release has to come over
+
+    ended, said = threading.Event(), ""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    while not ended.is_set():
+        try:
+            tell([one for one in pull(url, model) if one.changed])
+            said = ""
+            (store.home() / "synced").touch()
+        except (UserError, OSError) as error:
+            if str(error) != said:
+                log.warning("sync_failed", extra={"error": str(error)})
+            said = str(error)
+        ended.wait(every_s)
+
+
+def _each(names: list[str], do: Callable[[str], Shared]) -> list[Shared]:
+    done, wrong = [], []
+    for name in names:
+        try:
+            done.append(do(name))
+        except UserError as error:
+            wrong.append(error)
+    if len(wrong) > 1:
+        raise StackError("; ".join(map(str, wrong)))
+    if wrong:
+        raise wrong[0]
+    return done
+
+
+def _pull_one(remote: Remote, model: str, overwrite: bool) -> Shared:
+    new, old = _of(remote, model), Aliases(model) if overwrite else aliases.read(model)
+    if new is None or new.champion is None:
+        raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
+    if new == old:
+        return Shared(model, new.champion.version)
+    if not aliases.is_ahead(new, old):
+        raise AliasError(
+            f"{model}: this store has changes that {remote.name} has not ({_last(old)}); "
+            f"send them: vigil models push {remote.name}, or drop them: --overwrite"
+        )
+    taken = [made for pin in _named(new, TAKEN) if (made := _take(remote, model, pin, new.champion)) is not None]
+    aliases.adopt(new, overwrite)
+    return _shared(new, taken)
+
+
+def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
+    mine, there = aliases.read(model), None if overwrite else _of(remote, model)
+    if mine.champion is None:
+        raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
+    if there == mine:
+        return Shared(model, mine.champion.version)
+    if there is not None and not aliases.is_ahead(mine, there):
+        raise AliasError(
+            f"{model}: {remote.name} has changes that this store has not ({_last(there)}); "
+            f"take them: vigil models sync {remote.name}, or drop them: --overwrite"
+        )
+    sent = [opened for pin in _named(mine, SENT) if (opened := _give(remote, model, pin, mine.champion)) is not None]
+    remote.write(f"aliases/{model}.json", aliases.to_bytes(mine))
+    return _shared(mine, sent)
+
+
+def _named(state: Aliases, champions: int) -> list[Pin]:
+    """Return the last `champions` in line and the challenger, each once."""
+    return list(dict.fromkeys([*state.line[-champions:], *([state.challenger.pin] if state.challenger else [])]))
+
+
+def _of(remote: Remote, model: str) -> Aliases | None:
+    aliases.path(model)  # raises AliasError for a name that would lead elsewhere
+    place = f"aliases/{model}.json"
+    content = remote.read(place, MOST_ALIAS_BYTES)
+    return None if content is None else aliases.parse(model, content, f"{remote.name}/{place}")
+
+
+def _give(remote: Remote, model: str, pin: Pin, champion: Pin) -> Release | None:
+    """Send a release that is not there yet, its manifest last; one of before that was deleted here is left out."""
+    folder, tag = f"models/{model}/{pin.version}", f"{model}:{pin.version}"
+    if pin != champion and not (store.models() / model / pin.version).exists():
+        return None
+    opened = store.open_release(tag)
+    _demand(opened, pin)
+    signature = opened.path / SIGNATURE
+    if signature.exists():
+        with open_plain(signature, tag) as file:
+            remote.write(f"{folder}/{SIGNATURE}", file.read())
+    there = remote.read(f"{folder}/{MANIFEST}", MOST_MANIFEST_BYTES)
+    if there is not None and hashlib.sha256(there).hexdigest() == pin.digest:
+        return None
+    for name in sorted(opened.manifest.files):
+        with open_plain(opened.path / name, tag) as file:
+            remote.send(f"{folder}/{name}", file)
+    with open_plain(opened.path / MANIFEST, tag) as file:
+        remote.send(f"{folder}/{MANIFEST}", file)
+    return opened
+
+
+def _take(remote: Remote, model: str, pin: Pin, champion: Pin) -> Release | None:
+    """Bring a release that is not here yet; one of before that is not there either is left out.
+
+    Raises ReleaseError if it is not the one that `pin` names.
+    """
+    tag = f"{model}:{pin.version}"
+    if (store.models() / model / pin.version).exists():
+        _demand(store.open_release(tag), pin)
+        return None
+    if pin != champion and MANIFEST not in remote.names(f"models/{model}/{pin.version}"):
+        return None
+    incoming = store.home() / "incoming" / f"{model}-{pin.version}"  # it stays when this process is killed
+    durable.make_folder(incoming)
+    try:
+        _bring(remote, model, pin, incoming)
+        opened = store.open_folder(incoming, tag)
+        _demand(opened, pin)
+        with store.workshop() as place:
+            made = store.admit(incoming, tag, place)
+    except OSError as error:
+        raise ReleaseError(f"{tag}: cannot be put into {store.models()}: {error.strerror or error}") from error
+    shutil.rmtree(incoming)
+    return made
+
+
+def _bring(remote: Remote, model: str, pin: Pin, incoming: Path) -> None:
+    folder, tag = f"models/{model}/{pin.version}", f"{model}:{pin.version}"
+    manifest = remote.read(f"{folder}/{MANIFEST}", MOST_MANIFEST_BYTES)
+    if manifest is None or hashlib.sha256(manifest).hexdigest() != pin.digest:
+        found = "is not there" if manifest is None else "is not the one that was promoted (its digest differs)"
+        raise ReleaseError(f"{remote.name}: {tag}: {MANIFEST} {found}; vigil models push {remote.name} sends it")
+    (incoming / MANIFEST).write_bytes(manifest)
+    if (signature := remote.read(f"{folder}/{SIGNATURE}", MOST_SIGNATURE_BYTES)) is not None:
+        (incoming / SIGNATURE).write_bytes(signature)
+    files = release.load(incoming, tag).manifest.files
+    if sum(entry.size_bytes for entry in files.values()) > MOST_RELEASE_BYTES:
+        raise ReleaseError(f"{remote.name}: {tag}: holds more than {MOST_RELEASE_BYTES / 1e9:g} GB")
+    for name, entry in files.items():
+        if not (incoming / name).exists():
+            part = incoming.with_name(f"{incoming.name}.{name}.part")
+            remote.fetch(f"{folder}/{name}", part, entry.size_bytes)
+            _demand_same(part, entry.sha256, f"{remote.name}: {tag}: {name}")
+            os.replace(part, incoming / name)
+
+
+def _demand_same(part: Path, sha256: str, place: str) -> None:
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        part.unlink()  # the next look brings all of it
+        raise ReleaseError(
+            f"{place} is not the file that was published (sha256 {found[:12]}..., expected {sha256[:12]}...)"
+        )
+
+
+def _demand(opened: Release, pin: Pin) -> None:
+    if opened.digest != pin.digest:
+        raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
+
+
+def _shared(state: Aliases, copied: list[Release]) -> Shared:
+    size = sum(entry.size_bytes for one in copied for entry in one.manifest.files.values())
+    champion = state.champion.version if state.champion else ""
+    return Shared(state.model, champion, tuple(one.version for one in copied), size, True)
+
+
+def _last(state: Aliases) -> str:
+    last = state.history[-1]
+    return f"the last one: {last.action} {last.to_version} by {last.who}"
