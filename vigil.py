@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from monitoring.log import log_verbs
 from monitoring.reports import report_verbs
+from oncall import verbs as oncall_verbs
 from registry import logs, verbs
 from registry.errors import StackError, UserError
 from serving import key_verbs, tls
@@ -210,6 +211,7 @@ def parser() -> argparse.ArgumentParser:
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
     report_verbs.add(verb, model, log)
     log_verbs.add_to(every, as_json, log)
+    oncall_verbs.add(verb, model)
     shown = verb(demo)
     shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
     shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")

@@ -22,7 +22,8 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-NOT_OURS = (signing.VARIABLE, signing.PASSWORD, lifecycle.SUPERVISOR)  # of the registry, and between our processes
+# Of the registry, between our processes, and of who looks at them.
+NOT_OURS = (signing.VARIABLE, signing.PASSWORD, lifecycle.SUPERVISOR, "VIGIL_PROMETHEUS", "VIGIL_ALERTMANAGER")
 LANES = ("auto", "fast", "asgi")
 POSITIVE = frozenset(
     f"VIGIL_{name}"

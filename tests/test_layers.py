@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("registry", "monitoring", "training", "serving", "grafana", "demo")
+ROOMS = ("registry", "monitoring", "training", "serving", "grafana", "oncall", "demo")
 ALLOWED = {
     "registry": set(),
     "monitoring": {"registry"},
     "training": {"registry", "monitoring"},
     "serving": {"registry", "monitoring"},
     "grafana": {"registry", "monitoring"},
+    "oncall": {"registry", "grafana"},
 }
 SERVING_MAY_USE = {"metrics", "counting", "shift", "log"}
 TRAINING_MAY_USE = {"shift", "judge"}

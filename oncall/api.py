@@ -1,0 +1,109 @@
+"""What Prometheus and Alertmanager say over HTTP, as plain values."""
+
+import json
+import math
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from registry.errors import StackError
+
+TIMEOUT_S = 5.0
+RUNBOOK, SUMMARY = "runbook_url", "summary"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One series of an instant query; value: never NaN."""
+
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True)
+class Firing:
+    """An alert that fires. since_s: Unix time. muted: silenced, or kept back because of another alert."""
+
+    name: str
+    severity: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    since_s: float
+    muted: bool
+
+
+def instant(base: str, query: str) -> list[Sample]:
+    """Return what `query` gives now, without what is not a number.
+
+    Raises StackError if the Prometheus at `base` does not answer, or refuses the query.
+    """
+    said = _get("Prometheus", base, f"/api/v1/query?{urllib.parse.urlencode({'query': query})}")
+    series = _result("Prometheus", base, said, "vector")
+    samples = [Sample(one["metric"], float(one["value"][1])) for one in series]
+    return [sample for sample in samples if not math.isnan(sample.value)]
+
+
+def notified(base: str) -> list[Firing]:
+    """Return the alerts that the Alertmanager at `base` holds, the oldest first; raises StackError."""
+    said = _get("Alertmanager", base, "/api/v2/alerts?active=true&silenced=true&inhibited=true")
+    if not isinstance(said, list):
+        raise StackError(_foreign("Alertmanager", base))
+    found = [_firing(one, one["startsAt"], one["status"]["state"] == "suppressed") for one in said]
+    return sorted(found, key=lambda firing: firing.since_s)
+
+
+def evaluated(base: str) -> list[Firing]:
+    """Return the alerts that fire by the rules of the Prometheus at `base`, the oldest first; raises StackError."""
+    said = _get("Prometheus", base, "/api/v1/alerts")
+    alerts = said.get("data", {}).get("alerts", []) if isinstance(said, dict) else []
+    found = [_firing(one, one["activeAt"], False) for one in alerts if one["state"] == "firing"]
+    return sorted(found, key=lambda firing: firing.since_s)
+
+
+def address(text: str, variable: str) -> str:
+    """Return where a program listens as a URL without a slash at its end; raises StackError for what is none."""
+    url = text if "://" in text else f"http://{text}"
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StackError(f"{variable}: '{text}' is no address; accepted are HOST:PORT and http(s)://HOST:PORT/PATH")
+    return url.rstrip("/")
+
+
+def _firing(said: dict[str, Any], since: str, muted: bool) -> Firing:
+    labels = said["labels"]
+    since_s = datetime.fromisoformat(since).timestamp()
+    return Firing(labels["alertname"], labels.get("severity", ""), labels, said["annotations"], since_s, muted)
+
+
+def _get(program: str, base: str, path: str) -> Any:
+    try:
+        with urllib.request.urlopen(base + path, timeout=TIMEOUT_S) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read(300).decode(errors="replace").strip()
+        raise StackError(f"{program} at {base}: answered {error.code}: {said}") from error
+    except ValueError as error:
+        raise StackError(_foreign(program, base)) from error
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error
+        option = f"--{program.lower()}"
+        raise StackError(
+            f"{program} at {base}: does not answer ({reason}); start it, or say where it is: {option} HOST:PORT or "
+            f"VIGIL_{program.upper()}"
+        ) from error
+
+
+def _result(program: str, base: str, said: Any, kind: str) -> list[dict[str, Any]]:
+    data = said.get("data", {}) if isinstance(said, dict) else {}
+    if data.get("resultType") != kind:
+        raise StackError(_foreign(program, base))
+    result: list[dict[str, Any]] = data["result"]
+    return result
+
+
+def _foreign(program: str, base: str) -> str:
+    return f"{program} at {base}: what answers there is no {program}; see --{program.lower()}"

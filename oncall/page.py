@@ -1,0 +1,88 @@
+"""A status as text for a terminal; colour, where wanted, means a judgement."""
+
+import time
+
+from oncall.api import RUNBOOK, SUMMARY, Firing
+from oncall.status import Drift, Model, Quality, Status
+
+COLOURS = {"good": "32", "warning": "33", "bad": "31"}
+BY_SEVERITY = {"critical": "bad", "warning": "warning"}
+Line = tuple[str, str, str]  # what, how it is, judgement
+
+
+def text(status: Status, coloured: bool) -> str:
+    """Return the status as lines: the tiles, one block a model, what fires, what could not be asked."""
+    blocks = [
+        [("vigil status", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.time_s)), "")],
+        [(tile.title, tile.text, tile.judgement) for tile in status.tiles],
+        *(_model(model, status.time_s) for model in status.models),
+        *(_firing(one, status.time_s) for one in status.firing),
+        [("unknown", problem, "bad") for problem in status.problems],
+    ]
+    width = max(len(what) for block in blocks for what, _, _ in block)
+    lines = ["\n".join(_line(line, width, coloured) for line in block) for block in blocks if block]
+    return "\n\n".join(lines)
+
+
+def age(seconds: float) -> str:
+    """Return a length of time in its largest unit: "12 s", "3 min", "5 h", "2 d"."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _line(line: Line, width: int, coloured: bool) -> str:
+    what, said, judgement = line
+    shown = f"\x1b[{COLOURS[judgement]}m{said}\x1b[0m" if coloured and judgement else said
+    return f"{what:{width}}  {shown}".rstrip()
+
+
+def _model(model: Model, now_s: float) -> list[Line]:
+    live = "not known" if model.live is None else ", ".join(f"{v} on {p}" for v, p in model.live)
+    lines: list[Line] = [
+        (f"model {model.name}", live or "nothing is live", "bad" if model.live == [] and model.promoted else ""),
+        ("as promoted", *_agreement(model)),
+    ]
+    if (change := model.changed) is not None:
+        when = age(now_s - change.time_s)
+        lines.append(("changed", f"{change.action} {when} ago by {change.who}: {change.why}", ""))
+    if model.live is not None:
+        lines.append(("drift", *_drift(model.drift)))
+        lines += [("quality", *_quality(one)) for one in model.quality] or [("quality", "no labels yet", "")]
+    return [*lines, ("to undo", model.undo, "")] if model.undo else lines
+
+
+def _agreement(model: Model) -> tuple[str, str]:
+    if model.promoted is None:
+        return "no alias file here", ""
+    if model.agrees is None:
+        return f"not known; promoted is {model.promoted}", ""
+    return ("yes", "good") if model.agrees else (f"no: promoted is {model.promoted}", "bad")
+
+
+def _drift(drift: Drift | None) -> tuple[str, str]:
+    if drift is None:
+        return "no rows yet", ""
+    if drift.over:
+        return f"moved: {', '.join(drift.over)}", "warning"
+    return f"none; nearest to its limit {drift.worst} at {drift.share:.0%} ({drift.window} window)", "good"
+
+
+def _quality(quality: Quality) -> tuple[str, str]:
+    said = f"{quality.metric} {quality.value:.3f} ({quality.lower:.3f} to {quality.upper:.3f})"
+    said += f" on {quality.rows} labelled rows"
+    if quality.floor is None:
+        return said, ""
+    judgement = "bad" if quality.upper < quality.floor else "good" if quality.lower >= quality.floor else "warning"
+    return f"{said}, floor {quality.floor:.3f}", judgement
+
+
+def _firing(firing: Firing, now_s: float) -> list[Line]:
+    of = f" of {model}" if (model := firing.labels.get("model")) else ""
+    muted = ", muted" if firing.muted else ""
+    said = f"{firing.name}{of}, {firing.severity}{muted}, for {age(now_s - firing.since_s)}"
+    lines: list[Line] = [("FIRING", said, BY_SEVERITY.get(firing.severity, ""))]
+    if summary := firing.annotations.get(SUMMARY):
+        lines.append(("", summary, ""))
+    return [*lines, ("runbook", found, "")] if (found := firing.annotations.get(RUNBOOK)) else lines

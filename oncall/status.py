@@ -1,0 +1,196 @@
+"""How things are now: tiles of the dashboard, what each model serves and was promoted, drift, quality, alerts."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from oncall import api, tiles
+from oncall.api import Firing, Sample
+from oncall.tiles import Tile
+from registry import aliases
+from registry.aliases import Change
+from registry.errors import UserError
+
+LIVE = 'max by (model, version, provider) (vigil_model_info{{stage="live",model=~"{model}"}})'
+SHARE_OF_LIMIT = (
+    'topk by (model) (1, model_signal:drift_z{{model=~"{model}"}} / (model_signal:drift_limit_restless > 0))'
+)
+DRIFTED = 'max by (model, signal) (model_signal:drifted_z{{model=~"{model}"}})'
+QUALITY = 'max by (model, version, metric) (vigil_quality_{what}{{model=~"{model}"}})'
+MEASURED = ("value", "lower", "upper", "floor", "rows")
+WATCHDOG = "Watchdog"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """worst: the signal nearest to its limit, or furthest over it; share: of that limit. over: what moved."""
+
+    worst: str
+    window: str
+    share: float
+    over: list[str]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of the live release, on labelled traffic; floor: None if it has none."""
+
+    metric: str
+    value: float
+    lower: float
+    upper: float
+    floor: float | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """live: (version, provider) of every release that servers answer with. agrees: None if one side is not known."""
+
+    name: str
+    live: list[tuple[str, str]] | None
+    promoted: str | None
+    previous: str | None
+    changed: Change | None
+    drift: Drift | None
+    quality: list[Quality]
+
+    @property
+    def agrees(self) -> bool | None:
+        if self.live is None or self.promoted is None:
+            return None
+        return {version for version, _ in self.live} == {self.promoted}
+
+    @property
+    def undo(self) -> str:
+        """Return the command that brings the champion of before back, "" if there was none."""
+        return f'vigil rollback --model {self.name} --why "..."' if self.previous else ""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What was found; problems: why something could not be asked."""
+
+    time_s: float
+    tiles: list[Tile]
+    models: list[Model]
+    firing: list[Firing]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def code(self) -> int:
+        """Return the exit status: 0 nothing fires, 1 something does, 2 it could not all be asked."""
+        return 2 if self.problems else int(any(not one.muted for one in self.firing))
+
+
+def read(prometheus: str, alertmanager: str, model: str) -> Status:
+    """Return how things are; what does not answer is named among the problems. model: "" is every one."""
+    problems: list[str] = []
+    ask = partial(api.instant, prometheus)
+    shown = _or_problem(problems, partial(tiles.read, ask, model))
+    measured = _or_problem(problems, partial(_measured, ask, model)) if shown is not None else None
+    firing = _or_problem(problems, partial(api.notified, alertmanager))
+    if firing is None and shown is not None:
+        firing = _or_problem(problems, partial(api.evaluated, prometheus))
+    firing = [one for one in firing or [] if one.name != WATCHDOG and _of(one, model)]
+    promoted = _or_problem(problems, aliases.models) or []
+    names = sorted({*promoted, *(measured.models() if measured else ())})
+    every = [_model(name, measured, problems) for name in names if model in ("", name)]
+    return Status(time.time(), shown or [], every, firing, problems)
+
+
+def as_dict(status: Status) -> dict[str, Any]:
+    """Return plain values: what `vigil status --json` prints."""
+    return {
+        "time_s": round(status.time_s, 3),
+        "ok": status.code == 0,
+        "tiles": {tile.key: _tile(tile) for tile in status.tiles},
+        "models": {one.name: _as_dict(one) for one in status.models},
+        "firing": [asdict(one) for one in status.firing],
+        "problems": status.problems,
+    }
+
+
+@dataclass(frozen=True)
+class _Measured:
+    live: list[Sample]
+    nearest: list[Sample]
+    drifted: list[Sample]
+    quality: dict[str, list[Sample]]
+
+    def models(self) -> set[str]:
+        return {sample.labels["model"] for sample in self.live}
+
+
+def _measured(ask: tiles.Ask, model: str) -> _Measured:
+    chosen = re.escape(model) if model else ".*"
+    live, nearest, drifted = (ask(query.format(model=chosen)) for query in (LIVE, SHARE_OF_LIMIT, DRIFTED))
+    return _Measured(live, nearest, drifted, {what: ask(QUALITY.format(what=what, model=chosen)) for what in MEASURED})
+
+
+def _model(name: str, measured: _Measured | None, problems: list[str]) -> Model:
+    state = _or_problem(problems, partial(aliases.read, name))
+    promoted, previous = (state.champion, state.previous) if state else (None, None)
+    changes = [change for change in state.history if change.action in ("promote", "rollback")] if state else []
+    live = _versions(name, measured.live) if measured else None
+    return Model(
+        name, live, promoted.version if promoted else None, previous.version if previous else None,
+        changes[-1] if changes else None,
+        _drift(name, measured) if measured else None,
+        _quality(name, measured, {version for version, _ in live or ()}) if measured else [],
+    )  # fmt: skip
+
+
+def _versions(name: str, live: list[Sample]) -> list[tuple[str, str]]:
+    return sorted((one.labels["version"], one.labels["provider"]) for one in live if one.labels["model"] == name)
+
+
+def _drift(name: str, measured: _Measured) -> Drift | None:
+    nearest = [one for one in measured.nearest if one.labels["model"] == name]
+    moved = sorted((one.value, one.labels["signal"]) for one in measured.drifted if one.labels["model"] == name)
+    over = [signal for _, signal in reversed(moved)]
+    if not nearest:
+        return None
+    (worst,) = nearest[:1]
+    return Drift(worst.labels["signal"], worst.labels["window"], worst.value, over)
+
+
+def _quality(name: str, measured: _Measured, versions: set[str]) -> list[Quality]:
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for what, samples in measured.quality.items():
+        for one in samples:
+            if one.labels["model"] == name and one.labels["version"] in versions:
+                found.setdefault((one.labels["version"], one.labels["metric"]), {})[what] = one.value
+    return [
+        Quality(metric, said["value"], said["lower"], said["upper"], said.get("floor"), int(said.get("rows", 0)))
+        for (_, metric), said in sorted(found.items())
+        if {"value", "lower", "upper"} <= said.keys()
+    ]
+
+
+def _of(firing: Firing, model: str) -> bool:
+    return not model or firing.labels.get("model", model) == model
+
+
+def _or_problem(problems: list[str], look: Callable[[], T]) -> T | None:
+    try:
+        return look()
+    except UserError as error:
+        if str(error) not in problems:
+            problems.append(str(error))
+        return None
+
+
+def _tile(tile: Tile) -> dict[str, Any]:
+    said = {"title": tile.title, "text": tile.text, "judgement": tile.judgement or None}
+    return said | {"value": tile.samples[0].value if len(tile.samples) == 1 else None}
+
+
+def _as_dict(model: Model) -> dict[str, Any]:
+    live = None if model.live is None else [{"version": v, "provider": p} for v, p in model.live]
+    return asdict(model) | {"live": live, "agrees": model.agrees, "undo": model.undo or None}

@@ -1,0 +1,141 @@
+"""The text of a status: what is judged good, a warning or bad, and what is said where nothing is known."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+import vigil
+from grafana.oncall import oncall
+from grafana.profile import DEMO, PRODUCTION
+from oncall import api, page, status, tiles
+from oncall.api import Firing, Sample
+from oncall.status import Drift, Model, Quality, Status
+from registry.aliases import Change
+from registry.errors import StackError
+from tests.grafana import promql
+
+NOW = 1_800_000_000.0
+CHANGE = Change(NOW - 180, "ann", "fewer errors", "promote", "20260101-000000-aaaaaaaa", "20260102-000000-bbbbbbbb", ())
+GOOD = Model(
+    "digits", [("20260102-000000-bbbbbbbb", "CPUExecutionProvider")], "20260102-000000-bbbbbbbb",
+    "20260101-000000-aaaaaaaa", CHANGE, Drift("ink", "short", 0.4, []),
+    [Quality("accuracy", 0.95, 0.93, 0.97, 0.9, 400)],
+)  # fmt: skip
+ALERT = Firing(
+    "VigilQualityUnderFloor", "critical", {"model": "digits"},
+    {"summary": "It is under its floor.", "runbook_url": "https://runbooks.example/X"}, NOW - 90, False,
+)  # fmt: skip
+
+
+def shown(model=GOOD, firing=(), coloured=False):
+    return page.text(Status(NOW, [], [model], list(firing)), coloured)
+
+
+def line(text, what):
+    return re.search(rf"^{what} +(.*)$", text, re.MULTILINE).group(1)
+
+
+def test_a_model_that_is_well_is_told_in_six_lines_with_the_command_that_undoes_its_last_change():
+    text = shown()
+    assert line(text, "as promoted") == "yes"
+    assert line(text, "changed") == "promote 3 min ago by ann: fewer errors"
+    assert line(text, "drift") == "none; nearest to its limit ink at 40% (short window)"
+    assert line(text, "quality") == "accuracy 0.950 (0.930 to 0.970) on 400 labelled rows, floor 0.900"
+    assert line(text, "to undo") == 'vigil rollback --model digits --why "..."'
+
+
+@pytest.mark.parametrize(
+    ("changed", "what", "said", "colour"),
+    [
+        ({}, "as promoted", "yes", 32),
+        ({"promoted": "20260103-000000-cccccccc"}, "as promoted", "no: promoted is 20260103-000000-cccccccc", 31),
+        ({"live": []}, "model digits", "nothing is live", 31),
+        ({"drift": Drift("ink", "short", 3.0, ["ink", "tilt"])}, "drift", "moved: ink, tilt", 33),
+        ({"quality": [Quality("accuracy", 0.8, 0.7, 0.89, 0.9, 400)]}, "quality", "accuracy 0.8", 31),
+        ({"quality": [Quality("accuracy", 0.9, 0.85, 0.94, 0.9, 400)]}, "quality", "accuracy 0.9", 33),
+    ],
+)
+def test_colour_is_a_judgement(changed, what, said, colour):
+    found = line(shown(replace(GOOD, **changed), coloured=True), what)
+    assert found.startswith(f"\x1b[{colour}m{said}") and found.endswith("\x1b[0m")
+
+
+@pytest.mark.parametrize(
+    ("changed", "what", "said"),
+    [
+        ({"live": None}, "as promoted", "not known; promoted is 20260102-000000-bbbbbbbb"),
+        ({"promoted": None}, "as promoted", "no alias file here"),
+        ({"drift": None}, "drift", "no rows yet"),
+        ({"quality": []}, "quality", "no labels yet"),
+    ],
+)
+def test_what_is_not_known_is_said_so_and_not_coloured(changed, what, said):
+    assert line(shown(replace(GOOD, **changed), coloured=True), what) == said
+
+
+def test_an_alert_is_told_with_its_age_its_summary_and_where_its_runbook_is():
+    text = shown(firing=[ALERT])
+    assert line(text, "FIRING") == "VigilQualityUnderFloor of digits, critical, for 2 min"
+    assert "It is under its floor." in text
+    assert line(text, "runbook") == "https://runbooks.example/X"
+
+
+@pytest.mark.parametrize(
+    ("firing", "problems", "code"),
+    [([], [], 0), ([ALERT], [], 1), ([replace(ALERT, muted=True)], [], 0), ([ALERT], ["no answer"], 2)],
+)
+def test_the_exit_status_says_whether_something_fires_that_nobody_has_muted(firing, problems, code):
+    assert Status(NOW, [], [GOOD], firing, problems).code == code
+
+
+def test_tiles_are_read_with_the_units_words_and_thresholds_of_the_dashboard():
+    answers = {"vigil_model_target_info": 0.0, "vigil_ready": 0.5, "slo_budget_left": -0.1}
+
+    def ask(query):
+        assert "$" not in query
+        return [Sample({}, value) for part, value in answers.items() if part in query][:1]
+
+    found = {tile.key: tile for tile in tiles.read(ask, "")}
+    assert (found["as_promoted"].text, found["as_promoted"].judgement) == ("yes", "good")
+    assert (found["servers_ready"].text, found["servers_ready"].judgement) == ("50 %", "warning")
+    assert (found["budget_left"].text, found["budget_left"].judgement) == ("-10 %", "bad")
+    assert (found["monitor_age"].text, found["monitor_age"].judgement) == ("no monitor", "")
+
+
+def test_the_first_row_asks_the_same_in_every_profile():
+    first, second = (tiles.first_row(oncall(profile)) for profile in (PRODUCTION, DEMO))
+    assert len(first) >= 8
+    assert [p["targets"] for p in first] == [p["targets"] for p in second]
+
+
+def test_every_metric_that_is_asked_for_is_produced_by_somebody():
+    known = promql.declared()
+    asked = [status.LIVE, status.SHARE_OF_LIMIT, status.DRIFTED]
+    asked += [status.QUALITY.replace("{what}", what) for what in status.MEASURED]
+    for query in asked:
+        plain = query.replace("{{", "{").replace("}}", "}").replace("{model}", ".*")
+        assert promql.unknown(plain, known) == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("localhost:9090", "http://localhost:9090"), ("https://prometheus.example/x/", "https://prometheus.example/x"),
+    ],
+)  # fmt: skip
+def test_an_address_may_be_a_host_with_a_port_or_a_url(text, url):
+    assert api.address(text, "VIGIL_PROMETHEUS") == url
+
+
+@pytest.mark.parametrize("text", ["ftp://x", "http://", "://"])
+def test_what_is_no_address_is_refused_by_the_name_of_its_variable(text):
+    with pytest.raises(StackError, match="VIGIL_PROMETHEUS: .* is no address; accepted are HOST:PORT"):
+        api.address(text, "VIGIL_PROMETHEUS")
+
+
+@pytest.mark.parametrize("text", ["0", "nan", "x", "1e9"])
+def test_how_often_it_is_shown_has_bounds(text, capsys):
+    with pytest.raises(SystemExit):
+        vigil.main(["status", "--every-s", text])
+    assert "accepted are 0.1 to 86400 seconds" in capsys.readouterr().err

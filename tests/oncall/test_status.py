@@ -1,0 +1,135 @@
+"""`vigil status` on a real service, Prometheus and Alertmanager; no monitor runs, so one alert fires."""
+
+import itertools
+import json
+import re
+from types import SimpleNamespace
+
+import pytest
+from tiny_release import IMAGE, rows_of
+
+import vigil
+from demo import stack
+from grafana import build
+from grafana.config import Addresses
+from grafana.profile import DEMO
+from registry import aliases
+
+TITLES = {
+    "alerts", "servers_ready", "error_burn", "latency_burn", "budget_left", "live", "as_promoted", "monitor_age",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def watched(live, tmp_path_factory):
+    """Yield the options that lead to a Prometheus and an Alertmanager that watch the service of `live`."""
+    service, _ = live
+    folder = tmp_path_factory.mktemp("watched")
+    made = stack.Stack(folder, {})
+    ports = dict(zip(("prometheus", "alertmanager", "monitor"), stack.free_ports(3), strict=True))
+    at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    build.write(DEMO, folder, Addresses((service.url.removeprefix("http://"),), **at))
+    config = folder / "alertmanager" / "alertmanager.yml"
+    made.start("alertmanager", stack.alertmanager_command(config, folder / "a", ports["alertmanager"]))
+    config = folder / "prometheus" / "prometheus.yml"
+    made.start("prometheus", stack.prometheus_command(config, folder / "p", ports["prometheus"]))
+    try:
+        for name in ("alertmanager", "prometheus"):
+            made.ready(name, ports[name], "/-/ready")
+        yield ("--prometheus", at["prometheus"], "--alertmanager", at["alertmanager"]), at
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="module")
+def fired(live, watched, eventually):
+    """Wait until an alert has reached Alertmanager; until then the service is asked."""
+    port = int(watched[1]["alertmanager"].split(":")[1])
+    seeds = itertools.count(100)
+
+    def look():
+        assert live[0].call("/v1/predict", {"rows": rows_of(IMAGE, 1, next(seeds)).tolist()})[0] == 200
+        return b"VigilMonitorAbsent" in stack.get(port, "/api/v2/alerts")[1]
+
+    eventually("an alert", look, 60)
+
+
+@pytest.fixture
+def said(watched, place, monkeypatch, capsys):
+    """Return a function that runs `vigil status` and gives (exit status, what it printed)."""
+    monkeypatch.setenv("BENTOML_HOME", str(place))
+
+    def run(*words):
+        code = vigil.main(["status", *watched[0], *words])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_the_first_row_of_the_dashboard_is_told_with_each_model_and_what_fires(live, said, fired):
+    tag = live[1][0]
+    code, text = said("--json")
+    now = json.loads(text)
+    version = tag.split(":")[1]
+    assert code == 1 and not now["ok"] and now["problems"] == []
+    assert now["tiles"].keys() >= TITLES
+    assert now["tiles"]["servers_ready"] == {
+        "title": "Servers ready", "text": "100 %", "judgement": "good", "value": 1.0,
+    }  # fmt: skip
+    assert now["tiles"]["error_burn"]["value"] == 0 and now["tiles"]["error_burn"]["judgement"] == "good"
+    assert version in now["tiles"]["live"]["text"] and now["tiles"]["as_promoted"]["text"] == "yes"
+    model = now["models"]["tiny"]
+    assert model["live"] == [{"version": version, "provider": "CPUExecutionProvider"}]
+    assert model["promoted"] == version and model["agrees"] is True and model["undo"] is None
+    assert [one["name"] for one in now["firing"]] == ["VigilMonitorAbsent"]
+
+    code, text = said()
+    assert code == 1
+    assert "FIRING         VigilMonitorAbsent, warning, for " in text
+    assert re.search("^runbook .*/runbooks/VigilMonitorAbsent", text, re.MULTILINE)
+    assert "\x1b" not in text
+
+
+def test_one_model_can_be_asked_for_and_another_has_none_of_its_lines(said):
+    assert set(json.loads(said("--json", "--model", "tiny")[1])["models"]) == {"tiny"}
+    assert json.loads(said("--json", "--model", "other")[1])["models"] == {}
+
+
+def test_without_alertmanager_prometheus_says_what_fires_and_the_exit_status_is_2(said, fired):
+    code, text = said("--json", "--alertmanager", "127.0.0.1:1")
+    now = json.loads(text)
+    assert code == 2 and now["firing"][0]["name"] == "VigilMonitorAbsent"
+    (problem,) = now["problems"]
+    assert "Alertmanager at http://127.0.0.1:1: does not answer" in problem and "VIGIL_ALERTMANAGER" in problem
+
+
+def test_without_both_the_registry_still_says_what_was_promoted(live, said, watched, monkeypatch):
+    monkeypatch.setenv("VIGIL_PROMETHEUS", "127.0.0.1:1")
+    code, text = said("--alertmanager", "127.0.0.1:1", "--prometheus", "")
+    assert code == 2
+    assert f"not known; promoted is {live[1][0].split(':')[1]}" in text
+    assert "Prometheus at http://127.0.0.1:1: does not answer" in text
+
+
+def test_what_is_no_prometheus_is_said(said, watched):
+    code, text = said("--prometheus", watched[1]["alertmanager"])
+    assert code == 2 and f"Prometheus at http://{watched[1]['alertmanager']}: answered 404" in text
+
+
+def test_watch_shows_it_again_and_follows_a_promotion(live, said, monkeypatch, eventually):
+    second = live[1][1]
+    version, shown = second.split(":")[1], []
+
+    def wait(seconds):
+        shown.append(seconds)
+        if len(shown) == 1:
+            aliases.promote(second, "better", force=True)
+            eventually("the new one", lambda: version in said("--json")[1].splitlines()[-1])
+        if len(shown) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("oncall.verbs.time", SimpleNamespace(sleep=wait))
+    code, text = said("--watch", "--every-s", "7")
+    assert code == 130 and shown == [7.0, 7.0]
+    assert text.count("vigil status") >= 1 and 'vigil rollback --model tiny --why "..."' in text
+    assert "changed        promote " in text and ": better" in text
