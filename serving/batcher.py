@@ -244,7 +244,7 @@ def _settle(job: Job, error: Exception | None) -> None:
     try:
         job.settle(error)
     except Exception:  # writing one answer must not cost the others theirs, nor the model its next run
-        log.exception("answer_not_delivered", extra={"request_ids": getattr(job, "idents", [])[:1]})
+        log.exception("answer_not_delivered")
 
 
 class Admission:

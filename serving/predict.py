@@ -111,6 +111,7 @@ class Predictor:
 
     def __init__(self, settings: Settings, account: Account, tracer: Tracer | None = None) -> None:
         self._longest_s = settings.timeout_s
+        self._hidden = settings.hidden
         self._tracer = tracer
         self._account = account
         # Unique without asking the system each time: a random start, and a number that counts on.
@@ -226,8 +227,12 @@ class Predictor:
             self._account.refused(prediction.served.release.name, error)
             return refusal(error), False
         except Exception as error:  # a bug or a failing model: this request fails, the process lives, the log says why
-            log.error("request_failed", exc_info=error, extra={"request_id": prediction.idents[0]})
+            log.error("request_failed", exc_info=error, extra={"request_id": self.told(prediction.idents[0])})
             return failure(), False
+
+    def told(self, ident: str | None) -> str | None:
+        """Return what a line of the log may call a request: its id, or its pseudonym where ids are hashed."""
+        return ident if ident is None or self._hidden is None else self._hidden.ident(ident)
 
     def _timeout_s(self, head: Head) -> float:
         given = head.headers.get(b"x-request-timeout")

@@ -77,7 +77,7 @@ class Server:
             said.log_path,
             metrics=self.metrics,
             rows_per_s=said.record_rows_per_s,
-            pseudonyms=said.pseudonyms if said.policy is not None and said.policy.hash_ids else None,
+            pseudonyms=said.hidden,
             keep=said.log_limits,
         )
 

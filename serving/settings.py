@@ -123,6 +123,11 @@ class Settings:
         return pseudonym.from_environment({pseudonym.KEY: self.record_key, pseudonym.KEY_FILE: self.record_key_file})
 
     @property
+    def hidden(self) -> Pseudonyms | None:
+        """What the ids that clients give are known as, in the prediction log and in ours; None: as they came."""
+        return self.pseudonyms if self.policy is not None and self.policy.hash_ids else None
+
+    @property
     def tensorrt_path(self) -> Path:
         return Path(self.tensorrt_cache) if self.tensorrt_cache else store.home() / "tensorrt"
 

@@ -95,7 +95,7 @@ class App:
         except RequestError as error:
             reply, counted = server.refused(server.routes.label(head.path), error), True
         except Exception:  # a bug: this request fails, the process lives, the log has the trace
-            said = {"route": server.routes.label(head.path), "request_id": ident_of(head)}
+            said = {"route": server.routes.label(head.path), "request_id": server.predictor.told(ident_of(head))}
             log.exception("request_failed", extra=said)
             reply = failure()
         else:

@@ -183,7 +183,8 @@ class FastProtocol(GuardedProtocol):
         try:
             prediction = service.begin(plan, body, self.send, start)
         except Exception:  # a bug: this request fails, the connection lives, the log has the trace
-            log.exception("request_failed", extra={"route": plan.route, "request_id": plan.ident})
+            said = {"route": plan.route, "request_id": service.predictor.told(plan.ident)}
+            log.exception("request_failed", extra=said)
             service.account.replied(plan.route, 500, 0.0)
             self.send(failure())
             return
