@@ -10,6 +10,9 @@ SPREADS = ((0.06, 0.94), (0.02, 0.98))
 ROOM = 3.0
 FEWEST_INSIDE = 4  # bins
 BOUNDED_SPREAD = (0.005, 0.995)  # of a signal that no row can throw far
+# Counting is done in float32: of a range that is wider or narrower the width, or cells in a unit, would be infinite.
+FARTHEST = float(np.finfo(np.float32).max) / 2
+NARROWEST = CELLS / FARTHEST
 
 
 def codes_of(bins: tuple[Bins, ...], far: tuple[tuple[int, ...], ...], values: np.ndarray) -> np.ndarray:
@@ -44,7 +47,8 @@ def of_number(name: str, column: np.ndarray, most: int, endless: bool) -> Bins:
     cells = Binner([Bins(name, low, high, ())]).cells(column[:, None])[:, 0]
     if not endless:
         return Bins(name, low, high, _cuts(cells, most))
-    inner = _cuts(cells[(cells > 0) & (cells < CELLS - 1)], max(min(most, FEWEST_INSIDE), most - 2))
+    inside = cells[(cells > 0) & (cells < CELLS - 1)]
+    inner = _cuts(inside if len(inside) else cells, max(min(most, FEWEST_INSIDE), most - 2))
     return Bins(name, low, high, tuple(sorted({1, CELLS - 1, *inner})))
 
 
@@ -54,7 +58,8 @@ def _range(column: np.ndarray, spreads: tuple[tuple[float, float], ...], room: f
         if high > low:
             break
     more = (high - low) * room or max(abs(low), 1.0)  # a constant column gets room on both sides: leaving it is drift
-    return low - more, high + more
+    more = max(more, NARROWEST)
+    return max(low - more, -FARTHEST), min(high + more, FARTHEST)
 
 
 def _cuts(cells: np.ndarray, most: int) -> tuple[int, ...]:

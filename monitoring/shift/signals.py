@@ -92,7 +92,8 @@ class Meter:
     def measure(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return the signals of each row, float32 (n, signals), in the order of `signals`."""
         # Each signal lies in one piece: loops over all rows of one signal are long, over all signals of a row short.
-        parts = [*(part.T for part in self._inputs(inputs)), *_outputs(outputs, self._threshold)]
+        with np.errstate(over="ignore", invalid="ignore"):  # rows are finite, their squares and sums may not be
+            parts = [*(part.T for part in self._inputs(inputs)), *_outputs(outputs, self._threshold)]
         values = np.concatenate(parts, axis=0, dtype=np.float32)
         return values.T if self._picked is None else values[self._picked].T
 
@@ -149,8 +150,9 @@ class Binner:
         return np.bincount(self.places(values).ravel(), minlength=size).reshape(-1, BINS)
 
     def _scaled(self, values: np.ndarray) -> np.ndarray:
-        place: np.ndarray = values - self._low
-        place *= self._scale
+        with np.errstate(over="ignore"):  # what lies so far outside is clipped below
+            place: np.ndarray = values - self._low
+            place *= self._scale
         np.fmin(place, CELLS - 1, out=place)
         np.fmax(place, 0, out=place)
         return place

@@ -2,15 +2,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from tiny_release import HOMES, IMAGE, TABLE, rows_of
 
-from monitoring.shift import bulk, embedding, signals
+from monitoring.shift import binning, bulk, embedding, signals
 from monitoring.shift.bulk import Counting, Tally, Totals
 from monitoring.shift.signals import BINS, CELLS, Binner, Bins, Meter
 from monitoring.shift.support import Support
 from registry.release import InputSpec
 
 GENERATOR = np.random.default_rng(0)
+VECTOR = InputSpec("float32", (5,))
+IMAGE_OF_FLOATS = InputSpec("float32", (8, 8))
 
 
 def probabilities(rows, classes=10):
@@ -138,6 +141,29 @@ def test_a_full_buffer_is_embedded_in_part_and_single_requests_whole():
     assert bulk.MOST_EMBEDDED_ROWS / 2 < many.sums()[-1] <= bulk.MOST_EMBEDDED_ROWS
     step = round(1000 / many.sums()[-1])
     np.testing.assert_allclose(many.sums(), whole.sums(x[::step], p[::step]))
+
+
+@pytest.mark.parametrize("far", [1e35, -1e35, 3.4e38, -3.4e38])
+@pytest.mark.parametrize("spec", [TABLE, IMAGE_OF_FLOATS, VECTOR], ids=["table", "image", "vector"])
+def test_values_near_the_largest_number_are_counted_once_and_without_a_warning(spec, far):
+    narrow = Binner([Bins(name, 0.5, 0.5 + 1e-3, (100,)) for name in signals.names(spec, 3)])
+    rows = rows_of(spec, 20)
+    rows[:4] = far
+    found = narrow.count(signals.compute(spec, rows, probabilities(20)))
+    assert (found.sum(axis=1) == 20).all()
+    if spec.columns:  # a column is its own signal
+        assert (found[: len(spec.columns), 1 if far > 0 else 0] >= 4).all()
+
+
+WIDE = hnp.arrays(np.float32, st.integers(1, 60), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
+
+
+@given(WIDE, st.booleans())
+def test_any_numbers_have_bins_that_hold_each_of_them_once(column, endless):
+    """Also where a float32 has no number for the range, or for the cells in a unit of it."""
+    bins = binning.of_number("x", column, 20, endless)
+    assert list(bins.cuts) == sorted(set(bins.cuts)) and np.isfinite(np.float32([bins.low, bins.high])).all()
+    assert Binner([bins]).count(column[:, None]).sum() == len(column)
 
 
 def test_requests_beyond_the_rate_are_left_out_whole():
