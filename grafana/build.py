@@ -17,7 +17,8 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 import yaml  # noqa: E402
 
-from grafana import config, oncall, rule_tests, rules  # noqa: E402
+from grafana import config, rule_tests, rules  # noqa: E402
+from grafana.boards import generated  # noqa: E402
 from grafana.config import Addresses  # noqa: E402
 from grafana.profile import PRODUCTION, PROFILES, Profile  # noqa: E402
 from registry.errors import UserError  # noqa: E402
@@ -50,7 +51,8 @@ def files(profile: Profile, addresses: Addresses | None = None) -> dict[str, str
         tests = rule_tests.test_files(profile, rule_files)
         written |= {f"prometheus/tests/{name}.yml": content for name, content in tests.items()}
     texts = {path: to_yaml(content) for path, content in written.items()}
-    return texts | {"dashboards/oncall.json": json.dumps(oncall.oncall(profile), indent=2) + "\n"}
+    boards = generated.dashboards(profile, addresses.places())
+    return texts | {f"dashboards/{name}.json": json.dumps(board, indent=2) + "\n" for name, board in boards.items()}
 
 
 def write(profile: Profile, folder: Path, addresses: Addresses) -> None:

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from grafana.oncall import oncall
-from grafana.panels import GREEN, ORANGE, RED, Panel
+from grafana.boards.generated import dashboards
+from grafana.boards.panels import Panel
+from grafana.boards.views import GREEN, ORANGE, RED
 from grafana.profile import PRODUCTION
+from grafana.statement import MONITORS
 from oncall.api import Sample
 
 RATE = "5m"  # what $__rate_interval is on the dashboard of the production profile, in its usual view
@@ -32,19 +34,16 @@ class Tile:
 
 def read(ask: Ask, model: str) -> list[Tile]:
     """Return the tiles of the first row; ask: answers an instant query. model: "" is every one."""
-    dashboard = oncall(PRODUCTION)  # the queries of the tiles are the same in every profile
+    dashboard = dashboards(PRODUCTION, MONITORS)["oncall"]  # the queries of the tiles are the same in every profile
     values = _variables(dashboard, model)
     return [_tile(panel, ask, values) for panel in first_row(dashboard)]
 
 
 def first_row(dashboard: Panel) -> list[Panel]:
-    """Return the panels of one value each under the first heading of a dashboard."""
-    found: list[Panel] = []
-    for panel in dashboard["panels"][1:]:
-        if panel["type"] == "row":
-            break
-        found += [panel] if panel["type"] == "stat" else []
-    return found
+    """Return the panels of one value each in the first line of a dashboard."""
+    _, first, *_ = dashboard["panels"]
+    line = first["gridPos"]["y"]
+    return [panel for panel in dashboard["panels"] if panel["type"] == "stat" and panel["gridPos"]["y"] == line]
 
 
 def _variables(dashboard: Panel, model: str) -> dict[str, str]:

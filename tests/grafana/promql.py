@@ -9,8 +9,8 @@ from grafana import rules
 from grafana.profile import PRODUCTION
 from monitoring.metrics import MonitorMetrics, ServingMetrics, SignalCollector, SignalState
 
-OF_PROMETHEUS = {"up", "ALERTS", "scrape_samples_post_metric_relabeling"}
-FAMILIES = ("prometheus_", "alertmanager_")
+OF_PROMETHEUS = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_samples_post_metric_relabeling"}
+FAMILIES = ("prometheus_", "alertmanager_", "node_", "DCGM_FI_")  # of other programs
 ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 WORDS = {"and", "or", "unless", "by", "on", "ignoring", "without", "group_left", "group_right", "offset", "bool"}
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 import vigil
-from grafana.oncall import oncall
+from grafana.boards.generated import dashboards
 from grafana.profile import DEMO, PRODUCTION
+from grafana.statement import MONITORS
 from oncall import api, page, status, tiles
 from oncall.api import Firing, Sample
 from oncall.status import Drift, Model, Quality, Status
@@ -104,7 +105,7 @@ def test_tiles_are_read_with_the_units_words_and_thresholds_of_the_dashboard():
 
 
 def test_the_first_row_asks_the_same_in_every_profile():
-    first, second = (tiles.first_row(oncall(profile)) for profile in (PRODUCTION, DEMO))
+    first, second = (tiles.first_row(dashboards(profile, MONITORS)["oncall"]) for profile in (PRODUCTION, DEMO))
     assert len(first) >= 8
     assert [p["targets"] for p in first] == [p["targets"] for p in second]
 

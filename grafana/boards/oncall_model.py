@@ -1,6 +1,6 @@
 """The rows of the on-call dashboard below the service itself: time, traffic, quality, monitoring."""
 
-from grafana.panels import BLUE, BOTH, GREY, MODEL, RED, WINDOW, View
+from grafana.boards.views import BLUE, BOTH, GREY, MODEL, RED, REPORT, WINDOW, View
 
 
 def stages() -> tuple[View, ...]:
@@ -62,6 +62,7 @@ def drift() -> tuple[View, ...]:
             width=8,
             dashed=".*limit",
             none="no rows yet",
+            links=(REPORT,),
         ),
         View(
             "PSI against its limit",
@@ -71,6 +72,7 @@ def drift() -> tuple[View, ...]:
             width=8,
             dashed=".*limit",
             none="no rows yet",
+            links=(REPORT,),
         ),
         View(
             "Rows judged",
@@ -139,6 +141,7 @@ def quality() -> tuple[View, ...]:
             colours={".*lower": GREY, ".*upper": GREY, ".*floor": RED},
             dashed=".*floor",
             none="no labels yet",
+            links=(REPORT,),
         ),
         View(
             "Labelled rows",

@@ -1,13 +1,26 @@
-"""The on-call dashboard: is it broken, is it us, what changed; `grafana.oncall_model` has the lower half."""
+"""The on-call dashboard: is it broken, is it us, what changed; `grafana.boards.oncall_model` has the lower half."""
 
-from grafana import oncall_model
-from grafana.panels import BOTH, GREEN, ORANGE, RED, SCRAPED, WINDOW, Panel, View, dashboard, tile, variable
+from grafana.boards import oncall_model
+from grafana.boards.board import Board, servers_and_models
+from grafana.boards.views import (
+    BLUE,
+    BOTH,
+    GREEN,
+    JUDGE,
+    ORANGE,
+    RED,
+    ROLLOUT,
+    RUNBOOK,
+    SCRAPED,
+    SLO,
+    WINDOW,
+    View,
+    tile,
+)
 from grafana.profile import Profile
 
-OK_OR_RED = ((GREEN, None), (RED, 1.0))
 
-
-def oncall(profile: Profile) -> Panel:
+def oncall(profile: Profile) -> Board:
     """Return the dashboard; its query text is the same in every profile, but for the latency objective."""
     rows = {
         "Is it broken?": _tiles(),
@@ -18,12 +31,7 @@ def oncall(profile: Profile) -> Panel:
         "Are the answers still right?": oncall_model.quality(),
         "Is the monitoring alive?": oncall_model.monitoring(),
     }
-    variables = [
-        variable("job", "Job", "label_values(vigil_ready, job)", every="vigil"),
-        variable("instance", "Server", 'label_values(vigil_ready{job=~"$job"}, instance)'),
-        variable("model", "Model", "label_values(vigil_model_info, model)"),
-    ]
-    return dashboard("vigil-oncall", "Vigil / On call", rows, variables)
+    return Board("vigil-oncall", "Vigil / On call", rows, servers_and_models())
 
 
 def _tiles() -> tuple[View, ...]:
@@ -31,15 +39,45 @@ def _tiles() -> tuple[View, ...]:
         *_service_tiles(),
         *_budget_tiles(),
         *_release_tiles(),
+        *_firing(),
+    )
+
+
+def _firing() -> tuple[View, ...]:
+    alerts = 'ALERTS{alertname=~"Vigil.*",alertstate="firing"}'
+    since = 'time() - ALERTS_FOR_STATE{alertname=~"Vigil.*"}'
+    return (
         View(
             "Firing alerts",
-            "Every Vigil alert that fires now. Its runbook is grafana/runbooks/<name>.md.",
-            "string",
-            (('max by (alertname, severity, model) (ALERTS{alertname=~"Vigil.*",alertstate="firing"})', ""),),
+            "Every Vigil alert that fires now, and for how long its condition has held; a click on its name opens "
+            "the runbook.",
+            "s",
+            ((f"sort_desc(max by (alertname, severity, model) ({since} and ignoring (alertstate) {alerts}))", ""),),
             kind="table",
-            width=24,
+            width=14,
             height=5,
+            words={"critical": ("page", RED), "warning": ("ticket", ORANGE)},
             none="nothing fires",
+            links=(RUNBOOK,),
+            value="for",
+            cells="severity",
+        ),
+        View(
+            "Undo the last promotion",
+            "The command that goes back to the release that was live before; no server has to load anything.",
+            "string",
+            (
+                (
+                    f"max by (model, version) (vigil_model_rollback_info{{{BOTH}}} == 1)",
+                    "vigil rollback --model {{model}}  (to {{version}})",
+                ),
+            ),
+            kind="stat",
+            width=10,
+            height=5,
+            steps=((BLUE, None),),
+            none="no release was live before",
+            links=(ROLLOUT,),
         ),
     )
 
@@ -53,7 +91,7 @@ def _service_tiles() -> tuple[View, ...]:
                 "Vigil alerts that fire now.",
                 "short",
                 (('count(ALERTS{alertname=~"Vigil.*",alertstate="firing"}) or vector(0)', "firing"),),
-                steps=OK_OR_RED,
+                steps=JUDGE,
                 none="Prometheus does not answer",
             )
         ),
@@ -91,6 +129,7 @@ def _budget_tiles() -> tuple[View, ...]:
                     ((expr, "times too fast"),),
                     steps=((GREEN, None), (ORANGE, 1.0), (RED, 14.4)),
                     none="no traffic",
+                    links=(SLO,),
                 )
             )
         )
@@ -102,6 +141,7 @@ def _budget_tiles() -> tuple[View, ...]:
             (("min(job:slo_budget_left:ratio)", "left"),),
             steps=((RED, None), (ORANGE, 0.0), (GREEN, 0.25)),
             none="no traffic",
+            links=(SLO,),
         )
     )
     return (*tiles, left)
@@ -119,6 +159,7 @@ def _release_tiles() -> tuple[View, ...]:
                 "string",
                 ((f"max by (model, version, provider) ({live})", "{{version}} {{provider}}"),),
                 none="nothing is live",
+                links=(ROLLOUT,),
             )
         ),
         tile(
@@ -132,7 +173,7 @@ def _release_tiles() -> tuple[View, ...]:
                         "servers that differ",
                     ),
                 ),
-                steps=OK_OR_RED,
+                steps=JUDGE,
                 words={"0": ("yes", GREEN)},
                 none="no alias",
             )
@@ -206,6 +247,7 @@ def _changes() -> tuple[View, ...]:
             width=8,
             words={"1": ("live", GREEN)},
             none="nothing is live",
+            links=(ROLLOUT,),
         ),
         View(
             "Rows by version",
