@@ -1,6 +1,6 @@
 """Measure what the README claims, side by side where two ways are compared, and write one JSON file.
 
-python -m benchmarks.run [signals|serving|start|training|loading|evaluate|variants|explore ...]
+python -m benchmarks.run [signals|serving|start|training|loading|evaluate|variants|explore|recording|shadow ...]
 """
 
 import json
@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks import evaluate, explore, loading, recording, serving, signals, start, training, variants
+from benchmarks import evaluate, explore, loading, recording, serving, shadow, signals, start, training, variants
 
 RESULTS = Path(__file__).resolve().parent / "results"
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -26,6 +26,7 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "variants": variants.measure,
     "explore": explore.measure,
     "recording": recording.measure,
+    "shadow": shadow.measure,
 }
 PACKAGES = ("bentoml", "onnxruntime", "numpy", "torch")
 
