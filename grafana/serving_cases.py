@@ -11,6 +11,7 @@ def cases() -> list[Case]:
     return [
         *_presence(),
         *_versions(),
+        *_splits(),
         *_loads(),
         *_provider(),
         *_invalid(),
@@ -68,6 +69,19 @@ def _versions() -> list[Case]:
         Case(name, "v2 is loaded but not live", target("v2") | info("1x60", "v2", stage="previous"), (wrong,)),
         Case(name, "v2 answers, v1 is kept", target("v2") | info("1x60", "v2") | old),
         Case(name, "the change takes 10 minutes", target("v2") | info("1x10 stale") | info("_x11 1x60", "v2")),
+    ]
+
+
+def _splits() -> list[Case]:
+    def rolled(instance: str, behind: str = "1x10 stale", then: str = "_x11 1x60") -> Series:
+        return info(behind, "v1", instance=instance) | info(then, "v2", instance=instance)
+
+    name, two = "VigilVersionSplit", info("1x60", "v2") | info("1x60", "v2", instance="b:3000")
+    stuck = two | info("1x60", "v1", instance="c:3000")
+    return [
+        Case(name, "one of three replicas is stuck", stuck, (Fire(0, labels=M, value="2"),)),
+        Case(name, "all serve the same, and keep the one before", two | info("1x60", "v1", stage="previous")),
+        Case(name, "a roll takes 10 minutes", rolled("a:3000", "1x1 stale", "_x2 1x60") | rolled("b:3000")),
     ]
 
 

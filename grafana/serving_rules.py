@@ -81,7 +81,7 @@ def _presence(profile: Profile) -> list[Alert]:
 
 
 def _releases(profile: Profile) -> list[Alert]:
-    return [_wrong_version(profile), _load_failing(profile), _fell_back(profile)]
+    return [_wrong_version(profile), _split(profile), _load_failing(profile), _fell_back(profile)]
 
 
 def _wrong_version(profile: Profile) -> Alert:
@@ -98,6 +98,22 @@ def _wrong_version(profile: Profile) -> Alert:
             "count by (model, version) (\n  vigil_model_target_info == 1\n"
             f"  unless on (instance, model, version) ({LIVE})\n)"
         ),
+        for_s=profile.patient_s,
+    )
+
+
+def _split(profile: Profile) -> Alert:
+    # A replica whose own copy of the alias is old serves what that asks for: only the others show that it is behind.
+    return Alert(
+        name="VigilVersionSplit",
+        severity="critical",
+        component="model",
+        summary="The servers of {{ $labels.model }} serve different versions.",
+        description=(
+            f"For {duration(profile.patient_s)} {{{{ $value }}}} versions of {{{{ $labels.model }}}} have answered "
+            "side by side."
+        ),
+        expr=f"count by (model) (\n  count by (model, version) ({LIVE})\n) > 1",
         for_s=profile.patient_s,
     )
 
