@@ -211,14 +211,20 @@ def run(plan: Plan, with_open_loop: bool, with_behaviour: bool) -> dict[str, Any
     return found
 
 
+def cells_asked(asked: argparse.Namespace) -> tuple[Cell, ...]:
+    """Return the cells that the words name; the open loop needs the one that tells the capacity."""
+    wanted = set(map(int, asked.connections.split(","))) if asked.connections else None
+    needed = {CAPACITY} if asked.full or asked.open else set()
+    return tuple(c for c in (FULL if asked.full else QUICK) if wanted is None or c[0] in wanted or c in needed)
+
+
 def main(words: list[str]) -> None:
     """Measure what the words ask for, print tables, write JSON and picture."""
     asked = _parser().parse_args(words)
-    cells = FULL if asked.full else QUICK
     plan = Plan(
         tuple(asked.models.split(",")),
         tuple(part.strip() for part in asked.only.split(",") if part.strip()),
-        tuple(cell for cell in cells if not asked.connections or str(cell[0]) in asked.connections.split(",")),
+        cells_asked(asked),
         asked.peers,
         asked.rounds,
         asked.seconds,

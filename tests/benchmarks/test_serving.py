@@ -82,6 +82,19 @@ def test_a_lane_is_chosen_by_words_of_its_name(tmp_path):
     assert {server for server, _ in lanes} == {"fastapi", "vigil-fast"}
 
 
+@pytest.mark.parametrize(
+    ("words", "cells"),
+    [
+        (["--connections", "8"], {(8, 1), (8, 32)}),
+        (["--connections", "8", "--open"], {(8, 1), (8, 32), serving.CAPACITY}),
+        (["--open"], set(serving.QUICK)),
+        (["--full", "--connections", "1"], {(1, 1), (1, 32), serving.CAPACITY}),
+    ],
+)
+def test_the_cells_are_those_of_the_connections_named_and_of_the_capacity(words, cells):
+    assert set(serving.cells_asked(serving._parser().parse_args(words))) == cells
+
+
 def test_a_peer_that_is_not_installed_is_left_out_by_name(tmp_path, capsys):
     with serving.field("tiny", plan(tmp_path, ("fastapi raw",))) as served:
         assert served.lanes == []
