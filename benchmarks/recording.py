@@ -1,6 +1,6 @@
 """What recording costs: per row in the recorder, and to the clients of a running service, also when the log hangs.
 
-python -m benchmarks.recording [--rounds 7] [--seconds 1]
+python -m benchmarks.recording [--models tiny,resnet] [--rounds 7] [--seconds 1]
 
 The services run side by side, all but the one that is measured stopped; every round measures each, and the ratio
 to the one that records nothing in the same round is told, as a median: machines change from one round to the next.
@@ -35,18 +35,19 @@ BATCH_ROWS = 100
 BATCHES = 100
 CONNECTIONS = 8
 OPEN_SHARE = 0.3  # of the capacity, which the machine may not have all the time
+EVERY = {"VIGIL_RECORD_ROWS_PER_S": "1e9", "VIGIL_RECORD_MB_PER_S": "1e9"}
 VARIANTS: dict[str, dict[str, str]] = {
     "off": {"VIGIL_RECORD": "false"},
     "usual rate": {},
-    "every row": {"VIGIL_RECORD_ROWS_PER_S": "1e9"},
-    "every row, log hangs": {"VIGIL_RECORD_ROWS_PER_S": "1e9"},
+    "every row": EVERY,
+    "every row, log hangs": EVERY,
 }
 HANGS = "every row, log hangs"
 
 
-def measure(rounds: int = 7, seconds: float = 1.0) -> dict[str, Any]:
-    """Return microseconds per row, and the service's rows per second and latencies against recording nothing."""
-    return {"recorder": _costs(), "service": _service(rounds, seconds)}
+def measure(names: tuple[str, ...] = ("tiny", "resnet"), rounds: int = 7, seconds: float = 1.0) -> dict[str, Any]:
+    """Return microseconds per row, and by model rows per second and latencies against recording nothing."""
+    return {"recorder": _costs(), "service": {name: _service(name, rounds, seconds) for name in names}}
 
 
 def _costs() -> dict[str, dict[str, float]]:
@@ -92,9 +93,9 @@ def _cost(spec: InputSpec, policy: Redaction | None, keyed: Pseudonyms | None) -
     }
 
 
-def _service(rounds: int, seconds: float) -> dict[str, Any]:
+def _service(model: str, rounds: int, seconds: float) -> dict[str, Any]:
     with ExitStack() as opened:
-        running = {name: opened.enter_context(_served(variables)) for name, variables in VARIANTS.items()}
+        running = {name: opened.enter_context(_served(model, variables)) for name, variables in VARIANTS.items()}
         opened.enter_context(_held(running[HANGS].place.folder / "log.sqlite"))
         for one in running.values():
             one.pause()
@@ -111,9 +112,9 @@ def _service(rounds: int, seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _served(variables: dict[str, str]) -> Iterator[Running]:
+def _served(model: str, variables: dict[str, str]) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder), Path(folder), models.make("tiny"), stack.free_ports(1)[0])
+        place = Place(Path(folder), Path(folder), models.make(model), stack.free_ports(1)[0])
         log = {"VIGIL_LOG": str(place.folder / "log.sqlite")}
         running = servers.start("vigil-fast", place, _with(SERVERS["vigil-fast"], log | variables))
         try:
@@ -177,10 +178,11 @@ def _medians(found: list[dict[str, float]], without: list[dict[str, float]]) -> 
 def main() -> None:
     """Measure and print one JSON object."""
     options = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    options.add_argument("--models", default="tiny,resnet")
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--seconds", type=float, default=1.0)
     asked = options.parse_args()
-    print(json.dumps(measure(asked.rounds, asked.seconds), indent=1))
+    print(json.dumps(measure(tuple(asked.models.split(",")), asked.rounds, asked.seconds), indent=1))
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def vigil_environment(place: Place, **variables: str) -> dict[str, str]:
     return {"BENTOML_HOME": str(place.folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"} | named
 
 
-OFF = {"record": "false", "signals": "false", "metrics": "false"}
+OFF = {"record": "false", "signal_rows_per_s": "0"}
 _FASTAPI = {"raw": wires.RAW, "json": wires.JSON}
 _V2 = {"v2": wires.V2, "v2json": wires.V2_JSON}
 _OURS = {"raw": wires.OURS_RAW, "v2": wires.V2, "json": wires.OURS_JSON}

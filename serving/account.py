@@ -7,7 +7,8 @@ Requests and rows are counted at once, so that a killed process has lost none of
 import asyncio
 import time
 from dataclasses import dataclass
-from itertools import compress
+from functools import cached_property
+from itertools import compress, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,7 +113,8 @@ class Ledger:
         self._place = release.name, release.version
         self._metrics = metrics
         self._recorder = recorder
-        self._wants = recorder.sampler(release.name).wants if recorder is not None else None
+        row_bytes = layout_of(release).row_bytes
+        self._wants = recorder.sampler(release.name, row_bytes).wants if recorder is not None else None
         self._served = served
         self._manifest = release.manifest
         self._main = release.manifest.output
@@ -120,7 +122,7 @@ class Ledger:
         self._answered = metrics.input_rows.labels(*self._place)
         stages = [metrics.stage_seconds.labels(*self._place, stage) for stage in STAGES]
         self._decode, self._queue, self._infer, self._encode = stages
-        self._most_rows = max(1, min(BULK_ROWS, BULK_BYTES // layout_of(release).row_bytes))
+        self._most_rows = max(1, min(BULK_ROWS, BULK_BYTES // row_bytes))
         self._waiting: list[Prediction] = []
         self._rows = 0
         self.idle = False
@@ -136,7 +138,7 @@ class Ledger:
 
     def settle(self) -> None:
         """Work off what is waiting."""
-        waiting = self._waiting
+        waiting, rows = self._waiting, self._rows
         self.idle = not waiting
         if not waiting:
             return
@@ -145,10 +147,10 @@ class Ledger:
         self._queue.observe_all([one.queue_s for one in waiting for _ in one.idents])
         self._infer.observe_all([one.infer_s for one in waiting for _ in one.idents])
         self._encode.observe_all([one.encode_s for one in waiting for _ in one.idents])
-        rows = np.concatenate([one.rows for one in waiting])
         outputs = np.concatenate([one.answers[self._main] for one in waiting])
-        self._served.tally.add(rows, outputs)
-        bulk = Bulk(waiting, rows, outputs, self._count_classes(outputs), time.time())
+        bulk = Bulk(waiting, outputs, self._count_classes(outputs), time.time())
+        if self._served.tally.wants(rows):
+            self._served.tally.add(bulk.rows, outputs)
         wants, sizes = self._wants, bulk.sizes
         taken = [True] * len(sizes) if wants is None else [wants(rows) for rows in sizes]
         if self._recorder is not None and (recorded := self._part(bulk, taken)) is not None:
@@ -182,24 +184,39 @@ class Ledger:
         else:
             predicted = [self._manifest.classes[k] for k in bulk.decided[kept].tolist()]
         ids = list(compress((ident for one in bulk.predictions for ident in one.row_ids), kept.tolist()))
-        return Records(*self._place, bulk.time_s, ids, predicted, outputs, bulk.rows[kept], self._redaction)
+        return Records(*self._place, bulk.time_s, ids, predicted, outputs, bulk.part(taken), self._redaction)
 
 
 @dataclass(frozen=True)
 class Bulk:
     """Requests that are worked off together.
 
-    rows: (n, *shape) and outputs: (n, ...) of all of them. decided: the class of each row, None in a regression.
+    outputs: (n, ...) of all of them. decided: the class of each row, None in a regression.
     time_s: the Unix time that all of them are recorded with, by which a challenger's answers find the champion's.
     """
 
     predictions: "list[Prediction]"
-    rows: np.ndarray
     outputs: np.ndarray
     decided: np.ndarray | None
     time_s: float
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """All rows, (n, *shape), copied only if somebody wants them: large ones are most of the cost."""
+        return np.concatenate([one.rows for one in self.predictions])
 
     @property
     def sizes(self) -> list[int]:
         """Return the rows of each request."""
         return [size for one in self.predictions for size in one.sizes]
+
+    def part(self, taken: list[bool]) -> np.ndarray:
+        """Return a copy of the rows of the requests that are taken, of which there is one at least."""
+        if all(taken):
+            return self.rows
+        parts, wants = [], iter(taken)
+        for one in self.predictions:
+            of_one = list(islice(wants, len(one.sizes)))
+            if any(of_one):
+                parts.append(one.rows if all(of_one) else one.rows[np.repeat(of_one, one.sizes)])
+        return np.concatenate(parts)

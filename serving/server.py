@@ -77,6 +77,7 @@ class Server:
             said.log_path,
             metrics=self.metrics,
             rows_per_s=said.record_rows_per_s,
+            bytes_per_s=said.record_mb_per_s * 1e6,
             pseudonyms=said.hidden,
             keep=said.log_limits,
         )

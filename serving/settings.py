@@ -57,7 +57,8 @@ class Settings:
     log_keep_days, log_keep_mb: what the log may hold, see `monitoring.log.retention.Limits`; 0 is without end.
     record_policy: what of a request is recorded, see `monitoring.log.policy`; empty means all of it.
     record_key, record_key_file: the key for what is hashed, or the file it is in.
-    record_rows_per_s, signal_rows_per_s: what a worker records and measures of the rows it answers, at most.
+    record_rows_per_s, record_mb_per_s, signal_rows_per_s: what a worker records and measures of the rows it answers,
+    at most; a megabyte is 1,000,000 bytes of rows as they came in.
     trace_share: of the requests, see `serving.tracing`; 0 loads nothing of it.
     keys: the key file; empty lets everyone in.
     admin_address: where alone metrics and admin routes are answered; None answers them where predictions are.
@@ -84,6 +85,7 @@ class Settings:
     record_key: str = field(default="", repr=False)
     record_key_file: str = ""
     record_rows_per_s: float = 1000.0
+    record_mb_per_s: float = 4.0
     signal_rows_per_s: float = 20_000.0
     metrics_folder: str = ""
     trace_share: float = 0.0

@@ -15,6 +15,7 @@ from tiny_release import TABLE, make_draft, make_files, rows_of
 from registry import aliases, store
 
 BATCH = 250
+EVERY = {"VIGIL_RECORD_ROWS_PER_S": "1e9", "VIGIL_RECORD_MB_PER_S": "1e9"}
 LABEL = {"labels": [{"id": "r0-0", "label": "no"}]}
 HOLDER = """
 import sqlite3, sys, time
@@ -99,20 +100,20 @@ def hold_out(service, log, eventually, free):
 def test_a_full_disk_costs_no_answer_and_every_row_is_counted(home, disk, start_ready, eventually):
     filler = disk / "filler"
     filler.write_bytes(bytes(5 << 20))
-    service = start_ready(home, VIGIL_LOG=str(disk / "log.sqlite"), VIGIL_RECORD_ROWS_PER_S="1e9")
+    service = start_ready(home, VIGIL_LOG=str(disk / "log.sqlite"), **EVERY)
     hold_out(service, disk / "log.sqlite", eventually, filler.unlink)
 
 
 def test_a_quota_costs_no_answer_and_every_row_is_counted(home, tmp_path, start_ready, eventually):
     log = tmp_path / "log.sqlite"
-    service = start_ready(home, VIGIL_LOG=str(log), VIGIL_RECORD_ROWS_PER_S="1e9")
+    service = start_ready(home, VIGIL_LOG=str(log), **EVERY)
     limit(log, 600_000)
     hold_out(service, log, eventually, lambda: limit(log, resource.RLIM_INFINITY))
 
 
 def test_a_writer_that_hangs_costs_no_answer_and_every_row_is_counted(home, tmp_path, start_ready, eventually):
     log = tmp_path / "log.sqlite"
-    service = start_ready(home, VIGIL_LOG=str(log), VIGIL_RECORD_ROWS_PER_S="1e9")
+    service = start_ready(home, VIGIL_LOG=str(log), **EVERY)
     assert send(service, 1, 9999) == []
     eventually("the log", lambda: counted(service)[0] == BATCH)
     with holding(log):

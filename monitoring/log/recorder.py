@@ -66,10 +66,11 @@ class Recorder:
         limit_bytes: int = MOST_BYTES,
         rows_per_s: float = math.inf,
         *,
+        bytes_per_s: float = math.inf,
         pseudonyms: Pseudonyms | None = None,
         keep: Limits | None = None,
     ) -> None:
-        """limit_rows, limit_bytes: the most that may wait for the writer. rows_per_s: see `sampler`.
+        """limit_rows, limit_bytes: the most that may wait for the writer. rows_per_s, bytes_per_s: see `sampler`.
 
         pseudonyms: what ids are known as on the log, None as they came. keep: what is deleted again, None nothing.
         """
@@ -79,7 +80,9 @@ class Recorder:
         self._metrics = metrics
         self._pseudonyms = pseudonyms
         self._retention = Retention(path, keep or Limits(), metrics)
-        self._bucket = Bucket(rows_per_s)
+        self._rows_per_s = rows_per_s
+        self._bytes_per_s = bytes_per_s
+        self._bucket = Bucket(1.0 if rows_per_s and bytes_per_s else 0.0)  # of seconds
         self._queue: deque[Item] = deque()
         self._waiting_rows = self._waiting_bytes = self._waiting_labels = 0
         self._lock = threading.Lock()
@@ -92,13 +95,19 @@ class Recorder:
         self._writer = threading.Thread(target=self._write_on, name="recorder", daemon=True)
         self._writer.start()
 
-    def sampler(self, model: str) -> Sampler:
-        """Return what says, before any work, whether a request is recorded: `rows_per_s` over all models are.
+    def sampler(self, model: str, row_bytes: int = 0) -> Sampler:
+        """Return what says, before any work, whether a request is recorded.
 
-        To be held by the thread that asks it. What it leaves out is no loss, and counted apart.
+        Over all models that is no more than `rows_per_s`, and than `bytes_per_s`: a row takes the share of a second
+        of that bound which it uses more of. To be held by the thread that asks it. What it leaves out is no loss,
+        and counted apart.
+
+        row_bytes: of a row as it came in, before a policy makes it smaller.
         """
         left_out = (lambda _: None) if self._metrics is None else self._metrics.records_sampled_out.labels(model).inc
-        return Sampler(self._bucket, left_out)
+        none = self._rows_per_s == 0 or self._bytes_per_s == 0
+        share_s = 1.0 if none else max(1 / self._rows_per_s, row_bytes / self._bytes_per_s)
+        return Sampler(self._bucket, left_out, share_s)
 
     def put(self, records: Records | Shadowed) -> None:
         """Hand a batch to the writer and return at once; a batch that does not fit is dropped and counted."""

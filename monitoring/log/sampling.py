@@ -1,5 +1,7 @@
 """Which requests are recorded or measured when there are more than a rate allows: whole ones, by a token bucket.
 
+A rate is of rows, or of shares of a second: what is bounded in several ways costs by that which it uses most of.
+
 Whether a request is taken depends on the moment alone, not on its size: it may draw more than the bucket holds,
 and the next ones wait until that is made good. So over any second a share of the traffic of each moment is
 taken, small and large requests alike. Below the rate all are. Above it they are taken in runs of RUN_S worth of rows:
@@ -14,28 +16,28 @@ RUN_S = 0.05
 
 
 class Bucket:
-    """Lets `rows_per_s` rows through, and a second's worth of them at once after a pause. For one thread."""
+    """Lets `rate` through each second, and a second's worth of it at once after a pause. For one thread."""
 
-    __slots__ = ("_level", "_most", "_rows_per_s", "_since", "_run")
+    __slots__ = ("_level", "_most", "_rate", "_since", "_run")
 
-    def __init__(self, rows_per_s: float) -> None:
-        """rows_per_s: 0 lets nothing through, infinity everything."""
-        self._rows_per_s = rows_per_s
-        self._most = self._level = rows_per_s * BURST_S
-        self._run = min(rows_per_s * RUN_S, 1e9) if rows_per_s else 1.0
+    def __init__(self, rate: float) -> None:
+        """rate: 0 lets nothing through, infinity everything."""
+        self._rate = rate
+        self._most = self._level = rate * BURST_S
+        self._run = min(rate * RUN_S, 1e9) if rate else 1.0
         self._since = time.monotonic()
 
-    def take(self, rows: int) -> bool:
-        """Say whether a request of `rows` is let through."""
+    def take(self, cost: float) -> bool:
+        """Say whether a request of `cost` is let through."""
         if self._level > 0:
-            self._level -= rows
+            self._level -= cost
             return True
         now = time.monotonic()
-        level = self._level + (now - self._since) * self._rows_per_s
+        level = self._level + (now - self._since) * self._rate
         self._since = now
         self._level = level if level < self._most else self._most
         if self._level >= self._run:
-            self._level -= rows
+            self._level -= cost
             return True
         return False
 
@@ -43,16 +45,17 @@ class Bucket:
 class Sampler:
     """A bucket that counts the rows it does not let through."""
 
-    __slots__ = ("_left_out", "_take")
+    __slots__ = ("_cost", "_left_out", "_take")
 
-    def __init__(self, bucket: Bucket, left_out: Callable[[int], None]) -> None:
-        """left_out: called with the rows of each request that is not let through."""
+    def __init__(self, bucket: Bucket, left_out: Callable[[int], None], cost: float = 1.0) -> None:
+        """left_out: called with the rows of each request that is not let through. cost: of a row."""
         self._take = bucket.take
         self._left_out = left_out
+        self._cost = cost
 
     def wants(self, rows: int) -> bool:
         """Say whether a request of `rows` is taken; count them if it is not."""
-        if self._take(rows):
+        if self._take(rows * self._cost):
             return True
         self._left_out(rows)
         return False

@@ -86,11 +86,7 @@ class Tally:
     later: Callable[[Callable[[], None]], object] | None = None
 
     def __init__(self, counting: Counting, totals: Totals | None = None, rows_per_s: float = math.inf) -> None:
-        """totals: what to add to; new zeros if None.
-
-        rows_per_s: what is counted, at most, and fewer of those rows that would take more than CPU_SHARE of a
-        core; whole requests beyond that are left out. Infinity counts all.
-        """
+        """totals: what to add to; new zeros if None. rows_per_s: see `wants`."""
         self._counting = counting
         self._inputs: list[np.ndarray] = []
         self._outputs: list[np.ndarray] = []
@@ -100,17 +96,23 @@ class Tally:
         fits = max((FLUSH_S - call_s) / row_s, call_s / row_s)  # as many as fit, or the call costs more than its rows
         self.buffer_rows = max(1, min(MOST_BUFFER_ROWS, round(fits)))
         cost_s = call_s / self.buffer_rows + row_s
-        self._takes = Bucket(rows_per_s if math.isinf(rows_per_s) else min(rows_per_s, CPU_SHARE / cost_s)).take
+        self._take = Bucket(rows_per_s if math.isinf(rows_per_s) else min(rows_per_s, CPU_SHARE / cost_s)).take
+
+    def wants(self, rows: int) -> bool:
+        """Say whether so many rows that came together are to be added, before anybody has put them together.
+
+        No more than `rows_per_s` are, and fewer of those rows that would take more than CPU_SHARE of a core. Where
+        that is infinity all are.
+        """
+        return self._take(rows)
 
     def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
         """Remember a request; counts it only when enough rows are waiting."""
-        rows = len(inputs)
-        if self._takes(rows):
-            self._inputs.append(inputs)
-            self._outputs.append(outputs)
-            self._rows += rows
-            if self._rows >= self.buffer_rows:
-                self._drain()
+        self._inputs.append(inputs)
+        self._outputs.append(outputs)
+        self._rows += len(inputs)
+        if self._rows >= self.buffer_rows:
+            self._drain()
 
     def flush(self) -> None:
         """Count all rows that wait."""

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +75,39 @@ def test_what_is_left_out_is_counted_in_rows(clock):
     sampler = Sampler(Bucket(10), left_out.append)
     assert [sampler.wants(rows) for rows in (4, 8, 5, 6)] == [True, True, False, False]
     assert left_out == [5, 6]
+
+
+@given(REQUESTS, st.floats(1, 5000), st.floats(1, 5e6), st.integers(1, 50_000))
+def test_neither_rows_nor_bytes_exceed_their_rate_but_for_the_last_request_and_a_burst(
+    tmp_path_factory, requests, rows_per_s, bytes_per_s, row_bytes
+):
+    log = tmp_path_factory.mktemp("log") / "log.sqlite"
+    with pytest.MonkeyPatch.context() as patch:
+        clock = Clock()
+        patch.setattr(sampling, "time", clock)
+        recorder = Recorder(log, rows_per_s=rows_per_s, bytes_per_s=bytes_per_s)
+        sampler, taken = recorder.sampler("m", row_bytes), 0
+        for wait_s, rows in requests:
+            clock.now_s += wait_s
+            taken += rows * sampler.wants(rows)
+    recorder.close()
+    last, seconds = max((rows for _, rows in requests), default=0), clock.now_s + 2 * sampling.BURST_S
+    assert taken <= rows_per_s * seconds + last and taken * row_bytes <= bytes_per_s * seconds + last * row_bytes
+
+
+@pytest.mark.parametrize(("row_bytes", "most"), [(1, 128), (8, 128), (32, 32), (5000, 1)])
+def test_large_rows_are_bound_by_their_bytes_and_small_ones_by_their_number(tmp_path, clock, row_bytes, most):
+    recorder = Recorder(tmp_path / "log.sqlite", rows_per_s=128, bytes_per_s=1024)
+    sampler = recorder.sampler("m", row_bytes)
+    assert sum(sampler.wants(1) for _ in range(200)) == most
+    recorder.close()
+
+
+@pytest.mark.parametrize("rates", [(0.0, 1e6), (100.0, 0.0), (math.inf, 0.0), (0.0, math.inf)])
+def test_a_rate_of_nothing_records_nothing(tmp_path, rates):
+    recorder = Recorder(tmp_path / "log.sqlite", rows_per_s=rates[0], bytes_per_s=rates[1])
+    assert not any(recorder.sampler("m", 100).wants(1) for _ in range(3))
+    recorder.close()
 
 
 def test_rows_beyond_the_rate_never_reach_the_queue_and_are_no_loss(tmp_path, clock):

@@ -168,9 +168,7 @@ def test_any_numbers_have_bins_that_hold_each_of_them_once(column, endless):
 
 def test_requests_beyond_the_rate_are_left_out_whole():
     tally = Tally(counting(IMAGE, BINNER), rows_per_s=8)
-    for size in (5, 500, 1, 4):  # a minute must pass before the third is let through
-        tally.add(rows_of(IMAGE, size), probabilities(size))
-    assert tally.counts()[0].sum() == 505
+    assert [tally.wants(size) for size in (5, 500, 1, 4)] == [True, True, False, False]  # a minute must pass
 
 
 def test_the_tally_adds_to_the_counts_it_is_given():
@@ -186,10 +184,8 @@ def test_rows_that_cost_more_wait_in_fewer_numbers_and_are_counted_at_a_lower_ra
     binner = Binner([Bins(name, 0.0, 1.0, ()) for name in signals.names(large, 10)])
     costly, cheap = Tally(counting(large, binner), rows_per_s=1e9), Tally(counting(IMAGE, BINNER), rows_per_s=1e9)
     assert costly.buffer_rows < cheap.buffer_rows <= bulk.MOST_BUFFER_ROWS
-    for tally, spec in ((costly, large), (cheap, IMAGE)):
-        for _ in range(3):
-            tally.add(rows_of(spec, 100), probabilities(100))
-    assert costly.counts()[0].sum() < cheap.counts()[0].sum() == 300
+    taken = {name: sum(tally.wants(100) for _ in range(3)) for name, tally in (("costly", costly), ("cheap", cheap))}
+    assert taken["costly"] < taken["cheap"] == 3
 
 
 def test_the_one_signal_of_a_regression_is_its_prediction():
