@@ -97,6 +97,8 @@ def _run(asked: argparse.Namespace) -> int:
         asked.reports,
         asked.runbook_base,
         asked.grafana.rstrip("/"),
+        tuple(asked.node_exporter),
+        tuple(asked.gpu_exporter),
     )
     profile = PROFILES[asked.profile]
     if not asked.check:
@@ -129,6 +131,9 @@ def _parser() -> argparse.ArgumentParser:
         "--runbook-base", default="", metavar="URL", help="where they are published; default: where the monitor does"
     )
     parser.add_argument("--grafana", default="", metavar="URL", help="its address in the links of alerts")
+    for what, port in (("node", 9100), ("gpu", 9400)):
+        said = f"for the dashboard on GPU and host, as host:{port}; may be repeated"
+        parser.add_argument(f"--{what}-exporter", action="append", default=[], metavar="HOST:PORT", help=said)
     return parser
 
 

@@ -29,7 +29,8 @@ class Addresses:
     """Where everything listens; `webhook` is the base of the three URLs that alerts are sent to.
 
     reports, runbooks: the addresses of their folders as people reach them; the monitor's if empty. grafana: its
-    address; links to dashboards are relative to it if empty.
+    address; links to dashboards are relative to it if empty. hosts, gpus: node_exporter and dcgm-exporter, which the
+    dashboard on GPU and host reads.
     """
 
     targets: tuple[str, ...] = ("127.0.0.1:3000",)
@@ -40,6 +41,8 @@ class Addresses:
     reports: str = ""
     runbooks: str = ""
     grafana: str = ""
+    hosts: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
 
     def places(self) -> Places:
         """Return where the links of the alerts lead."""
@@ -62,6 +65,8 @@ def prometheus(profile: Profile, addresses: Addresses) -> Config:
             _job("vigil-monitor", addresses.monitor),
             _job("prometheus", addresses.prometheus),
             _job("alertmanager", addresses.alertmanager),
+            *([_job("node", *addresses.hosts)] if addresses.hosts else []),
+            *([_job("dcgm", *addresses.gpus)] if addresses.gpus else []),
         ],
     }
 

@@ -43,3 +43,12 @@ def check_queries(run, tmp_path):
 @pytest.fixture(scope="session")
 def grafana_folder():
     return Path(__file__).resolve().parents[2] / "grafana"
+
+
+@pytest.fixture(scope="session")
+def watched(tmp_path_factory):
+    """The real service, monitor and Prometheus under traffic, one for all tests; see `tests.grafana.live`."""
+    from tests.grafana import live
+
+    with live.watched(tmp_path_factory.mktemp("watched")) as seen:
+        yield seen
