@@ -17,7 +17,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 import yaml  # noqa: E402
 
-from grafana import config, rule_tests, rules  # noqa: E402
+from grafana import config, notice, rule_tests, rules  # noqa: E402
 from grafana.boards import generated  # noqa: E402
 from grafana.config import Addresses  # noqa: E402
 from grafana.profile import PRODUCTION, PROFILES, Profile  # noqa: E402
@@ -51,6 +51,7 @@ def files(profile: Profile, addresses: Addresses | None = None) -> dict[str, str
         tests = rule_tests.test_files(profile, rule_files)
         written |= {f"prometheus/tests/{name}.yml": content for name, content in tests.items()}
     texts = {path: to_yaml(content) for path, content in written.items()}
+    texts["alertmanager/vigil.tmpl"] = notice.TEMPLATE
     boards = generated.dashboards(profile, addresses.places())
     return texts | {f"dashboards/{name}.json": json.dumps(board, indent=2) + "\n" for name, board in boards.items()}
 
@@ -87,18 +88,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    default = Addresses()
     addresses = Addresses(
-        tuple(asked.target or default.targets),
-        asked.monitor,
-        asked.prometheus,
-        asked.alertmanager,
-        asked.webhook,
-        asked.reports,
-        asked.runbook_base,
-        asked.grafana.rstrip("/"),
-        tuple(asked.node_exporter),
-        tuple(asked.gpu_exporter),
+        targets=tuple(asked.target or Addresses.targets),
+        monitor=asked.monitor,
+        prometheus=asked.prometheus,
+        alertmanager=asked.alertmanager,
+        webhook=asked.webhook,
+        reports=asked.reports,
+        runbooks=asked.runbook_base,
+        grafana=asked.grafana.rstrip("/"),
+        hosts=tuple(asked.node_exporter),
+        gpus=tuple(asked.gpu_exporter),
+        probe=asked.probe,
+        chat=asked.chat,
     )
     profile = PROFILES[asked.profile]
     if not asked.check:
@@ -134,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     for what, port in (("node", 9100), ("gpu", 9400)):
         said = f"for the dashboard on GPU and host, as host:{port}; may be repeated"
         parser.add_argument(f"--{what}-exporter", action="append", default=[], metavar="HOST:PORT", help=said)
+    parser.add_argument("--probe", default="", metavar="HOST:PORT", help="a blackbox exporter, for certificates")
+    parser.add_argument("--chat", default="", metavar="FILE", help="holds the URL of a chat's incoming webhook")
     return parser
 
 

@@ -14,7 +14,9 @@ from grafana.profile import MINUTE_S
 from grafana.statement import Alert, Statement
 
 Series = dict[str, str]
-MINUTE, ABSENT = 1, "nothing is known of anything"
+MINUTE = 1
+SLOWLY = 4  # minutes: at least two samples in the five that Prometheus looks back
+ABSENT = "nothing is known of anything"
 OF_RELEASE = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -45,7 +47,7 @@ class Case:
     series: Series
     fires: tuple[Fire, ...] = ()
     clears: int = 0
-    last: int = 45
+    last: int = 20
     step: int = MINUTE
 
 
@@ -103,7 +105,7 @@ def _test(case: Case, alerts: list[Alert]) -> Statement:
 def _nothing_known(alerts: list[Alert]) -> Statement:
     # Without a single series only what looks for absence may fire, and the watchdog.
     names = sorted({alert.name for alert in alerts if "absent(" not in alert.expr and alert.expr != "vector(1)"})
-    checks = [{"eval_time": "45m", "alertname": name, "exp_alerts": []} for name in names]
+    checks = [{"eval_time": "35m", "alertname": name, "exp_alerts": []} for name in names]
     return {"name": ABSENT, "interval": "1m", "input_series": [], "alert_rule_test": checks}
 
 

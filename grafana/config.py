@@ -9,6 +9,9 @@ from grafana.statement import Places
 Config = dict[str, Any]
 # 100 signals of 16 bins, counts and shares, live and previous release, and as much again for the rest.
 SAMPLE_LIMIT = 20_000
+RECEIVERS = ("page", "ticket", "info", "deadman")
+TOLD_IN_CHAT = ("page", "ticket")
+HOST, GPU, PROBE = "vigil-host", "vigil-gpu", "vigil-probe"  # the jobs of exporters that others maintain
 BLIND_WITHOUT_SERVER = (
     "VigilNotReady",
     "VigilErrorBurn",
@@ -20,6 +23,13 @@ BLIND_WITHOUT_SERVER = (
     "VigilPredictionsCollapsed",
     "VigilDataDrift",
     "VigilRecordsLost",
+    "VigilInstanceDown",
+    "VigilWorkersRestarting",
+    "VigilNoTraffic",
+    "VigilQueueWaitHigh",
+    "VigilBatchingIneffective",
+    "VigilChallengerFailing",
+    "VigilVersionSplit",
 )
 BLIND_WITHOUT_MONITOR = ("VigilMonitorStale", "VigilMonitorBehind", "VigilLabelsLate")
 
@@ -29,8 +39,9 @@ class Addresses:
     """Where everything listens; `webhook` is the base of the three URLs that alerts are sent to.
 
     reports, runbooks: the addresses of their folders as people reach them; the monitor's if empty. grafana: its
-    address; links to dashboards are relative to it if empty. hosts, gpus: node_exporter and dcgm-exporter, which the
-    dashboard on GPU and host reads.
+    address; links to dashboards are relative to it if empty. hosts, gpus: node_exporter and dcgm-exporter; probe: a
+    blackbox exporter that looks at the certificates of the targets. chat: the file with the address of a chat's
+    incoming webhook, which is a secret; pages and tickets go there too.
     """
 
     targets: tuple[str, ...] = ("127.0.0.1:3000",)
@@ -43,6 +54,8 @@ class Addresses:
     grafana: str = ""
     hosts: tuple[str, ...] = ()
     gpus: tuple[str, ...] = ()
+    probe: str = ""
+    chat: str = ""
 
     def places(self) -> Places:
         """Return where the links of the alerts lead."""
@@ -65,8 +78,9 @@ def prometheus(profile: Profile, addresses: Addresses) -> Config:
             _job("vigil-monitor", addresses.monitor),
             _job("prometheus", addresses.prometheus),
             _job("alertmanager", addresses.alertmanager),
-            *([_job("node", *addresses.hosts)] if addresses.hosts else []),
-            *([_job("dcgm", *addresses.gpus)] if addresses.gpus else []),
+            *([_job(HOST, *addresses.hosts)] if addresses.hosts else []),
+            *([_job(GPU, *addresses.gpus)] if addresses.gpus else []),
+            *([_probe(addresses)] if addresses.probe else []),
         ],
     }
 
@@ -75,6 +89,7 @@ def alertmanager(profile: Profile, addresses: Addresses) -> Config:
     """Return alertmanager.yml: critical pages, warning opens a ticket, Watchdog feeds a dead man's switch."""
     wait, interval, repeat = (duration(seconds) for seconds in profile.delivery)
     return {
+        "templates": ["vigil.tmpl"],
         "route": {
             "receiver": "ticket",
             "group_by": ["alertname", "model"],
@@ -90,6 +105,7 @@ def alertmanager(profile: Profile, addresses: Addresses) -> Config:
                 },
                 {"receiver": "page", "matchers": ['severity="critical"']},
                 {"receiver": "ticket", "matchers": ['severity="warning"']},
+                {"receiver": "info", "matchers": ['severity="info"']},
             ],
         },
         "inhibit_rules": [
@@ -97,7 +113,7 @@ def alertmanager(profile: Profile, addresses: Addresses) -> Config:
             _silence('alertname="VigilMonitorAbsent"', _any_of(BLIND_WITHOUT_MONITOR)),
             _silence('severity="critical"', 'severity="warning"', "alertname", "model"),
         ],
-        "receivers": [_receiver(name, addresses.webhook) for name in ("page", "ticket", "deadman")],
+        "receivers": [_receiver(name, addresses) for name in RECEIVERS],
     }
 
 
@@ -142,8 +158,28 @@ def _silence(source: str, target: str, *equal: str) -> Config:
     return {**rule, "equal": list(equal)} if equal else rule
 
 
-def _receiver(name: str, webhook: str) -> Config:
+def _probe(addresses: Addresses) -> Config:
+    # The exporter is asked about each target, and the result is the target's.
     return {
-        "name": name,
-        "webhook_configs": [{"url": f"{webhook.rstrip('/')}/{name}", "send_resolved": True}],
+        "job_name": PROBE,
+        "metrics_path": "/probe",
+        "params": {"module": ["http_2xx"]},
+        "static_configs": [{"targets": [f"https://{target}/livez" for target in addresses.targets]}],
+        "relabel_configs": [
+            {"source_labels": ["__address__"], "target_label": "__param_target"},
+            {"source_labels": ["__param_target"], "target_label": "instance"},
+            {"target_label": "__address__", "replacement": addresses.probe},
+        ],
     }
+
+
+def _receiver(name: str, addresses: Addresses) -> Config:
+    webhook = {"url": f"{addresses.webhook.rstrip('/')}/{name}", "send_resolved": True}
+    chat = {
+        "api_url_file": addresses.chat,
+        "send_resolved": True,
+        "title": '{{ template "vigil.title" . }}',
+        "text": '{{ template "vigil.text" . }}',
+    }
+    told: Config = {"slack_configs": [chat]} if addresses.chat and name in TOLD_IN_CHAT else {}
+    return {"name": name, "webhook_configs": [webhook], **told}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from grafana.cases import Case, Fire, Series, series
+from grafana.cases import SLOWLY, Case, Fire, Series, series
 from grafana.joint_rules import JUDGED
 from grafana.serving_cases import M, info
 from grafana.statement import Statement
@@ -15,6 +15,7 @@ ONE_BIN = (10, 0, 0, 0)
 REFERENCE_ROWS = 1000
 FEWEST = 100  # rows; ten rows a minute reach it in minute 10
 SMOOTHING = 1e-4
+OLD = info("1x90", stage="previous")
 # Hours of early and of late traffic that each window holds at hour 168.
 WINDOW_HOURS = (("short", (0, 1)), ("medium", (6, 18)), ("long", (150, 18)))
 
@@ -141,7 +142,7 @@ def _steady(name: str, each_minute: tuple[int, ...], shares: tuple[float, ...] =
     return _signal(name, np.array(shares), [f"0+{n}x90" for n in each_minute])
 
 
-def _limits(z: float = 4.0, psi: float = 0.1) -> Series:
+def _limits(z: float = 4.0, psi: float = 0.2) -> Series:
     found = series("vigil_drift_psi_threshold", f"{psi}x90", **RELEASE)
     found |= series("vigil_drift_min_rows", f"{FEWEST}x90", **RELEASE)
     for window in ("short", "medium", "long"):
@@ -164,20 +165,21 @@ def _drift() -> list[Case]:
         four |= _steady(signal, rates)
     fire = Fire(10, labels=RELEASE, description=told)
     rolled_back = _limits() | info("1x29 stale") | info("_x30 1x50", "v1", stage="previous")
-    small = _steady("brightness", (2800, 2400, 2400, 2400))
+    small = _steady("brightness", (4000, 2000, 2000, 2000))
     return [
         Case(name, "four signals move, the worst three are named", usual | four, (fire,)),
         Case(name, "a rollback ends it at once", rolled_back | four, (fire,), clears=30),
-        Case(name, "nothing moves", usual | _steady("brightness", (3, 3, 2, 2)), last=80),
-        Case(name, "sure, but small", usual | small, last=80),
+        Case(name, "nothing moves", usual | _steady("brightness", (3, 3, 2, 2)), last=80, step=SLOWLY),
+        Case(name, "sure, but small", usual | small, last=80, step=SLOWLY),
         Case(
             name,
             "large, but not sure",
             info("1x90") | _limits(z=60) | _steady("brightness", ONE_BIN),
             last=80,
+            step=SLOWLY,
         ),
-        Case(name, "too few rows", usual | _steady("brightness", (1, 0, 0, 0)), last=80),
-        Case(name, "a release that is not live", _limits() | info("1x90", stage="previous") | four, last=80),
+        Case(name, "too few rows", usual | _steady("brightness", (4, 0, 0, 0)), last=80, step=SLOWLY),
+        Case(name, "a release that is not live", _limits() | OLD | four, last=80, step=SLOWLY),
     ]
 
 
@@ -192,6 +194,7 @@ def _collapse() -> list[Case]:
     name = "VigilPredictionsCollapsed"
     signal = "predicted_class"
     usual = info("1x90") | _limits()
+    again = _signal(signal, np.array(EVEN), ["0+10x14 140x60", *["0x14 0+10x60"] * 3])
     one_class = _steady(signal, ONE_BIN, (0.85, 0.05, 0.05, 0.05))
     return [
         Case(
@@ -200,16 +203,13 @@ def _collapse() -> list[Case]:
             usual | _steady(signal, ONE_BIN),
             (Fire(10, labels=RELEASE, value="100%"),),
         ),
-        Case(name, "nine in ten", usual | _steady(signal, (9, 1, 0, 0)), last=80),
-        Case(name, "a class that was always nearly alone", usual | one_class, last=80),
-        Case(name, "too few rows", usual | _steady(signal, (1, 0, 0, 0)), last=80),
-        Case(name, "another signal", usual | _steady("brightness", ONE_BIN), last=80),
-        Case(name, "a regression, which has no classes", usual | _steady("prediction", ONE_BIN), last=80),
-        Case(
-            name,
-            "a release that is not live",
-            _limits() | info("1x90", stage="previous") | _steady(signal, ONE_BIN),
-        ),
+        Case(name, "nine in ten", usual | _steady(signal, (9, 1, 0, 0)), last=80, step=SLOWLY),
+        Case(name, "a class that was always nearly alone", usual | one_class, last=80, step=SLOWLY),
+        Case(name, "too few rows", usual | _steady(signal, (4, 0, 0, 0)), last=80, step=SLOWLY),
+        Case(name, "another signal", usual | _steady("brightness", ONE_BIN), last=80, step=SLOWLY),
+        Case(name, "a regression, which has no classes", usual | _steady("prediction", ONE_BIN), last=80, step=SLOWLY),
+        Case(name, "a release that is not live", _limits() | OLD | _steady(signal, ONE_BIN)),
+        Case(name, "other classes come again", usual | again, (Fire(10, labels=RELEASE, value="100%"),), clears=20),
     ]
 
 

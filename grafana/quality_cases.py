@@ -62,11 +62,13 @@ def _slices() -> list[Case]:
     under = Fire(0, labels={**M, "version": "v1", "slice": "city=Bern"}, value="0.800")
     good = measured(0.95, 900, "city=Oslo")
     hard = measured(0.8, 900, "city=Rome", floor=0.7)
+    better = measured(0.8, 200) | _gauge("quality_slice", "0.8x19 0.95x40", bound="upper", slice="city=Bern")
     return [
         Case(name, "one slice of three is under its floor", measured(0.8, 200) | good | hard | info("1x60"), (under,)),
         Case(name, "a slice that was harder from the start", hard | info("1x60")),
         Case(name, "a slice with one row too few", measured(0.8, 199) | info("1x60")),
         Case(name, "the interval reaches the floor of the slice", measured(0.9, 200) | info("1x60")),
+        Case(name, "it reaches its floor again", better | info("1x60"), (under,), clears=20),
         Case(name, "a slice of a release that is not live", measured(0.8, 200) | info("1x60", stage="previous")),
     ]
 
@@ -100,9 +102,11 @@ def _estimates() -> list[Case]:
     name = "VigilQualityEstimateUnderFloor"
     under = Fire(0, labels={**M, "version": "v1"}, value="0.880")
     other = info("1x60", stage="previous")
+    rolled_back = info("1x19 stale") | info("_x20 1x40", stage="previous")
     return [
         Case(name, "both estimates are under the floor", estimated(0.88, 0.87) | info("1x60"), (under,)),
         Case(name, "few labels say nothing against it", estimated(0.88, 0.87, labelled=199) | info("1x60"), (under,)),
+        Case(name, "a rollback ends it at once", estimated(0.88, 0.87) | rolled_back, (under,), clears=20),
         Case(name, "there are labels", estimated(0.88, 0.87, labelled=200) | info("1x60")),
         Case(name, "one estimate reaches the floor", estimated(0.88, 0.91) | info("1x60")),
         Case(name, "the estimate is not valid", estimated(0.5, 0.5, valid=0) | info("1x60")),
@@ -111,24 +115,29 @@ def _estimates() -> list[Case]:
 
 
 def _labels() -> list[Case]:
+    name, step = "VigilLabelsLate", 16  # minutes; as long as the alert waits, and one more
+
     def newest(model: str, values: str, delay: bool = True) -> Series:
         latest = series("vigil_labels_latest_timestamp_seconds", values, **MONITOR, model=model)
-        return latest | (series("vigil_label_delay_seconds", "600x1600", **MONITOR, model=model) if delay else {})
+        return latest | (series("vigil_label_delay_seconds", "600x120", **MONITOR, model=model) if delay else {})
 
     def asked(model: str, rows: int = 10) -> Series:
-        return series("vigil_input_rows_total", f"0+{rows}x1600", model=model, version="v1")
+        return series("vigil_input_rows_total", f"0+{rows}x120", model=model, version="v1")
 
     # The newest label is of second 60: a day later it is late, with a known delay another three delays later.
-    sooner = Fire(1442, labels={"model": "no delay known"}, value="1d 0h 16m 0s")
-    late = Fire(1472, labels={"model": "late"}, value="1d 0h 46m 0s")
-    quiet = newest("labels keep coming", "0+60x1600") | asked("labels keep coming")
-    quiet |= newest("nothing asked", "60x1600") | asked("nothing asked", rows=0)
-    quiet |= newest("labels never used", "0x1600") | asked("labels never used")
-    one = newest("late", "60x1600") | asked("late") | quiet
-    another = newest("no delay known", "60x1600", delay=False) | asked("no delay known") | quiet
+    sooner = Fire(1456, labels={"model": "no delay known"}, value="1d 0h 31m 0s")
+    late = Fire(1472, labels={"model": "late"}, value="1d 0h 47m 0s")
+    quiet = newest("labels keep coming", "0+960x120") | asked("labels keep coming")
+    quiet |= newest("nothing asked", "60x120") | asked("nothing asked", rows=0)
+    quiet |= newest("labels never used", "0x120") | asked("labels never used")
+    one = newest("late", "60x120") | asked("late") | quiet
+    another = newest("no delay known", "60x120", delay=False) | asked("no delay known") | quiet
+    again = newest("late", "60x93 90000x20") | asked("late")
     return [
-        Case("VigilLabelsLate", "one model of four is late", one, (late,)),
-        Case("VigilLabelsLate", "it is late sooner if its delay is not known", another, (sooner,)),
+        Case(name, "one model of four is late", one, (late,), step=step),
+        Case(name, "it is late sooner if its delay is not known", another, (sooner,), step=step),
+        Case(name, "three models, none of them late", quiet, last=1504, step=step),
+        Case(name, "labels come again", again, (late,), clears=1504, step=step),
     ]
 
 
@@ -140,17 +149,21 @@ def _monitor() -> list[Case]:
     def behind(values: str) -> Series:
         return runs("0+60x90") | series("vigil_monitor_lag_seconds", values, **MONITOR)
 
+    again = runs("0+60x10 stale _x20 1900+60x30")
     slow = Fire(10, labels={"job": "vigil-monitor"}, value="15m 1s")
     stale = Fire(36, labels={"job": "vigil-monitor"}, value="31m 0s")
     return [
         Case("VigilMonitorStale", "three intervals without a run", runs("0+60x20 1200x70"), (stale,)),
+        Case("VigilMonitorStale", "a run ends again", runs("0+60x20 1200x38 3600+60x30"), (stale,), clears=60),
         Case("VigilMonitorStale", "runs keep ending", runs("0+60x90"), last=80),
         Case("VigilMonitorStale", "one run is missed", runs("0+60x20 1200x9 1800+60x60"), last=50),
         Case("VigilMonitorBehind", "it reads slower than rows come", behind("0x9 901x70"), (slow,)),
+        Case("VigilMonitorBehind", "it has caught up", behind("0x9 901x20 0x30"), (slow,), clears=31),
         Case("VigilMonitorBehind", "it reads an old log for ten minutes", behind("0x9 90000x10 0x60")),
         Case("VigilMonitorBehind", "rows wait for the next run", behind("300x60")),
         Case("VigilMonitorAbsent", "served, but not watched", info("1x60"), (Fire(0),)),
         Case("VigilMonitorAbsent", "the monitor dies", info("1x60") | runs("0+60x10 stale"), (Fire(11),)),
+        Case("VigilMonitorAbsent", "it is started again", info("1x60") | again, (Fire(11),), clears=32),
         Case("VigilMonitorAbsent", "nothing is served", series("up", "1x60")),
         Case("VigilMonitorAbsent", "watched", info("1x60") | runs("0+60x60")),
     ]

@@ -41,6 +41,7 @@ def info(values: str, version: str = "v1", **labels: str) -> Series:
 def _presence() -> list[Case]:
     none_ready = Fire(0, "critical", labels={"job": "vigil"})
     one_unready = Fire(0, "warning", labels={"instance": "a:3000"})
+    back = up("1x5 0x20 1x20") | ready("1x5 stale _x20 1x20")
     with_b = up("1x60", "b:3000") | ready("1x60", "b:3000")
     return [
         Case("VigilAbsent", "the only server dies", up("1x5 0x30") | ready("1x5 stale"), (Fire(6),)),
@@ -48,6 +49,8 @@ def _presence() -> list[Case]:
         Case("VigilAbsent", "a server without our metrics", up("1x60"), (Fire(0),)),
         Case("VigilAbsent", "one of two is left", up("0x60") | with_b),
         Case("VigilAbsent", "a restart takes a minute", up("1x5 0 1x60") | ready("1x5 stale 1x60"), last=7),
+        Case("VigilAbsent", "it comes back", back, (Fire(6),), clears=28),
+        Case("VigilNotReady", "it gets ready", ready("0x19 1x20"), (none_ready, one_unready), clears=20),
         Case("VigilNotReady", "the only server", ready("0x60"), (none_ready, one_unready)),
         Case("VigilNotReady", "one of two", ready("0x60") | with_b, (one_unready,)),
         Case("VigilNotReady", "all are ready", ready("1x60") | with_b),
@@ -62,11 +65,13 @@ def _versions() -> list[Case]:
     wrong = Fire(0, labels={**M, "version": "v2"}, value="1")
     old = info("1x60", "v1", stage="previous")
     other = target("v2", "b:3000") | info("1x60", "v2", instance="b:3000")
+    late = target("v2") | info("1x19 stale") | info("_x20 1x40", "v2")
     name = "VigilWrongVersionServed"
     return [
         Case(name, "v2 is promoted, v1 answers", target("v2") | info("1x60"), (wrong,)),
         Case(name, "one of two servers is behind", target("v2") | info("1x60") | other, (wrong,)),
         Case(name, "v2 is loaded but not live", target("v2") | info("1x60", "v2", stage="previous"), (wrong,)),
+        Case(name, "v2 goes live", late, (wrong,), clears=20),
         Case(name, "v2 answers, v1 is kept", target("v2") | info("1x60", "v2") | old),
         Case(name, "the change takes 10 minutes", target("v2") | info("1x10 stale") | info("_x11 1x60", "v2")),
     ]
@@ -80,6 +85,11 @@ def _splits() -> list[Case]:
     stuck = two | info("1x60", "v1", instance="c:3000")
     return [
         Case(name, "one of three replicas is stuck", stuck, (Fire(0, labels=M, value="2"),)),
+        Case(
+            name, "it follows", two | info("1x19 stale", instance="c:3000"), (Fire(0, labels=M, value="2"),), clears=20
+        ),
+        Case(name, "a challenger runs beside", info("1x60") | info("1x60", "v2", stage="challenger")),
+        Case(name, "two models", info("1x60") | info("1x60", "v2", model="n")),
         Case(name, "all serve the same, and keep the one before", two | info("1x60", "v1", stage="previous")),
         Case(name, "a roll takes 10 minutes", rolled("a:3000", "1x1 stale", "_x2 1x60") | rolled("b:3000")),
     ]
@@ -120,10 +130,13 @@ def _invalid() -> list[Case]:
 
     name = "VigilInvalidInputs"
     flood = series("vigil_input_invalid_rows_total", "0+9x60", **M, reason="shape")
+    ended = series("vigil_input_invalid_rows_total", "0+9x20 180x40", **M, reason="shape")
+    ended |= series("vigil_input_rows_total", "0x20 0+100x40", **M, version="v1")
     both = (Fire(1, "critical", labels=M, value="100%"), Fire(1, "warning", labels=M, value="100%"))
     return [
         Case(name, "a tenth is refused", rows(90, 10), (Fire(1, "warning", labels=M, value="10%"),)),
         Case(name, "all is refused and nothing was ever answered", flood, both),
+        Case(name, "valid rows come again", ended, both, clears=27),
         Case(name, "four in a hundred", rows(96, 4)),
         Case(name, "just under half does not page", rows(51, 49), last=10),
         Case(name, "nothing is sent", rows(0, 0)),
@@ -139,6 +152,7 @@ def _categories() -> list[Case]:
     two = Fire(3, labels=M, value="2%")
     return [
         Case(name, "two in a hundred", rows("0+98x90", "0+2x90"), (two,)),
+        Case(name, "they end", rows("0+98x90", "0+2x20 40x70"), (two,), clears=45),
         Case(name, "one in two hundred", rows("0+199x90", "0+1x90")),
         Case(name, "three of ten rows", rows("7x90", "0 1 2 3x88")),
         Case(name, "rows of another shape", rows("0+98x90", "0+2x90", "shape")),
@@ -153,15 +167,19 @@ def _capacity() -> list[Case]:
     def refused(each_minute: int, reason: str) -> Series:
         return series("vigil_requests_rejected_total", f"0+{each_minute}x60", **M, reason=reason)
 
+    calmer = flight(0, 100) | series("vigil_inflight_rows", "95x20 50x30", **M)
+    ended = series("vigil_requests_rejected_total", "0+60x20 1200x40", **M, reason="queue_full")
     full = Fire(0, labels={**M, "instance": "a:3000"}, value="95%")
     queue, late = (Fire(1, labels={**M, "reason": reason}, value="0.60") for reason in ("queue_full", "deadline"))
     name = "VigilRejectingRequests"
     return [
         Case("VigilSaturated", "95 % of the limit", flight(95, 100), (full,)),
+        Case("VigilSaturated", "the load falls", calmer, (full,), clears=21),
         Case("VigilSaturated", "85 % of the limit", flight(85, 100)),
         Case("VigilSaturated", "no limit is set", flight(95, 0)),
         Case(name, "the queue is full", refused(60, "queue_full"), (queue,)),
         Case(name, "deadlines pass", refused(60, "deadline"), (late,)),
+        Case(name, "the load falls", ended, (queue,), clears=27),
         Case(name, "five a minute", refused(5, "queue_full")),
         Case(name, "a server that is not ready has its own alert", refused(60, "not_ready")),
     ]
@@ -173,10 +191,12 @@ def _records() -> list[Case]:
         return lost | series("vigil_records_total", f"0+{written}x60", **M)
 
     name = "VigilRecordsLost"
+    mended = records(95, 5) | series("vigil_records_dropped_total", "0+5x20 100x40", **M, reason="queue_full")
     only_lost = series("vigil_records_dropped_total", "0+5x60", **M, reason="write_failed")
     return [
-        Case(name, "one in twenty", records(95, 5), (Fire(1, labels=M, value="5%"),)),
+        Case(name, "two in a hundred", records(98, 2), (Fire(1, labels=M, value="2%"),)),
         Case(name, "nothing was ever written", only_lost, (Fire(1, labels=M, value="100%"),)),
+        Case(name, "it is mended", mended, (Fire(1, labels=M, value="5%"),), clears=27),
         Case(name, "five in a thousand", records(995, 5)),
         Case(name, "ids that the caller sent twice", records(50, 50, "duplicate_id")),
     ]

@@ -5,6 +5,7 @@ from grafana.statement import Alert, Statement, record
 
 ROUTES = 'job="vigil",route=~"/v1/.*"'
 ENOUGH_BAD = 10  # fewer failures than this in the long window wake nobody, however few requests there were
+REQUESTS, BAD = "job:slo_requests:rate", "job:slo_bad:rate"
 MEANING = {
     "availability": "failed with a 5xx code",
     "latency": "took longer than the latency objective allows",
@@ -12,30 +13,28 @@ MEANING = {
 
 
 def records(profile: Profile) -> list[Statement]:
-    """Return the objectives, and per burn tier and span the error ratio and the bad requests."""
+    """Return the objectives, and per burn tier and span requests, bad ones and their ratio."""
     rules: list[Statement] = []
     for slo, objective in _objectives(profile).items():
         rules.append(record("job:slo_objective:ratio", f"vector({objective})", slo=slo))
         for burn in profile.burns:
             for span, seconds in (("short", burn.short_s), ("long", burn.long_s)):
-                window = duration(seconds)
-                labels = {"slo": slo, "tier": burn.tier, "span": span}
-                rules.append(record("job:slo_errors:ratio", _ratio(profile, slo, window), **labels))
-            bad = f"{_bad(profile, slo, duration(burn.long_s))} * {burn.long_s}"
-            rules.append(record("job:slo_errors:count", bad, slo=slo, tier=burn.tier))
-    return rules
+                window, labels = duration(seconds), {"slo": slo, "tier": burn.tier, "span": span}
+                rules.append(record(REQUESTS, _all(slo, window), **labels))
+                rules.append(record(BAD, _bad(profile, slo, window, _chosen(REQUESTS, labels)), **labels))
+            bad = _chosen(BAD, {"slo": slo, "tier": burn.tier, "span": "long"})
+            rules.append(record("job:slo_errors:count", f"{bad} * {burn.long_s}", slo=slo, tier=burn.tier))
+    return [*rules, record("job:slo_errors:ratio", f"{BAD} / ({REQUESTS} > 0)")]
 
 
 def budget_records(profile: Profile) -> list[Statement]:
     """Return the share of each error budget that is left; the window is long, so evaluate it slowly."""
-    return [
-        record(
-            "job:slo_budget_left:ratio",
-            f"1 - ({_ratio(profile, slo, duration(profile.budget_s))}) / (1 - {objective})",
-            slo=slo,
-        )
-        for slo, objective in _objectives(profile).items()
-    ]
+    window, found = duration(profile.budget_s), []
+    for slo, objective in _objectives(profile).items():
+        every = _all(slo, window)
+        left = f"1 - (({_bad(profile, slo, window, every)})\n/ ({every} > 0)) / (1 - {objective})"
+        found.append(record("job:slo_budget_left:ratio", left, slo=slo))
+    return found
 
 
 def alerts(profile: Profile) -> list[Alert]:
@@ -52,17 +51,16 @@ def _all(slo: str, window: str) -> str:
     return f"sum by (job) (rate({metric}{{{ROUTES}}}[{window}]))"
 
 
-def _bad(profile: Profile, slo: str, window: str) -> str:
+def _bad(profile: Profile, slo: str, window: str, every: str) -> str:
+    # A service without a single failure has no 5xx series: that is a rate of 0, not of nothing.
     if slo == "availability":
-        return f'sum by (job) (rate(vigil_requests_total{{{ROUTES},code=~"5.."}}[{window}]))'
+        return f'sum by (job) (rate(vigil_requests_total{{{ROUTES},code=~"5.."}}[{window}]))\nor on (job) 0 * {every}'
     quick = f'vigil_request_seconds_bucket{{{ROUTES},le="{profile.latency_bound_s}"}}'
-    return f"({_all(slo, window)} - sum by (job) (rate({quick}[{window}])))"
+    return f"{every} - on (job) sum by (job) (rate({quick}[{window}]))"
 
 
-def _ratio(profile: Profile, slo: str, window: str) -> str:
-    # A service without a single failure has no 5xx series: that is a ratio of 0, not of nothing.
-    every = _all(slo, window)
-    return f"({_bad(profile, slo, window)} or 0 * {every})\n/ ({every} > 0)"
+def _chosen(metric: str, labels: dict[str, str]) -> str:
+    return metric + "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"
 
 
 def _burn(profile: Profile, slo: str, burn: Burn) -> Alert:

@@ -5,10 +5,11 @@ alert is evaluated; of a server that is gone, what was scraped in the hour befor
 """
 
 UNDONE_BY_ROLLBACK = (
-    "VigilAbsent", "VigilDataDrift", "VigilErrorBurn", "VigilInvalidInputs", "VigilLatencyBurn",
+    "VigilAbsent", "VigilDataDrift", "VigilErrorBurn", "VigilHostMemoryLow", "VigilInvalidInputs", "VigilLatencyBurn",
     "VigilModelLoadFailing", "VigilNotReady", "VigilPredictionsCollapsed", "VigilQualityDeclined",
     "VigilQualitySliceUnderFloor", "VigilQualityUnderFloor", "VigilQueueWaitHigh", "VigilRejectingRequests",
-    "VigilSaturated", "VigilUnknownCategories", "VigilWrongVersionServed",
+    "VigilSaturated", "VigilUnknownCategories", "VigilVersionSplit", "VigilWorkersRestarting",
+    "VigilWrongVersionServed",
 )  # fmt: skip
 UNKNOWN, NONE = "not known", "none: no other version was promoted before"
 LIVE = 'vigil_model_info{stage="live"}'

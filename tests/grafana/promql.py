@@ -9,8 +9,8 @@ from grafana import rules
 from grafana.profile import PRODUCTION
 from monitoring.metrics import MonitorMetrics, ServingMetrics, SignalCollector, SignalState
 
-OF_PROMETHEUS = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_samples_post_metric_relabeling"}
-FAMILIES = ("prometheus_", "alertmanager_", "node_", "DCGM_FI_")  # of other programs
+OF_PROMETHEUS = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_samples_post_metric_relabeling", "scrape_duration_seconds"}
+FAMILIES = ("prometheus_", "alertmanager_", "node_", "DCGM_FI_", "probe_")  # of other programs
 ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 WORDS = {"and", "or", "unless", "by", "on", "ignoring", "without", "group_left", "group_right", "offset", "bool"}
 
@@ -49,3 +49,12 @@ def unknown(expr, known):
 
 def _printed(families):
     return {family.name + ending for family in families for ending in ENDINGS[family.type]}
+
+
+def _names_of_monitor():
+    registry = CollectorRegistry()
+    MonitorMetrics(registry)
+    return tuple(family.name for family in registry.collect() if family.name.startswith("vigil_"))
+
+
+OF_MONITOR = _names_of_monitor()

@@ -46,13 +46,13 @@ def test_build_runs_as_a_script_from_the_root_of_the_repository(grafana_folder, 
     assert config["global"]["scrape_interval"] == "1s"
     receivers = yaml.safe_load((tmp_path / "alertmanager/alertmanager.yml").read_text())["receivers"]
     urls = {receiver["name"]: receiver["webhook_configs"][0]["url"] for receiver in receivers}
-    assert urls == {name: f"http://127.0.0.1:3/a/{name}" for name in ("page", "ticket", "deadman")}
+    assert urls == {name: f"http://127.0.0.1:3/a/{name}" for name in ("page", "ticket", "info", "deadman")}
 
 
 def test_promtool_accepts_configuration_and_rules(written, run):
     done = run("promtool", "check", "config", written / "prometheus/prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("rules found") == 4
+    assert done.stdout.count("rules found") == 6
 
 
 def test_promtool_finds_no_two_rules_alike(written, run):
@@ -76,7 +76,7 @@ def test_amtool_accepts_the_routes(written, run):
 
 def test_every_alert_goes_where_its_severity_says(grafana_folder, run):
     place = grafana_folder / "alertmanager/alertmanager.yml"
-    receivers = {"critical": "page", "warning": "ticket", "none": "deadman"}
+    receivers = {"critical": "page", "warning": "ticket", "info": "info", "none": "deadman"}
     found = {
         (alert.name, alert.severity): run(
             "amtool",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import yaml
 
-from grafana import build, drift_cases, rules
+from grafana import build, drift_cases, rule_tests, rules
 from grafana.profile import PRODUCTION
 from monitoring.shift import embedding, reference
 
@@ -54,6 +54,8 @@ def test_a_wrong_drift_formula_is_noticed(run, tmp_path, record, right, wrong):
     assert changed
     for rule in changed:
         rule["expr"] = rule["expr"].replace(right, wrong)
-    build.write(PRODUCTION, tmp_path, build.Addresses())
-    (tmp_path / "prometheus/rules/drift.yml").write_text(yaml.safe_dump(file))
-    assert run("promtool", "test", "rules", tmp_path / "prometheus/tests/drift_oracle.yml").returncode == 1
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/drift.yml").write_text(yaml.safe_dump(file))
+    oracle = {"rule_files": ["rules/drift.yml"], **rule_tests.oracle(file)}
+    (tmp_path / "oracle.yml").write_text(build.to_yaml(oracle))
+    assert run("promtool", "test", "rules", tmp_path / "oracle.yml").returncode == 1

