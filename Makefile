@@ -10,7 +10,7 @@ PROOF := benchmarks/results/proof-$(shell date -u +%F).txt
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help setup programs demo test proof lint dashboards clean
+.PHONY: help setup programs demo test proof lint dashboards image lock clean
 
 help:
 	@echo "make setup        .venv with pinned versions, and the Debian packages (the others call it)"
@@ -18,6 +18,8 @@ help:
 	@echo "make test         set up, then run the tests"
 	@echo "make proof        the slow proofs: long loops and benchmarks, results in benchmarks/results"
 	@echo "make lint         ruff, mypy, and whether the generated files are current"
+	@echo "make image        the image of the champion, with docker, podman or buildah (IMAGE='--help' lists options)"
+	@echo "make lock         write the locks of the image anew"
 	@echo "make dashboards   write grafana/ dashboards, rules and tests anew"
 
 # The stamp is the lock file's: a changed pin sets up again.
@@ -53,6 +55,12 @@ lint: setup
 
 dashboards: setup
 	$(BIN)/python -m grafana.build
+
+image: setup
+	$(BIN)/python -m deploy.image.build $(IMAGE)
+
+lock: setup
+	$(BIN)/python -m deploy.image.lock
 
 clean:
 	rm -rf $(VENV) runs demo/out demo/report.html

@@ -33,6 +33,7 @@ class Arguments(BaseModel):
     """What `bentoml serve|build --arg` accepts."""
 
     model_tag: str = ""
+    model_digest: str = ""  # of its manifest; the image is labelled with both
 
 
 arguments = bentoml.use_arguments(Arguments)
@@ -64,6 +65,7 @@ def start() -> Server:
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": ".*"},
+    envs=[{"name": name.upper(), "value": value} for name, value in arguments if value],
 )
 class Vigil:
     """Predictions of the live release. The layer in front answers over HTTP; this declares the route to BentoML."""

@@ -105,9 +105,17 @@ def build(options: argparse.Namespace) -> int:
     """Build a Bento that carries one release; without a tag, the champion."""
     from registry import store
 
-    tag = store.open_release(options.tag or verbs.champion_of(options.model)).tag
-    command = [sys.executable, "-m", "bentoml", "build", "--arg", f"model_tag={tag}"]
-    return subprocess.run(command, check=False, cwd=HERE).returncode  # bentoml reads bentofile.yaml where it runs
+    made = store.open_release(options.tag or verbs.champion_of(options.model))
+    pinned = [word for said in (f"model_tag={made.tag}", f"model_digest={made.digest}") for word in ("--arg", said)]
+    bentofile = "bentofile.gpu.yaml" if options.gpu else "bentofile.yaml"
+    command = [sys.executable, "-m", "bentoml", "build", "--bentofile", bentofile, *pinned]
+    if not options.json:
+        return subprocess.run(command, check=False, cwd=HERE).returncode  # bentoml reads the file where it runs
+    done = subprocess.run([*command, "--output", "tag"], check=False, cwd=HERE, stdout=subprocess.PIPE, text=True)
+    if done.returncode == 0:
+        bento = done.stdout.split("__tag__:")[-1].strip()
+        print(json.dumps({"bento": bento, "release": made.tag, "digest": made.digest}))
+    return done.returncode
 
 
 def watch(options: argparse.Namespace) -> int:
@@ -193,7 +201,9 @@ def parser() -> argparse.ArgumentParser:
     verbs.add(verb, why, model)
     tls.add_options(_address(verb(serve, model), port=3000))
     key_verbs.add_to(every, as_json)
-    verb(build, model).add_argument("tag", nargs="?", help="name:version; the champion if left out")
+    built = verb(build, model)
+    built.add_argument("tag", nargs="?", help="name:version; the champion if left out")
+    built.add_argument("--gpu", action="store_true", help="for a machine with an NVIDIA GPU")
     watched = _address(verb(watch, log), port=9109)
     watched.add_argument("--interval-s", type=_positive, default=30.0)
     watched.add_argument("--window-s", type=_positive, default=86_400.0, help="how far back quality looks")

@@ -77,8 +77,8 @@ def test_the_service_loads_nothing_heavy(name):
 
 
 def test_a_bento_holds_every_module_that_the_service_loads():
-    said = (ROOT / "bentofile.yaml").read_text().split("include:")[1].split("python:")[0]
-    patterns = [line.strip()[2:].strip('"') for line in said.splitlines() if line.strip().startswith("- ")]
+    said = (ROOT / "bentofile.yaml").read_text().split("include:")[1].split("docker:")[0]
+    patterns = [line.strip()[3:] for line in said.splitlines() if line.strip().startswith("- /")]
     held = {path for pattern in patterns for path in ROOT.glob(pattern)}
     code = "import service, sys\nprint([str(getattr(m, '__file__', '')) for m in list(sys.modules.values())])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

@@ -319,7 +319,7 @@ def test_a_bento_gives_the_same_answers_as_the_folder(live, place, start_service
     source = next((place / "bentos").glob(bento.replace(":", "/"))) / "src"
     held = {path.name for path in source.rglob("*.py")}
     assert {"server.py", "fast.py", "json_rows.py"} <= held
-    assert not held & {"watch.py", "report.py", "loop.py", "export.py", "story.py"}
+    assert not held & {"loop.py", "export.py", "story.py", "panels.py"}
     served = start_service(place, bento)
     eventually("readiness", lambda: served.call("/readyz")[0] == 200)
     ours, theirs = (predict(one)[1] for one in (service, served))
