@@ -10,7 +10,7 @@ PROOF := benchmarks/results/proof-$(shell date -u +%F).txt
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help setup programs demo test proof lint dashboards image lock clean
+.PHONY: help setup programs demo test proof lint dashboards lint-dashboards image lock clean
 
 help:
 	@echo "make setup        .venv with pinned versions, and the Debian packages (the others call it)"
@@ -21,6 +21,7 @@ help:
 	@echo "make image        the image of the champion, with docker, podman or buildah (IMAGE='--help' lists options)"
 	@echo "make lock         write the locks of the image anew"
 	@echo "make dashboards   write grafana/ dashboards, rules and tests anew"
+	@echo "make lint-dashboards   hold the dashboards against Grafana's types (needs npm)"
 
 # The stamp is the lock file's: a changed pin sets up again.
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -61,6 +62,11 @@ image: setup
 
 lock: setup
 	$(BIN)/python -m deploy.image.lock
+
+# @grafana/schema and tsc go into grafana/lint/node_modules: 26 MB, for development only.
+lint-dashboards:
+	@command -v npm >/dev/null || { echo "npm is missing; install it with: sudo apt-get install npm" >&2; exit 1; }
+	cd grafana/lint && npm install --no-package-lock --no-audit --no-fund --ignore-scripts --silent && npm run --silent lint
 
 clean:
 	rm -rf $(VENV) runs demo/out demo/report.html

@@ -51,7 +51,7 @@ def test_every_query_of_every_panel_gives_a_number(watched):
 def test_every_choice_has_values_and_promotions_are_found(watched, board):
     for variable in BOARDS[board]["templating"]["list"]:
         if variable["type"] == "query":
-            selector, label = filled(variable["definition"]).removeprefix("label_values(")[:-1].rsplit(", ", 1)
+            selector, label = filled(variable["query"]["query"]).removeprefix("label_values(")[:-1].rsplit(", ", 1)
             assert all(label in series["metric"] for series in watched.ask(selector)), variable["name"]
             assert watched.has_data(selector), variable["name"]
     (note,) = BOARDS[board]["annotations"]["list"]
