@@ -17,7 +17,7 @@ if not __package__:  # run as a script: import from the repository, not from thi
 
 import yaml  # noqa: E402
 
-from grafana import config, notice, rule_tests, rules  # noqa: E402
+from grafana import config, metric_table, notice, rule_tests, rules  # noqa: E402
 from grafana.boards import generated  # noqa: E402
 from grafana.config import Addresses  # noqa: E402
 from grafana.profile import PRODUCTION, PROFILES, Profile  # noqa: E402
@@ -58,7 +58,17 @@ def files(profile: Profile, addresses: Addresses | None = None) -> dict[str, str
 
 def write(profile: Profile, folder: Path, addresses: Addresses) -> None:
     """Write the whole configuration of `profile` into `folder`."""
-    for path, text in files(profile, addresses).items():
+    _write(files(profile, addresses), folder)
+
+
+def documents() -> dict[str, str]:
+    """Return the text of every generated page of the repository by its path from this folder."""
+    boards = generated.dashboards(PRODUCTION, Addresses().places())
+    return {"../docs/metrics.md": metric_table.page(metric_table.readers(boards, rules.rule_files(PRODUCTION)))}
+
+
+def _write(texts: dict[str, str], folder: Path) -> None:
+    for path, text in texts.items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(text, encoding="utf-8")
@@ -103,10 +113,11 @@ def _run(asked: argparse.Namespace) -> int:
         chat=asked.chat,
     )
     profile = PROFILES[asked.profile]
+    written = files(profile, addresses) | (documents() if asked.out.resolve() == HERE else {})
     if not asked.check:
-        write(profile, asked.out, addresses)
+        _write(written, asked.out)
         return 0
-    stale = differing(files(profile, addresses), asked.out)
+    stale = differing(written, asked.out)
     if stale:
         print("out of date, run `python grafana/build.py`:", *stale, sep="\n  ", file=sys.stderr)
     return 1 if stale else 0
