@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring.log import logfile, retention
+from monitoring.monitor import erasure, state
 from registry.errors import DataError
 
 STEP_ROWS = 500
@@ -21,13 +22,17 @@ GUESSES = 4096  # rows of one request whose names are tried at a time, where nam
 
 @dataclass(frozen=True)
 class Erased:
-    """How many of each are gone. ids: names of rows that were found. rebuilt: traces were left, and are gone too."""
+    """How many of each are gone. ids: names of rows that were found. rebuilt: traces were left, and are gone too.
+
+    counted: rows of which the monitor had kept what they were counted under.
+    """
 
     ids: int
     rows: int
     labels: int
     shadow: int
     rebuilt: bool
+    counted: int = 0
 
     def to_text(self) -> str:
         """Return one line for a person."""
@@ -35,19 +40,23 @@ class Erased:
         return f"erased {what} of {self.ids} row ids" + ("; the file was written anew" if self.rebuilt else "")
 
 
-def erase(log: Path, ids: Sequence[str], exact: bool = False) -> Erased:
+def erase(log: Path, ids: Sequence[str], exact: bool = False, counts: Path | None = None) -> Erased:
     """Erase the rows called `ids`, and unless `exact` the rows ID-0, ID-1, ... of requests called so; see what is gone.
 
-    Nothing of them is left in the file, its free pages or its write-ahead file when this returns. What waits in
-    services at that moment is not on the log yet. Raises DataError if the log cannot be used, needs a key that is
-    not there, or keeps traces because something reads it all the time.
+    Nothing of them is left in the file, its free pages or its write-ahead file when this returns, nor in the state of
+    the monitor at `counts`, beside the log if left out. What waits in services at that moment is not on the log yet.
+    Raises DataError if the log or the state cannot be used, needs a key that is not there, or keeps traces because
+    something reads it all the time.
     """
     if not log.exists():
         raise DataError(f"{log}: there is no prediction log; name the one of the service with --log")
+    place = counts or state.beside(log)
     try:
         with closing(logfile.connect(log)) as connection:
             known_as = logfile.known_as(connection, log)
             names = {name for ident in ids for name in _names(connection, known_as, ident, exact)}
+            seqs = {table: _seqs(connection, table, names) for table in ("predictions", "labels")}
+            counted = erasure.erase(place, seqs["predictions"], seqs["labels"])  # first: its failure can be repeated
             gone = _delete(connection, sorted(names))
             _write_back(connection, log)
             rebuilt = bool(_traces(connection, log, names))
@@ -57,7 +66,8 @@ def erase(log: Path, ids: Sequence[str], exact: bool = False) -> Erased:
     except (sqlite3.Error, OSError) as error:
         cure = "see that its disk has space, that it is a prediction log and that nothing locks it, then repeat"
         raise DataError(f"{log}: not all was erased: {error}; {cure}") from error
-    return Erased(len(names), gone["predictions"], gone["labels"], gone["shadow"], rebuilt)
+    counted += erasure.erase(place, seqs["predictions"], seqs["labels"])  # what was counted meanwhile
+    return Erased(len(names), gone["predictions"], gone["labels"], gone["shadow"], rebuilt, counted)
 
 
 def wanted(log: Path, ids: Sequence[str], exact: bool = False) -> Callable[[str], bool]:
@@ -142,6 +152,11 @@ def _delete(connection: sqlite3.Connection, names: list[str]) -> dict[str, int]:
             for what, count in retention.delete(connection, rows).items():
                 gone[what] += count
     return gone
+
+
+def _seqs(connection: sqlite3.Connection, table: str, names: Iterable[str]) -> list[int]:
+    query = f"SELECT seq FROM {table} WHERE id = ?"
+    return [seq for name in names for (seq,) in connection.execute(query, (name,))]
 
 
 def _write_back(connection: sqlite3.Connection, log: Path) -> None:

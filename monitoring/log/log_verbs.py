@@ -56,7 +56,7 @@ def erase(options: argparse.Namespace) -> int:
     if not ids:
         raise ConfigError("log erase: name whose rows: --id ID, which may be repeated, or --ids FILE with one a line")
     log = verbs.log_of(options)
-    erased = erasing.erase(log, ids, options.exact)
+    erased = erasing.erase(log, ids, options.exact, options.state)
     if not erased.rows + erased.labels + erased.shadow:
         print("nothing on the log has such an id", file=sys.stderr)
     exports = [(url, *_erase_exported(log, url, ids, options.exact)) for url in options.exports]
@@ -99,6 +99,9 @@ def add_to(every: Any, as_json: argparse.ArgumentParser, log: argparse.ArgumentP
     made[erase].add_argument("--ids", default="", metavar="FILE", help="a text file with one id a line")
     made[erase].add_argument(
         "--exports", action="append", default=[], metavar="URL", help="also from the parts exported there"
+    )
+    made[erase].add_argument(
+        "--state", type=Path, metavar="FILE", help="of the monitor, as given to vigil watch; default: beside the log"
     )
     made[erase].add_argument("--exact", action="store_true", help="ids of rows alone, not ID-0, ID-1, ... of a request")
 

@@ -102,6 +102,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA secure_delete=ON")  # what was known of a row that was erased is not left in a page
     except sqlite3.Error:
         connection.close()
         raise

@@ -1,16 +1,26 @@
 import sqlite3
 import threading
+import time
+from contextlib import closing
 
+import numpy as np
 import pytest
 from filled_log import count, fill, label, shadow
-from tiny_release import TABLE
+from prometheus_client import CollectorRegistry
+from tiny_release import TABLE, make_draft, make_files, rows_of
 
 import vigil
+from monitoring.judge import slices
 from monitoring.log import erase as erasing
 from monitoring.log import logfile, redaction
 from monitoring.log.erase import erase
 from monitoring.log.pseudonym import Pseudonyms
+from monitoring.metrics import MonitorMetrics
+from monitoring.monitor import state, watch
+from monitoring.monitor.parts import WatchSettings
+from registry import store
 from registry.errors import DataError
+from registry.release import InputSpec
 
 KEY = "0123456789abcdef-secret"
 
@@ -100,6 +110,45 @@ def test_hashed_ids_are_found_by_the_key(released, log, monkeypatch):
     monkeypatch.setenv("VIGIL_RECORD_KEY", KEY)
     assert erase(log, ["plain-7"]).rows == 5001
     assert names(log) == [keyed.ident("other-0")]
+
+
+def test_the_monitor_keeps_nothing_of_an_erased_row_but_counts(log, tmp_path):
+    towns = (*(f"CANARY-town-{i}" for i in range(4)), "Bern")
+    spec = InputSpec("float32", (2,), ("age", "town"), {"town": towns})
+    fitted = slices.fit(("town",), spec, rows_of(spec, 400), np.ones(400, dtype=bool), 0.8)
+    said = {"metric": "accuracy", "floor": 0.8, "slices": slices.to_manifest(fitted)}
+    draft = make_draft("m", spec, ("a", "b"), quality=said)
+    made = store.publish(draft, make_files(tmp_path / "files", spec, ("a", "b")))
+    ids = [f"person-{i:02}" for i in range(40)]
+    fill(log, made, ids, time.time() - 60)
+    label(log, [(ident, f"CANARY-label-{ident}") for ident in ids] + [("stranger-1", "CANARY-none")], time.time())
+    counts = tmp_path / "elsewhere" / "counts"
+    settings = WatchSettings(log, state=counts)
+    shown = []
+    for gone in ([], [*ids[:39], "stranger-1"]):
+        if gone:
+            erased = erase(log, gone, exact=True, counts=counts)
+            assert (erased.rows, erased.labels, erased.counted) == (39, 40, 39)
+            files = b"".join(path.read_bytes() for path in counts.parent.iterdir())
+            assert [i for i in ids if f"CANARY-label-{i}".encode() in files] == ids[39:]
+        metrics = MonitorMetrics(CollectorRegistry())
+        watch.measure(settings, metrics, time.time())
+        shown.append({s.name + str(s.labels): s.value for f in metrics.registry.collect() for s in f.samples})
+        with closing(state.connect(counts)) as connection:
+            known = connection.execute("SELECT seq, slices FROM joined").fetchall()
+            assert len(known) == (1 if gone else 40) and all(text.startswith("town=") for _, text in known)
+            assert connection.execute("SELECT count(*) FROM orphans").fetchone() == (not gone,)
+    rows = [name for name in shown[0] if name.startswith("vigil_quality_slice_rows")]
+    assert rows and {name: shown[0][name] for name in rows} == {name: shown[1][name] for name in rows}
+    assert [one["vigil_labels_unknown{}"] for one in shown] == [1, 0]
+
+
+def test_a_state_that_cannot_be_written_is_named_with_the_cure(released, log):
+    fill(log, released, ["someone-1"])
+    state.beside(log).write_bytes(b"no state" * 200)
+    with pytest.raises(DataError, match="what the monitor knows of the rows is not erased: .* delete it"):
+        erase(log, ["someone-1"])
+    assert names(log) == ["someone-1"]  # so that it can be repeated
 
 
 def test_a_reader_that_stays_is_waited_for_and_named(released, log, monkeypatch):
