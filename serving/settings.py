@@ -85,7 +85,7 @@ class Settings:
     record_key: str = field(default="", repr=False)
     record_key_file: str = ""
     record_rows_per_s: float = 1000.0
-    record_mb_per_s: float = 4.0
+    record_mb_per_s: float = 2.0
     signal_rows_per_s: float = 20_000.0
     metrics_folder: str = ""
     trace_share: float = 0.0

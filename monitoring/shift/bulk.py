@@ -17,7 +17,7 @@ from monitoring.shift.signals import BINS, Binner, Meter
 from registry.release import InputSpec
 
 FLUSH_S = 2e-4  # how long counting may delay an answer
-CPU_SHARE = 0.02
+CPU_SHARE = 0.01  # what it takes to put the rows together comes on top, for large ones a third more
 MOST_BUFFER_ROWS = 1024
 MOST_EMBEDDED_ROWS = 64  # of a buffer, evenly spaced: where a buffer fills, every sixteenth row says enough
 
