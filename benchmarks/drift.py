@@ -70,7 +70,7 @@ def deal(data: Pictures, seed: int) -> Deal:
     held, traffic = order[:cut], order[cut:]
     spec = InputSpec("uint8", data.images[CLEAN].shape[1:])
     said = data.images[CLEAN][held], data.answers[CLEAN][held]
-    normal = reference.build(ReferenceSettings(), spec, *said, None, data.seen)
+    normal = reference.build(ReferenceSettings(), reference.HeldOut(spec, *said, None, data.seen))
     counting = Counting.of(normal, spec)
     places, components = {}, {}
     for look, images in data.images.items():
@@ -133,7 +133,7 @@ def cost(rows: int = 1_000_000, columns: int = 16, classes: int = 10) -> dict[st
     spec = InputSpec("float32", (columns,), tuple(f"c{k}" for k in range(columns)))
     x = generator.standard_normal((50_000, columns)).astype(np.float32)
     p = generator.dirichlet(np.ones(classes), len(x)).astype(np.float32)
-    normal = reference.build(ReferenceSettings(), spec, x[:5000], p[:5000])
+    normal = reference.build(ReferenceSettings(), reference.HeldOut(spec, x[:5000], p[:5000]))
     tally = Tally(Counting.of(normal, spec))
     tally.add(x[:1000], p[:1000])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -108,7 +108,7 @@ def traffic(images: np.ndarray, labels: np.ndarray, learnt: int, held_out: int, 
     classifier = Classifier(classes, seed=seed).fit(images[train], labels[train])
     spec, seen = InputSpec(str(images.dtype), images.shape[1:]), Support.of(images[train])
     outputs = classifier.probabilities(images[known])
-    built = reference.build(ReferenceSettings(), spec, images[known], outputs, seen=seen)
+    built = reference.build(ReferenceSettings(), reference.HeldOut(spec, images[known], outputs, seen=seen))
     estimation = Estimation.fit(outputs, labels[known])
     if estimation is None or built.embedding is None:
         raise ValueError("too few rows")

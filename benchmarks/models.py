@@ -151,7 +151,7 @@ def publish(model: Model, folder: Path) -> str:
     x = model.rows(HELDOUT_ROWS)
     answers = model.answers(x)
     spec = InputSpec("float32", model.shape, tuple(f"c{i}" for i in range(64)) if len(model.shape) == 1 else ())
-    normal = reference.build(reference.ReferenceSettings(), spec, x, answers)
+    normal = reference.build(reference.ReferenceSettings(), reference.HeldOut(spec, x, answers))
     (files / "reference.json").write_bytes(normal.to_json())
     keys = np.arange(len(x), dtype=np.uint64)
     np.savez(files / "heldout.npz", key=keys, x=x, y=answers.argmax(axis=1), probabilities=answers)

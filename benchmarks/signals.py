@@ -29,7 +29,7 @@ def measure() -> dict[str, Any]:
 
 
 def _cost(spec: InputSpec, rows: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    normal = reference.build(reference.ReferenceSettings(), spec, rows, probabilities)
+    normal = reference.build(reference.ReferenceSettings(), reference.HeldOut(spec, rows, probabilities))
     counting = Counting.of(normal, spec)
     values, tally = counting.meter.measure(rows, probabilities), Tally(counting)
 

@@ -10,7 +10,8 @@ from prometheus_client.core import Metric
 
 from grafana.boards.panels import Panel
 from grafana.statement import Statement
-from monitoring.metrics import MonitorMetrics, ServingMetrics, SignalCollector, SignalState
+from monitoring.counting.signal_metrics import SignalCollector, SignalState
+from monitoring.metrics import MonitorMetrics, ServingMetrics
 
 UNITS = (
     ("_timestamp_seconds", "Unix time, s"), ("_seconds", "s"), ("_bytes", "bytes"), ("_ratio", "share"),

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring.counting.counts import Gauge
+from monitoring.counting.signal_metrics import SignalState
 from monitoring.log.redaction import Redaction
-from monitoring.metrics import ServingMetrics, SignalState
+from monitoring.metrics import ServingMetrics
 from monitoring.shift import reference
 from monitoring.shift.bulk import Counting, Tally, Totals
 from monitoring.shift.reference import Reference

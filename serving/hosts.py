@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import Path
 
+from monitoring.counting.signal_metrics import SignalState
 from monitoring.log.recorder import Recorder
-from monitoring.metrics import ServingMetrics, SignalState
+from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
 from serving.host import Host
 from serving.settings import Settings

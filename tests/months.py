@@ -34,7 +34,7 @@ def population(rows, seed, memory=0.0):
 
 def made_from(x, answers, rows, **settings):
     """Return the reference of the first rows."""
-    return reference.build(ReferenceSettings(**settings), SPEC, x[:rows], answers[:rows])
+    return reference.build(ReferenceSettings(**settings), reference.HeldOut(SPEC, x[:rows], answers[:rows]))
 
 
 def coded(made, x, answers):

@@ -19,7 +19,7 @@ ALLOWED = {
 }
 SERVING_MAY_USE = {"metrics", "counting", "shift", "log"}
 TRAINING_MAY_USE = {"shift", "judge"}
-GRAFANA_MAY_USE = {"metrics"}
+GRAFANA_MAY_USE = {"metrics", "counting"}
 HEAVY = ("torch", "pandas", "sklearn", "evidently", "matplotlib", "scipy")
 
 

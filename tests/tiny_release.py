@@ -71,7 +71,7 @@ def make_files(folder, spec=IMAGE, classes=DIGITS, seed=0, right=1.0, truth=None
     y = known.argmax(axis=1) if classes else known[:, 0].astype(np.float64)
     y[wrong] = (y[wrong] + 1) % len(classes) if classes else y[wrong] + 10
     settings = reference.ReferenceSettings()
-    built = reference.build(settings, spec, x, answers)
+    built = reference.build(settings, reference.HeldOut(spec, x, answers))
     estimation = Estimation.fit(answers, y) if classes else None
     (folder / "reference.json").write_bytes(replace(built, estimation=estimation).to_json())
     keys = np.arange(rows, dtype=np.uint64)

@@ -9,14 +9,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from monitoring.metrics import (
-    EMBEDDING_ROWS,
-    EMBEDDING_SUM,
-    SIGNAL_BIN,
-    ServingMetrics,
-    SignalCollector,
-    SignalState,
-)
+from monitoring.counting.signal_metrics import SignalCollector, SignalState
+from monitoring.metrics import EMBEDDING_ROWS, EMBEDDING_SUM, SIGNAL_BIN, ServingMetrics
 
 COUNTED = (SIGNAL_BIN, EMBEDDING_SUM, EMBEDDING_ROWS)
 

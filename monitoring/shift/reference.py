@@ -21,7 +21,17 @@ from monitoring.shift.support import Support
 from registry.errors import DataError, ReleaseError
 from registry.release import InputSpec
 
-__all__ = ["LOOKS_30D", "Reference", "ReferenceSettings", "Shift", "build", "demand_rows", "parse", "z_scores"]
+__all__ = [
+    "LOOKS_30D",
+    "HeldOut",
+    "Reference",
+    "ReferenceSettings",
+    "Shift",
+    "build",
+    "demand_rows",
+    "parse",
+    "z_scores",
+]
 
 ROWS_PER_BIN = 5  # fewest of the reference
 TYPICAL_BINS = 5  # at least, of a signal whose shifts are told in deviations
@@ -46,6 +56,31 @@ class ReferenceSettings:
     min_rows: int = 100
     psi_floor: float = 0.02
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Rows that a release has not learned from, and what it answers; as in `signals.compute`, but not all are finite.
+
+    seen: where the model has learned.
+    """
+
+    spec: InputSpec
+    inputs: np.ndarray
+    outputs: np.ndarray
+    threshold: float | None = None
+    seen: Support | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, 0 in a regression."""
+        return self.outputs.shape[1] if self.outputs.shape[1] > 1 else 0
+
+    @property
+    def finite(self) -> np.ndarray:
+        """Which rows hold finite numbers alone, bool (n,)."""
+        found: np.ndarray = np.isfinite(self.inputs.reshape(len(self.inputs), -1)).all(axis=1)
+        return found
 
 
 @dataclass(frozen=True)
@@ -114,35 +149,25 @@ def demand_rows(settings: ReferenceSettings, rows: int) -> None:
         )
 
 
-def build(
-    settings: ReferenceSettings,
-    spec: InputSpec,
-    inputs: np.ndarray,
-    outputs: np.ndarray,
-    threshold: float | None = None,
-    seen: Support | None = None,
-) -> Reference:
-    """Return the reference of held-out rows; arguments as in `signals.compute`, but not all need be finite.
-
-    Raises DataError if there are too few rows to fill the bins.
-    """
-    demand_rows(settings, len(inputs))
-    classes = outputs.shape[1] if outputs.shape[1] > 1 else 0
-    values, counted = signals.compute(spec, inputs, outputs, threshold, seen), signals.indices(spec, range(classes))
-    named = signals.names(spec, classes, seen is not None)
+def build(settings: ReferenceSettings, held: HeldOut) -> Reference:
+    """Return the reference of held-out rows. Raises DataError if there are too few rows to fill the bins."""
+    demand_rows(settings, len(held.inputs))
+    values = signals.compute(held.spec, held.inputs, held.outputs, held.threshold, held.seen)
+    counted = signals.indices(held.spec, range(held.classes))
+    named = signals.names(held.spec, held.classes, held.seen is not None)
     most = signals.most_bins(len(named), settings.bins)
     bins, far = [], []
     for name, column in zip(named, values.T, strict=True):
-        endless = name not in counted and _endless(spec, name)
+        endless = name not in counted and _endless(held.spec, name)
         if name in counted:
             bins.append(binning.of_index(name, column, len(counted[name])))
         else:
             bins.append(binning.of_number(name, column, most, endless))
         far.append((0, len(bins[-1].cuts)) if endless else ())
     plain = _counted(settings, tuple(bins), tuple(far), values)
-    whole = _finite(inputs)
-    waves = embedding.fit(inputs[whole], outputs[whole], settings.seed)
-    return _calibrated(settings, replace(plain, embedding=waves, support=seen), values, inputs, outputs)
+    whole = held.finite
+    waves = embedding.fit(held.inputs[whole], held.outputs[whole], settings.seed)
+    return _calibrated(settings, replace(plain, embedding=waves, support=held.seen), values, held)
 
 
 def parse(content: bytes) -> Reference:
@@ -158,11 +183,6 @@ def parse(content: bytes) -> Reference:
         return Reference(**said | {"bins": bins} | plain | parts)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ReleaseError(f"reference.json cannot be read: {error}; publish the model again") from error
-
-
-def _finite(inputs: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)
-    return found
 
 
 def _endless(spec: InputSpec, name: str) -> bool:
@@ -183,13 +203,11 @@ def _counted(
     )  # fmt: skip
 
 
-def _calibrated(
-    settings: ReferenceSettings, plain: Reference, values: np.ndarray, inputs: np.ndarray, outputs: np.ndarray
-) -> Reference:
+def _calibrated(settings: ReferenceSettings, plain: Reference, values: np.ndarray, held: HeldOut) -> Reference:
     waves, extra = plain.embedding, None
     df = np.maximum((plain.padded_shares() > 0).sum(axis=1) - 1, 1)
     if waves is not None:
-        components = np.where(_finite(inputs)[:, None], waves.components(inputs, outputs), np.nan)
+        components = np.where(held.finite[:, None], waves.components(held.inputs, held.outputs), np.nan)
         extra = calibration.of_embedding(waves, components)
         df = np.append(df, len(waves.centres))
     nulls = calibration.draw(binning.codes_of(plain.bins, plain.far, values), extra, settings.seed)

@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry
 
 from grafana import rules
 from grafana.profile import PRODUCTION
-from monitoring.metrics import MonitorMetrics, ServingMetrics, SignalCollector, SignalState
+from monitoring.counting.signal_metrics import SignalCollector, SignalState
+from monitoring.metrics import MonitorMetrics, ServingMetrics
 
 OF_PROMETHEUS = {"up", "ALERTS", "ALERTS_FOR_STATE", "scrape_samples_post_metric_relabeling", "scrape_duration_seconds"}
 FAMILIES = ("prometheus_", "alertmanager_", "node_", "DCGM_FI_", "probe_")  # of other programs

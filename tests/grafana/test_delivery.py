@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from grafana import build
 from grafana.config import Addresses
 from grafana.profile import DEMO
-from monitoring.metrics import ServingMetrics, SignalCollector, SignalState
+from monitoring.counting.signal_metrics import SignalCollector, SignalState
+from monitoring.metrics import ServingMetrics
 from tests.grafana.conftest import program
 
 PATIENCE_S = 60

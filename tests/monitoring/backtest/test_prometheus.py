@@ -15,7 +15,8 @@ from tiny_release import TABLE, make_draft, make_files, rows_of
 from grafana import rules
 from grafana.profile import DEMO
 from monitoring.backtest import run
-from monitoring.metrics import MonitorMetrics, ServingMetrics, SignalCollector
+from monitoring.counting.signal_metrics import SignalCollector
+from monitoring.metrics import MonitorMetrics, ServingMetrics
 from monitoring.monitor import watch
 from monitoring.monitor.parts import WatchSettings
 from registry import aliases, store

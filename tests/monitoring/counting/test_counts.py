@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from monitoring.counting import cells, folder, gather, processes
 from monitoring.counting.counts import Counts
 from monitoring.counting.processes import Process
-from monitoring.metrics import ServingMetrics, SignalCollector, SignalState
+from monitoring.counting.signal_metrics import SignalCollector, SignalState
+from monitoring.metrics import ServingMetrics
 from registry.errors import ConfigError
 
 WORKERS = Path(__file__).resolve().parents[2] / "count_workers.py"

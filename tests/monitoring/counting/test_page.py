@@ -5,7 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from tiny_release import rows_of
 
 from monitoring.counting.page import Page
-from monitoring.metrics import ServingMetrics, SignalCollector, SignalState
+from monitoring.counting.signal_metrics import SignalCollector, SignalState
+from monitoring.metrics import ServingMetrics
 from monitoring.shift import reference
 from monitoring.shift.bulk import Counting, Totals
 from monitoring.shift.reference import ReferenceSettings
@@ -62,7 +63,7 @@ def test_the_page_says_what_the_collectors_say_however_often_releases_change(tmp
 def test_the_page_of_a_release_has_less_than_200_kb_however_many_columns_it_has(tmp_path, columns, most_bytes):
     spec = InputSpec("float32", (columns,), tuple(f"mean fractal dimension {k}" for k in range(columns)))
     x, p = rows_of(spec, 400), GENERATOR.dirichlet(np.ones(10), 400).astype(np.float32)
-    made = reference.build(ReferenceSettings(), spec, x, p, None, Support.of(x))
+    made = reference.build(ReferenceSettings(), reference.HeldOut(spec, x, p, None, Support.of(x)))
     counting = Counting.of(made, spec)
     metrics = ServingMetrics(CollectorRegistry(), tmp_path)
     totals = Totals.new(counting)

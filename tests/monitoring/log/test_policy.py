@@ -26,7 +26,7 @@ def write(tmp_path):
 def bins_of(spec):
     rows = rows_of(spec, 300)
     outputs = np.full((300, 1), 0.5, dtype=np.float32) + np.arange(300, dtype=np.float32)[:, None]
-    return reference.build(reference.ReferenceSettings(), spec, rows, outputs).bins
+    return reference.build(reference.ReferenceSettings(), reference.HeldOut(spec, rows, outputs)).bins
 
 
 def stored(redaction, rows):

@@ -35,7 +35,7 @@ def test_a_bucket_of_a_signal_counts_into_the_bin_of_its_values(values, cuts, lo
 
 def test_drift_counts_of_bucketed_columns_are_those_of_the_columns():
     rows, outputs = rows_of(HOMES, 400), np.random.default_rng(0).random((400, 1)).astype(np.float32)
-    bins = reference.build(reference.ReferenceSettings(), HOMES, rows, outputs).bins
+    bins = reference.build(reference.ReferenceSettings(), reference.HeldOut(HOMES, rows, outputs)).bins
     named = {one.name: one for one in bins}
     buckets = tuple(
         (place, redaction.of_bins(named[column], column in HOMES.categories))

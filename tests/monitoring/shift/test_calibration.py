@@ -141,7 +141,7 @@ def test_a_shift_of_a_fifth_of_a_deviation_is_found_in_spite_of_a_poisoned_refer
 
     x, answers = rows(4000)
     x[: int(4000 * poisoned), 0] = poison
-    made = reference.build(ReferenceSettings(), TABLE, x, answers)
+    made = reference.build(ReferenceSettings(), reference.HeldOut(TABLE, x, answers))
     assert made.outside[0] == pytest.approx(poisoned)
     clean, moved = (drift.window_of(made, TABLE, *rows(10000, shift)) for shift in (0.0, 0.2))
     found = {found.signal for found in drift.judge(made, clean, "medium")}
@@ -161,7 +161,7 @@ def test_a_value_that_stands_for_none_in_reference_and_traffic_alike_is_no_drift
         x[generator.random(4000) < share, 0] = 999_999
         return x, generator.dirichlet(np.ones(3), 4000).astype(np.float32)
 
-    made = reference.build(ReferenceSettings(), TABLE, *rows(0, 0.03))
+    made = reference.build(ReferenceSettings(), reference.HeldOut(TABLE, *rows(0, 0.03)))
     assert drift.judge(made, drift.window_of(made, TABLE, *rows(1, 0.03)), "medium") == []
     more = drift.judge(made, drift.window_of(made, TABLE, *rows(2, 0.08)), "medium")
     assert more[0].signal == "age" + drift.OUTSIDE and "age" not in {found.signal for found in more}

@@ -18,7 +18,7 @@ def table(rows, seed=0, shift=0.0):
 
 @pytest.fixture(scope="module")
 def made():
-    return replace(reference.build(ReferenceSettings(), TABLE, *table(2000, seed=2)), embedding=None)
+    return replace(reference.build(ReferenceSettings(), reference.HeldOut(TABLE, *table(2000, seed=2))), embedding=None)
 
 
 def window(made, rows, seed=3, shift=0.0):

@@ -80,7 +80,9 @@ def facts_of(kind, folder):
         code={"git_commit": "c0ffee", "command": "vigil train demo.toml", "versions": {"numpy": "2.3"}},
     )  # fmt: skip
     inputs = rows_of(InputSpec("float32", (3,), ("age", "height", "town")), len(said.y))
-    built = reference.build(reference.ReferenceSettings(), InputSpec("float32", (3,), SPEC.columns), inputs, said.model)
+    built = reference.build(
+        reference.ReferenceSettings(), reference.HeldOut(InputSpec("float32", (3,), SPEC.columns), inputs, said.model)
+    )
     (folder / "reference.json").write_bytes(built.to_json())
     return card.Facts(draft, said, "Linear(3, 2)", 1234567, FIT, folder)
 
