@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from drill import verbs as drill_verbs
 from monitoring.log import log_verbs
 from monitoring.reports import report_verbs
 from oncall import verbs as oncall_verbs
@@ -222,6 +223,7 @@ def parser() -> argparse.ArgumentParser:
     report_verbs.add(verb, model, log)
     log_verbs.add_to(every, as_json, log)
     oncall_verbs.add(verb, model)
+    drill_verbs.add(verb)
     shown = verb(demo)
     shown.add_argument("--keep", action="store_true", help="leave the stack running and print its addresses")
     shown.add_argument("--out", default="demo", help="where report.html and the files of the run go")

@@ -130,6 +130,16 @@ class Stack:
                 start_new_session=True,
             )
 
+    def kill(self, name: str) -> None:
+        """End a program and its workers at once, by SIGKILL, as a crash or the kernel does."""
+        process = self.processes.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def end(self, name: str) -> None:
+        """End one program as `stop` ends all."""
+        _end([self.processes.pop(name)])
+
     def check(self) -> None:
         """Raise StackError naming a program that ended by itself, with the end of its log."""
         for name, process in self.processes.items():
@@ -150,17 +160,21 @@ class Stack:
 
     def stop(self) -> None:
         """End every program that was started here: SIGTERM, then SIGKILL to what is left of its group."""
-        for process in reversed(self.processes.values()):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + STOP_S
-        for process in self.processes.values():
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        _end([*reversed(self.processes.values())])
         self.processes.clear()
+
+
+def _end(processes: "list[subprocess.Popen[bytes]]") -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def free_ports(count: int) -> list[int]:

@@ -6,26 +6,21 @@ rules, thresholds and programs are those of production.
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from demo import page, stack
-from demo.stack import Receiver, Stack, wait_for
-from demo.traffic import Rows, Sender
+from demo import house, page, stack
+from demo.house import MODEL, House
+from demo.stack import wait_for
+from demo.traffic import Sender
 from registry import aliases, durable
 from registry.errors import StackError
 
-MODEL = "digits"
 RATE_S = 10.0
 LABEL_DELAY_S = 3.0
-MONITOR = {"interval-s": "1", "window-s": "120", "min-rows": "50"}
 QUIET_S = 8.0  # after the control traffic: twice what an alert needs from its first row to the webhook
 
 
@@ -50,11 +45,8 @@ class Timeline:
 class Demo:
     """Everything one run of the demo holds; `skipped` says what this machine could not do."""
 
-    folder: Path
-    stack: Stack
+    house: House
     timeline: Timeline
-    receiver: Receiver
-    ports: dict[str, int]
     skipped: list[str]
     result: dict[str, Any] = field(default_factory=dict)
     drift_s: float = 0.0
@@ -72,13 +64,13 @@ def run(out: Path, keep: bool) -> int:
     try:
         good, worse = _train(demo)
         _start(demo)
-        sender = Sender(demo.ports["service"], RATE_S, LABEL_DELAY_S)
+        sender = Sender(demo.house.ports["service"], RATE_S, LABEL_DELAY_S)
         _control(demo, sender)
         _drift(demo, sender)
         _bad_release(demo, worse)
         _rollback(demo, good)
         demo.result |= {"ok": not sender.lost, "lost_requests": len(sender.lost), "requests": sender.sent}
-        page.write(demo.folder, out / "report.html", _facts(demo, good, worse))
+        page.write(demo.house.folder, out / "report.html", _facts(demo, good, worse))
         demo.timeline.say(f"wrote {os.path.relpath(out / 'report.html')}")
     except StackError as error:
         demo.timeline.say(f"FAILED: {error}")
@@ -89,20 +81,8 @@ def run(out: Path, keep: bool) -> int:
 
 
 def _prepare(folder: Path) -> Demo:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    names = ("service", "monitor", "prometheus", "alertmanager")
-    ports = dict(zip(names, stack.free_ports(len(names)), strict=True))
-    home = folder / "bentoml"
-    os.environ["BENTOML_HOME"] = str(home)  # a store of its own: the user's is not touched
-    environment = {
-        "BENTOML_HOME": str(home),
-        "VIGIL_MODELS": MODEL,
-        "BENTOML_DO_NOT_TRACK": "True",
-        "VIGIL_DRAIN_S": "0",
-    }
     missing = stack.missing_programs()
-    demo = Demo(folder, Stack(folder, environment), Timeline(), Receiver(), ports, [])
+    demo = Demo(house.make(folder), Timeline(), [])
     if missing:
         cure = f"sudo apt-get install {' '.join(missing)}"
         demo.skipped.append(f"alerts: {', '.join(missing)} not installed; install with: {cure}")
@@ -114,65 +94,38 @@ def _train(demo: Demo) -> tuple[str, str]:
     tags = []
     for name, what in (("digits", "the release"), ("digits_worse", "a deliberately worse release")):
         demo.timeline.say(f"training {what}: vigil train examples/{name}.toml")
-        run_folder = str(demo.folder / "runs" / name)
-        said = _vigil(demo, "train", f"examples/{name}.toml", "--json", "--run-folder", run_folder)
-        outcome = json.loads(said.stdout.splitlines()[-1])
+        outcome = house.train(demo.house, name)
         tags.append(outcome["tag"])
         ours, linear = (m["accuracy"]["value"] for m in (outcome["metrics"], outcome["baselines"]["linear"]))
         demo.timeline.say(
             f"published {outcome['tag']}: accuracy {ours:.3f} on held-out rows (linear baseline {linear:.3f}), "
             f"ONNX within {outcome['parity']['max_difference']:.1e} of PyTorch"
         )
-    _vigil(demo, "promote", tags[0], "--why", "first release of the demo")
+    house.vigil(demo.house, "promote", tags[0], "--why", "first release of the demo")
     demo.timeline.say(f"promoted {tags[0]}")
     return tags[0], tags[1]
 
 
 def _start(demo: Demo) -> None:
-    ports = demo.ports
-    demo.stack.start("service", stack.server_command(ports["service"]))
-    settings = [part for key, value in MONITOR.items() for part in (f"--{key}", value)]
-    watch = [sys.executable, "-m", "vigil", "watch", "--port", str(ports["monitor"]), *settings]
-    demo.stack.start("monitor", watch)
-    demo.stack.ready("service", ports["service"], "/readyz")
-    demo.stack.ready("monitor", ports["monitor"], "/metrics")
-    demo.timeline.say(f"serving on http://127.0.0.1:{ports['service']} (bentoml serve), monitor beside it")
+    house.start_service(demo.house)
+    house.start_monitor(demo.house)
+    demo.timeline.say(f"serving on http://127.0.0.1:{demo.house.ports['service']} (bentoml serve), monitor beside it")
     if demo.alerting:
-        _start_alerting(demo)
-
-
-def _start_alerting(demo: Demo) -> None:
-    from grafana import build
-    from grafana.config import Addresses
-    from grafana.profile import DEMO
-
-    at = {name: f"127.0.0.1:{port}" for name, port in demo.ports.items()}
-    webhook = f"http://127.0.0.1:{demo.receiver.port}"
-    addresses = Addresses((at["service"],), at["monitor"], at["prometheus"], at["alertmanager"], webhook)
-    config = demo.folder / "config"
-    build.write(DEMO, config, addresses)
-    rules, routes = config / "prometheus" / "prometheus.yml", config / "alertmanager" / "alertmanager.yml"
-    data = demo.folder / "data"
-    manager = stack.alertmanager_command(routes, data / "alertmanager", demo.ports["alertmanager"])
-    demo.stack.start("alertmanager", manager)
-    demo.stack.start("prometheus", stack.prometheus_command(rules, data / "prometheus", demo.ports["prometheus"]))
-    demo.stack.ready("prometheus", demo.ports["prometheus"], "/-/ready")
-    demo.stack.ready("alertmanager", demo.ports["alertmanager"], "/-/ready")
-    started = time.time()
-    notice = wait_for("Watchdog at the webhook", lambda: demo.receiver.find("Watchdog", "firing", started), 60)
-    demo.timeline.say(f"alerting is alive: Watchdog reached the webhook after {notice.time_s - started:.1f} s")
+        since = time.time()
+        notice = house.start_alerting(demo.house)
+        demo.timeline.say(f"alerting is alive: Watchdog reached the webhook after {notice.time_s - since:.1f} s")
 
 
 def _control(demo: Demo, sender: Sender) -> None:
-    known, _ = _rows()
+    known, _ = house.rows()
     since = time.time()
     demo.timeline.say(f"control: {len(known.truth)} held-out rows of the known writers, shuffled", "control")
     sender.send(known)
     wait_for("the control traffic leaving", lambda: sender.idle() or None, 120)
     end = time.time() + QUIET_S
     wait_for("the quiet after it", lambda: time.time() > end or None, QUIET_S + 5)
-    demo.stack.check()
-    raised = sorted({n.name for n in demo.receiver.notices if n.time_s >= since and n.name != "Watchdog"})
+    demo.house.stack.check()
+    raised = sorted({n.name for n in demo.house.receiver.notices if n.time_s >= since and n.name != "Watchdog"})
     demo.result["control_alerts"] = len(raised) if demo.alerting else None
     if raised:
         raise StackError(f"control: traffic without drift raised {', '.join(raised)}")
@@ -180,32 +133,32 @@ def _control(demo: Demo, sender: Sender) -> None:
 
 
 def _drift(demo: Demo, sender: Sender) -> None:
-    _, new = _rows()
+    _, new = house.rows()
     since = demo.drift_s = time.time()
     demo.timeline.say(f"real drift: {len(new.truth)} rows of writers the model never saw, in file order", "new writers")
     sender.send(new)
     if demo.alerting:
-        notice = wait_for("VigilDataDrift", lambda: demo.receiver.find("VigilDataDrift", "firing", since), 90)
+        notice = wait_for("VigilDataDrift", lambda: demo.house.receiver.find("VigilDataDrift", "firing", since), 90)
         demo.result["drift_alert_s"] = round(notice.time_s - since, 1)
         took = f"{notice.time_s - since:.1f} s after the first new row"
         demo.timeline.say(f"VigilDataDrift reached the webhook {took}: {notice.description}", "drift alert")
     else:
         wait_for("100 rows of the new writers", lambda: sender.sent > 250 or None, 60)
-    quality = demo.receiver.find("VigilQualityUnderFloor", "firing", since)
+    quality = demo.house.receiver.find("VigilQualityUnderFloor", "firing", since)
     if quality is not None:
         raise StackError("drift: VigilQualityUnderFloor fired although the good release was live")
 
 
 def _bad_release(demo: Demo, worse: str) -> None:
-    refused = _vigil(demo, "promote", worse, "--why", "it trains faster", expect=2)
+    refused = house.vigil(demo.house, "promote", worse, "--why", "it trains faster", expect=2)
     demo.timeline.say(f"the gate refuses the worse release: {refused.stderr.strip().splitlines()[-1]}")
-    _vigil(demo, "promote", worse, "--why", "demo: a bad release goes live", "--force")
+    house.vigil(demo.house, "promote", worse, "--why", "demo: a bad release goes live", "--force")
     since = time.time()
-    took = _live(demo, worse, since)
+    took = house.live(demo.house, worse, since)
     demo.timeline.say(f"promoted {worse} with --force; live {took:.2f} s later", "bad release")
     if demo.alerting:
         name = "VigilQualityUnderFloor"
-        notice = wait_for(name, lambda: demo.receiver.find(name, "firing", since), 60)
+        notice = wait_for(name, lambda: demo.house.receiver.find(name, "firing", since), 60)
         demo.result["quality_alert_s"] = round(notice.time_s - since, 1)
         demo.timeline.say(
             f"{name} reached the webhook {notice.time_s - since:.1f} s later: {notice.description}", "quality alert"
@@ -216,59 +169,21 @@ def _bad_release(demo: Demo, worse: str) -> None:
 
 def _rollback(demo: Demo, good: str) -> None:
     since = time.time()
-    _vigil(demo, "rollback", "--model", MODEL, "--why", "quality fell under its floor")
-    took = _live(demo, good, since)
+    house.vigil(demo.house, "rollback", "--model", MODEL, "--why", "quality fell under its floor")
+    took = house.live(demo.house, good, since)
     demo.result["rollback_s"] = round(took, 2)
     demo.timeline.say(f"vigil rollback: {good} answers again {took:.2f} s after the command was typed", "rollback")
     if demo.alerting:
         name = "VigilQualityUnderFloor"
-        notice = wait_for(f"{name} clearing", lambda: demo.receiver.find(name, "resolved", since), 60)
+        notice = wait_for(f"{name} clearing", lambda: demo.house.receiver.find(name, "resolved", since), 60)
         demo.result["quality_clear_s"] = round(notice.time_s - since, 1)
         demo.timeline.say(f"{name} cleared {notice.time_s - since:.1f} s after the rollback", "clear")
 
 
-def _live(demo: Demo, tag: str, since: float) -> float:
-    version = tag.split(":")[1]
-
-    def answers() -> bool | None:
-        status, body = stack.get(demo.ports["service"], "/v1/model")
-        return True if status == 200 and json.loads(body)["version"] == version else None
-
-    wait_for(f"{tag} going live", answers, 10)
-    return time.time() - since
-
-
-def _rows() -> tuple[Rows, Rows]:
-    """Return the validation rows of the known writers, shuffled, and all rows of the new ones in file order."""
-    from training import config
-    from training.rows import data, split
-
-    settings = config.load(stack.ROOT / "examples" / "digits.toml")
-    table = data.load(settings.data, stack.ROOT / "examples")
-    held = split.checked(table, settings.split).validation
-    known = np.random.default_rng(7).permutation(held)
-    whole = data.load(config.Data(source="digits"), stack.ROOT)
-    new = np.arange(settings.data.first_rows, len(whole.y))
-    names = whole.classes
-    return (
-        Rows(table.x[known], [names[k] for k in table.y[known]]),
-        Rows(whole.x[new], [names[k] for k in whole.y[new]]),
-    )
-
-
-def _vigil(demo: Demo, *words: str, expect: int = 0) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "vigil", *words]
-    environment = os.environ | demo.stack.environment
-    done = subprocess.run(command, capture_output=True, text=True, cwd=stack.ROOT, env=environment, check=False)
-    if done.returncode != expect:
-        raise StackError(f"vigil {' '.join(words)}: status {done.returncode}, expected {expect}: {done.stderr[-1500:]}")
-    return done
-
-
 def _facts(demo: Demo, good: str, worse: str) -> page.Facts:
     history = [vars(change) for change in aliases.read(MODEL).history]
-    notices = [vars(notice) for notice in demo.receiver.notices]
-    port = demo.ports["prometheus"] if demo.alerting else None
+    notices = [vars(notice) for notice in demo.house.receiver.notices]
+    port = demo.house.ports["prometheus"] if demo.alerting else None
     line = demo.timeline
     tags = (good, worse)
     return page.Facts(
@@ -279,7 +194,7 @@ def _facts(demo: Demo, good: str, worse: str) -> page.Facts:
 def _finish(demo: Demo, sender: Sender | None, keep: bool) -> int:
     wall = round(time.time() - demo.timeline.started_s, 1)
     result = demo.result | {"wall_s": wall, "skipped": demo.skipped}
-    durable.write_atomically(demo.folder / "result.json", json.dumps(result).encode())
+    durable.write_atomically(demo.house.folder / "result.json", json.dumps(result).encode())
     if sender is not None and sender.lost:
         print("\n".join(sender.lost[:5]), file=sys.stderr)
     try:
@@ -289,21 +204,23 @@ def _finish(demo: Demo, sender: Sender | None, keep: bool) -> int:
     finally:
         if sender is not None:
             sender.close()
-        demo.stack.stop()
-        demo.receiver.close()
+        demo.house.close()
     if not (keep and result.get("ok")):
         print(json.dumps(result), flush=True)
     return 0 if result.get("ok") else 1
 
 
 def _stay(demo: Demo) -> None:
-    for name, port in demo.ports.items():
-        if name in demo.stack.processes:
+    for name, port in demo.house.ports.items():
+        if name in demo.house.stack.processes:
             print(f"{name:13} http://127.0.0.1:{port}")
-    print(f"store         BENTOML_HOME={demo.stack.environment['BENTOML_HOME']}\nCtrl-C stops everything", flush=True)
+    print(
+        f"store         BENTOML_HOME={demo.house.stack.environment['BENTOML_HOME']}\nCtrl-C stops everything",
+        flush=True,
+    )
     try:
         while True:
-            demo.stack.check()
+            demo.house.stack.check()
             time.sleep(1)
     except KeyboardInterrupt:
         print()

@@ -15,7 +15,7 @@ IDLE_S = 2.0  # the service closes a connection that is silent for 5 s; a client
 
 @dataclass(frozen=True)
 class Rows:
-    """x: (n, *shape) raw rows in the order they are sent; truth: class names."""
+    """x: (n, *shape) raw rows in the order they are sent; truth: class names, "" where it never comes."""
 
     x: np.ndarray
     truth: list[str]
@@ -37,12 +37,17 @@ class Sender:
         self.sent = 0
         self.lost: list[str] = []
         self.labels = 0
+        self.holds_labels = False  # True keeps them back; those that are due by then follow together
         self._thread = threading.Thread(target=self._send_on, name="sender", daemon=True)
         self._thread.start()
 
     def send(self, rows: Rows) -> None:
         """Queue rows; they leave in order."""
         self._rows.extend(zip(rows.x, rows.truth, strict=True))
+
+    def only(self, rows: Rows) -> None:
+        """Send these rows from now on, and none that still waits."""
+        self._rows = deque(zip(rows.x, rows.truth, strict=True))
 
     def idle(self) -> bool:
         """Return whether every row and every label has left."""
@@ -57,8 +62,8 @@ class Sender:
     def _send_on(self) -> None:
         following = time.monotonic()
         while not self._stop.is_set():
-            if self._rows:
-                self._send(*self._rows.popleft())
+            if rows := self._rows:
+                self._send(*rows.popleft())
             self._send_labels()
             following = max(following + self._interval_s, time.monotonic() - self._interval_s)
             self._stop.wait(max(0.0, following - time.monotonic()))
@@ -70,11 +75,12 @@ class Sender:
         if status != 200:
             self.lost.append(f"request {self.sent}: {status} {answer[:200]!r}")
             return
-        self._due.append((time.monotonic() + self._label_delay_s, ident, truth))
+        if truth:
+            self._due.append((time.monotonic() + self._label_delay_s, ident, truth))
 
     def _send_labels(self) -> None:
         due = []
-        while self._due and self._due[0][0] <= time.monotonic():
+        while self._due and not self.holds_labels and self._due[0][0] <= time.monotonic():
             _, ident, label = self._due.popleft()
             due.append({"id": ident, "label": label})
         if due:

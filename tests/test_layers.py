@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("registry", "monitoring", "training", "serving", "grafana", "oncall", "demo")
+ROOMS = ("registry", "monitoring", "training", "serving", "grafana", "oncall", "demo", "drill")
 ALLOWED = {
     "registry": set(),
     "monitoring": {"registry"},

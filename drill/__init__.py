@@ -1,0 +1,1 @@
+"""Plant real faults in the real stack, and measure which alerts come."""

@@ -1,0 +1,134 @@
+"""What a drill makes of the alerts that came, and what it prints; `proof`: a short drill of the real stack."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import vigil
+from demo.stack import Notice
+from drill import limits, run, table
+from drill.fault import Fault, Outcome
+from grafana import rules
+from grafana.profile import DEMO, PRODUCTION, PROFILES
+
+ROOT = Path(__file__).resolve().parents[2]
+FAULT = Fault("f", "what", "cure", None, "VigilAbsent", "critical", ("VigilDataDrift",))
+
+
+def notice(at, name, status="firing", severity="critical", **labels):
+    return Notice(at, status, "page", name, {"alertname": name, "severity": severity, **labels}, "")
+
+
+def noted(*notices, fault=FAULT, begun=10.0, cured=20.0):
+    stage = SimpleNamespace(begun_s=begun, house=SimpleNamespace(receiver=SimpleNamespace(notices=list(notices))))
+    outcome = Outcome(fault.name, fault.what, fault.cure, fault.expected, fault.severity)
+    run._note(stage, fault, outcome, (5.0, cured))
+    return outcome
+
+
+def test_seconds_count_from_the_fault_and_from_its_cure():
+    found = noted(notice(13, "VigilAbsent"), notice(26, "VigilAbsent", "resolved"))
+    assert (found.seen, found.fired_s, found.cleared_s, found.ok) == ("VigilAbsent", 3.0, 6.0, True)
+
+
+@pytest.mark.parametrize(
+    ("notices", "wrong"),
+    [
+        ([], {}),
+        ([notice(13, "VigilAbsent")], {"left": ["VigilAbsent"]}),
+        ([notice(13, "VigilAbsent", severity="warning")], {"left": ["VigilAbsent"]}),
+        ([notice(7, "VigilAbsent"), notice(26, "VigilAbsent", "resolved")], {}),
+        (
+            [notice(13, "VigilAbsent"), notice(14, "VigilX"), notice(26, "VigilAbsent", "resolved"),
+             notice(27, "VigilX", "resolved")],
+            {"false": ["VigilX"]},
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_come_or_go_or_should_not_have_come_is_a_failure(notices, wrong):
+    found = noted(*notices)
+    assert not found.ok
+    assert {name: getattr(found, name) for name in ("left", "false") if getattr(found, name)} == wrong
+
+
+def test_companions_are_told_and_may_still_fire_and_the_watchdog_is_no_alert():
+    found = noted(
+        notice(13, "VigilAbsent"), notice(14, "VigilDataDrift"), notice(15, "Watchdog"),
+        notice(26, "VigilAbsent", "resolved"),
+    )  # fmt: skip
+    assert found.ok and found.companions == ["VigilDataDrift"] and not found.false and not found.left
+
+
+def test_a_control_is_well_when_nothing_comes():
+    control = Fault("c", "no fault", "none", None)
+    assert noted(fault=control).ok
+    assert noted(notice(13, "VigilDataDrift"), notice(15, "VigilDataDrift", "resolved"), fault=control).false
+
+
+def test_every_expected_alert_and_companion_is_a_rule_of_both_profiles():
+    for profile in PROFILES.values():
+        known = {(alert.name, alert.severity) for alert in rules.alerts(profile)}
+        for fault in run.FAULTS.values():
+            assert not fault.expected or (fault.expected, fault.severity) in known, fault.name
+            assert set(fault.companions) <= {name for name, _ in known}, fault.name
+
+
+def test_there_are_fourteen_faults_and_a_control():
+    assert len(run.FAULTS) >= 15
+    assert sum(not fault.expected for fault in run.FAULTS.values()) <= 2
+
+
+def test_what_production_takes_at_most_is_scrape_evaluation_for_and_the_wait_of_the_group():
+    profile = PRODUCTION
+    held = limits.for_s(profile, "VigilAbsent", "critical")
+    wait = limits.group_wait_s(profile, "critical")
+    assert held == profile.urgent_s
+    assert limits.most_s(profile, "VigilAbsent", "critical") == 15 + 30 + held + wait
+    assert limits.most_s(profile, "VigilNothing", "critical") is None
+    assert {one["alert"] for one in limits.pages()} >= {"VigilAbsent", "VigilQualityUnderFloor"}
+    assert limits.for_s(DEMO, "VigilAbsent", "critical") == 2
+
+
+def test_the_table_has_a_line_for_each_fault_and_says_what_was_wrong():
+    good = noted(notice(13, "VigilAbsent"), notice(26, "VigilAbsent", "resolved"))
+    bad = Outcome("g", "what", "cure", "VigilX", "critical", false=["VigilY"], error="it broke")
+    said = table.text(run.Report([good, bad], [], 60.0, ["h"], 12.0)).splitlines()
+    assert [line.split()[0] for line in said[:3]] == ["fault", "f", "g"]
+    assert said[1].split()[1:4] == ["VigilAbsent", "yes", "3"]
+    assert "VigilY" in said[2] and said[2].endswith("FAILED")
+    assert said[3] == "clean run of 60 s: 0 alerts" and "not run, since the time was up: h" in said[4]
+    assert "g: it broke" in said and said[-1] == "NOT ok, 12 s"
+
+
+def test_the_json_holds_what_the_table_holds():
+    good = noted(notice(13, "VigilAbsent"), notice(26, "VigilAbsent", "resolved"))
+    said = json.loads(json.dumps(run.as_dict(run.Report([good], [], 60.0))))
+    assert said["ok"] and said["clean"] == {"seconds": 60.0, "alerts": []}
+    assert said["faults"][0]["fired_s"] == 3.0 and said["faults"][0]["ok"]
+
+
+def test_an_unknown_fault_is_refused_with_those_there_are(capsys):
+    assert vigil.main(["drill", "--only", "flood"]) == 2
+    assert "no fault 'flood'; known are control, drift" in capsys.readouterr().err
+
+
+def test_without_prometheus_the_drill_says_what_to_install(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert vigil.main(["drill", "--out", str(tmp_path)]) == 2
+    assert "sudo apt-get install prometheus prometheus-alertmanager" in capsys.readouterr().err
+
+
+@pytest.mark.proof
+def test_a_short_drill_sees_its_faults_and_no_false_alert(tmp_path):
+    command = [sys.executable, "-m", "vigil", "drill", "--json", "--out", str(tmp_path / "out"), "--clean-s", "10"]
+    command += ["--only", "server-killed,monitor-killed,error-burst"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    said = json.loads(done.stdout)
+    assert said["ok"] and said["clean"]["alerts"] == []
+    assert [one["seen"] for one in said["faults"]] == ["VigilAbsent", "VigilMonitorAbsent", "VigilErrorBurn"]
+    print(done.stderr)
