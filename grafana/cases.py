@@ -24,7 +24,8 @@ OF_RELEASE = re.compile(r'(\w+)="([^"]*)"')
 class Fire:
     """One alert that must fire: its condition holds from `since` on, in minutes.
 
-    labels: those beside severity, component and tier. value: how `$value` is printed.
+    labels: those beside severity, component and tier. value: how `$value` is printed. until: the minute at which it
+    is silent again, whatever the others of its name do.
     """
 
     since: int
@@ -32,6 +33,7 @@ class Fire:
     tier: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     value: str = ""
+    until: int = 0
     description: str = ""
 
 
@@ -92,6 +94,7 @@ def _whole(minutes: int, step: int) -> int:
 def _test(case: Case, alerts: list[Alert]) -> Statement:
     waits = due(case, alerts)
     times = {at - before for at, _, _ in waits for before in (0, case.step) if at >= before}
+    times |= {fire.until for _, fire, _ in waits if fire.until}
     end = case.clears or (0 if waits else case.last)
     checks = [_check(case, at, waits) for at in sorted(times | ({end} if end else set()))]
     return {
@@ -111,7 +114,8 @@ def _nothing_known(alerts: list[Alert]) -> Statement:
 
 def _check(case: Case, at: int, waits: list[tuple[int, Fire, Alert]]) -> Statement:
     over = bool(case.clears) and at >= case.clears
-    firing = [] if over else [(fire, alert) for start, fire, alert in waits if start <= at]
+    on = [(fire, alert) for start, fire, alert in waits if start <= at < (fire.until or at + 1)]
+    firing = [] if over else on
     expected = [_expected(case, at, fire, alert) for fire, alert in firing]
     return {"eval_time": f"{at}m", "alertname": case.alert, "exp_alerts": expected}
 

@@ -200,7 +200,7 @@ def _collapse() -> list[Case]:
         Case(
             name,
             "one class only",
-            usual | _steady(signal, ONE_BIN),
+            usual | _steady(signal, ONE_BIN, (0.5, 0.3, 0.1, 0.1)),
             (Fire(10, labels=RELEASE, value="100%"),),
         ),
         Case(name, "nine in ten", usual | _steady(signal, (9, 1, 0, 0)), last=80, step=SLOWLY),

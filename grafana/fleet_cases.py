@@ -47,15 +47,15 @@ def _traffic() -> list[Case]:
     def asked(values: str, route: str = "/v1/predict") -> Series:
         return series("vigil_requests_total", values, route=route, code="200")
 
-    # 15 requests a minute until an hour into the second day.
-    until = f"0+60x{(day + 60) // step}"
-    end = 60 * ((day + 60) // step)
+    # 6 requests a minute until an hour into the second day.
+    until = f"0+24x{(day + 60) // step}"
+    end = 24 * ((day + 60) // step)
     probes = asked("0+60x400", "/metrics")
     return [
         Case(name, "what came yesterday does not come", asked(f"{until} {end}x60") | probes, (stopped,), step=step),
-        Case(name, "it comes again", asked(f"{until} {end}x10 {end}+60x40"), (stopped,), clears=day + 120, step=step),
+        Case(name, "it comes again", asked(f"{until} {end}x10 {end}+24x40"), (stopped,), clears=day + 120, step=step),
         Case(name, "never any", asked("0x400"), last=day + 120, step=step),
-        Case(name, "a few a day", asked("0+3x375 1125x60"), last=day + 180, step=step),
+        Case(name, "a few a day", asked("0+8x375 3000x60"), last=day + 180, step=step),
         Case(name, "quiet yesterday as well", asked("0x400"), last=day + 120, step=step),
     ]
 
@@ -79,12 +79,12 @@ def _challenger() -> list[Case]:
     ]
 
 
-def _waits(late: int, all_: int = 100, minutes: int = 60) -> Series:
-    # Of `all_` requests a minute, `late` wait longer than 0.1 s.
+def _waits(late: int, all_: int = 100, minutes: int = 60, quick: int = 0) -> Series:
+    # Of `all_` requests a minute, `late` wait longer than 0.1 s, and `quick` no longer than 0.025 s.
     def bucket(le: str, each: int) -> Series:
         return series("vigil_stage_seconds_bucket", f"0+{each}x{minutes}", **M, version="v1", stage="queue", le=le)
 
-    return bucket("0.025", 0) | bucket("0.1", all_ - late) | bucket("0.25", all_) | bucket("+Inf", all_)
+    return bucket("0.025", quick) | bucket("0.1", all_ - late) | bucket("0.25", all_) | bucket("+Inf", all_)
 
 
 def _queue() -> list[Case]:
@@ -117,7 +117,7 @@ def _batches() -> list[Case]:
         }
 
     alone = Fire(3, labels=M, value="1.2")  # a rate over 5 minutes is above 5 after 3
-    busy = _waits(0, minutes=90)
+    busy = _waits(0, minutes=90, quick=94)  # one in twenty waits 0.04 s or longer
     ends = {key: value.replace("x90", "x40 stale") for key, value in (runs(720, 600) | busy).items()}
     return [
         Case(name, "rows wait and run one by one", runs(720, 600) | busy, (alone,)),

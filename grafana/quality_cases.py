@@ -121,7 +121,7 @@ def _labels() -> list[Case]:
         latest = series("vigil_labels_latest_timestamp_seconds", values, **MONITOR, model=model)
         return latest | (series("vigil_label_delay_seconds", "600x120", **MONITOR, model=model) if delay else {})
 
-    def asked(model: str, rows: int = 10) -> Series:
+    def asked(model: str, rows: float = 10) -> Series:
         return series("vigil_input_rows_total", f"0+{rows}x120", model=model, version="v1")
 
     # The newest label is of second 60: a day later it is late, with a known delay another three delays later.
@@ -132,7 +132,7 @@ def _labels() -> list[Case]:
     quiet |= newest("labels never used", "0x120") | asked("labels never used")
     one = newest("late", "60x120") | asked("late") | quiet
     another = newest("no delay known", "60x120", delay=False) | asked("no delay known") | quiet
-    again = newest("late", "60x93 90000x20") | asked("late")
+    again = newest("late", "60x93 90000x20") | asked("late", rows=0.01)  # not one in a day
     return [
         Case(name, "one model of four is late", one, (late,), step=step),
         Case(name, "it is late sooner if its delay is not known", another, (sooner,), step=step),

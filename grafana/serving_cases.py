@@ -106,16 +106,22 @@ def _loads() -> list[Case]:
         Case(name, "one more failure", failures("3x20 4x60"), (failed,), clears=36),
         Case(name, "failures of long ago", failures("3x60")),
         Case(name, "a server without failures", failures("0x60")),
+        Case(name, "a new server without failures", failures("0x60"), last=10),
     ]
 
 
 def _provider() -> list[Case]:
     refused = series("vigil_model_load_failures_total", "_x21 1x60", **M, reason="provider")
     other = series("vigil_model_load_failures_total", "_x21 1x60", **M, reason="golden")
+    again = series("vigil_model_load_failures_total", "3x20 4x60", **M, reason="provider")
+    nothing = series("vigil_model_load_failures_total", "0x60", **M, reason="provider")
     name = "VigilGPUFellBackToCPU"
     return [
         Case(name, "CUDA asked, CPU runs", info("1x60", requested_provider=CUDA), (Fire(0, labels=M),)),
         Case(name, "the server refuses to run on the CPU", refused, (Fire(21, labels=M),), clears=36),
+        Case(name, "the server refuses once more", again, (Fire(21, labels=M),), clears=36),
+        Case(name, "a new server that refused nothing", nothing, last=10),
+        Case(name, "refused long ago", series("vigil_model_load_failures_total", "3x60", **M, reason="provider")),
         Case(name, "CUDA asked, CUDA runs", info("1x60", requested_provider=CUDA, provider=CUDA)),
         Case(name, "CPU asked, CPU runs", info("1x60")),
         Case(name, "a load failed for another reason", other, last=24),

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -72,6 +73,51 @@ def test_the_generated_promtool_tests_pass(grafana_folder, run):
 def test_amtool_accepts_the_routes(written, run):
     done = run("amtool", "check-config", written / "alertmanager/alertmanager.yml")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_amtool_renders_the_text_of_a_notification(grafana_folder, run, tmp_path):
+    told = {"summary": "A.", "description": "B.", "runbook_url": "http://r/A.md", "dashboard_url": "/d/x"}
+    back = {"live": "m:v2", "previous": "m:v1", "rollback": "vigil rollback --model m --why A"}
+    when = {"StartsAt": "2026-11-26T03:00:00Z", "EndsAt": "2026-11-26T03:12:30Z"}
+    alerts = [
+        {"Status": "firing", "Annotations": told | back, **when},
+        {"Status": "resolved", "Annotations": told, **when},
+    ]
+    labels = {"alertname": "A", "severity": "warning", "model": "m"}
+    (tmp_path / "data.json").write_text(json.dumps({"Status": "firing", "CommonLabels": labels, "Alerts": alerts}))
+    done = run(
+        "amtool", "template", "render", f"--template.glob={grafana_folder}/alertmanager/vigil.tmpl",
+        f"--template.data={tmp_path}/data.json",
+        '--template.text={{ template "vigil.title" . }}\n{{ template "vigil.text" . }}',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.replace("\\n", "\n").splitlines() == [
+        "[warning] A of m",
+        "A.", "B.", "Live: m:v2", "Before: m:v1", "To go back: vigil rollback --model m --why A",
+        "Since: 2026-11-26 03:00:00 UTC", "Runbook: http://r/A.md", "Dashboard: /d/x", "",
+        "A.", "B.", "Since: 2026-11-26 03:00:00 UTC, over since 03:12:30 UTC",
+        "Runbook: http://r/A.md", "Dashboard: /d/x",
+    ]  # fmt: skip
+
+
+def test_a_chat_is_told_pages_and_tickets_by_the_file_that_holds_its_address():
+    texts = build.files(PRODUCTION, Addresses(chat="/etc/alertmanager/chat"))
+    receivers = yaml.safe_load(texts["alertmanager/alertmanager.yml"])["receivers"]
+    told = {one["name"]: [chat["api_url_file"] for chat in one.get("slack_configs", ())] for one in receivers}
+    there = ["/etc/alertmanager/chat"]
+    assert told == {"page": there, "ticket": there, "info": [], "deadman": []}
+
+
+def test_exporters_are_scraped_where_they_are_named():
+    addresses = Addresses(("s:3000",), hosts=("h:9100",), gpus=("h:9400",), probe="p:9115")
+    config = yaml.safe_load(build.files(PRODUCTION, addresses)["prometheus/prometheus.yml"])
+    jobs = {job["job_name"]: job for job in config["scrape_configs"]}
+    assert jobs["vigil-host"]["static_configs"][0]["targets"] == ["h:9100"]
+    assert jobs["vigil-gpu"]["static_configs"][0]["targets"] == ["h:9400"]
+    assert jobs["vigil-probe"]["static_configs"][0]["targets"] == ["https://s:3000/livez"]
+    assert jobs["vigil-probe"]["relabel_configs"][-1] == {"target_label": "__address__", "replacement": "p:9115"}
+    plain = yaml.safe_load(build.files(PRODUCTION)["prometheus/prometheus.yml"])["scrape_configs"]
+    assert {job["job_name"] for job in plain} == {"vigil", "vigil-monitor", "prometheus", "alertmanager"}
 
 
 def test_every_alert_goes_where_its_severity_says(grafana_folder, run):
