@@ -11,7 +11,9 @@ from monitoring.backtest.restless import Restless
 from monitoring.backtest.rules import CLASS_SIGNAL, COLLAPSED_SHARE, USUAL_SHARE, Rules
 from monitoring.backtest.windows import Sliding
 from monitoring.judge import decline, intervals
+from monitoring.judge.intervals import CONFIDENCE
 from monitoring.judge.quality_page import level
+from monitoring.judge.validity import FALSE_ALARM, MOST_ROWS
 from monitoring.log.opened import Opened
 from monitoring.shift import drift
 from monitoring.shift.drift import Finding
@@ -63,22 +65,61 @@ def collapsed(known: Opened, window: drift.Window) -> Held | None:
 
 
 class Floor:
-    """Whether quality is surely under the floor the version was released with."""
+    """Whether quality, of all rows or of a slice, is surely under a floor."""
 
-    def __init__(self, changes: Changes, known: Opened, rules: Rules) -> None:
+    def __init__(self, changes: Changes, floor: float, fewest: int, confidence: float = CONFIDENCE) -> None:
+        """fewest: labelled rows it is judged on. confidence: of the interval whose upper end is looked at."""
         self._at = changes.at
         self._labelled, self._right = np.cumsum(changes.labelled), np.cumsum(changes.right)
-        self._floor = float(known.release.manifest.quality["floor"])
-        self._fewest = rules.quality_rows
+        self._floor, self._fewest, self._confidence = floor, fewest, confidence
+
+    def enough(self, step: int) -> bool:
+        """Return whether there are as many labelled rows as it takes."""
+        return self._counts(step)[0] >= self._fewest
 
     def at(self, step: int) -> Held | None:
         """Return the upper end of the interval at a step if it is under the floor."""
-        found = int(np.searchsorted(self._at, step)) - 1
-        labelled = int(self._labelled[found]) if found >= 0 else 0
+        labelled, right = self._counts(step)
         if labelled < self._fewest or not labelled:
             return None
-        upper = intervals.wilson(int(self._right[found]), labelled)[1]
+        upper = intervals.wilson(right, labelled, self._confidence)[1]
         return Held(upper) if upper < self._floor else None
+
+    def _counts(self, step: int) -> tuple[int, int]:
+        found = int(np.searchsorted(self._at, step)) - 1
+        return (int(self._labelled[found]), int(self._right[found])) if found >= 0 else (0, 0)
+
+
+class Estimated:
+    """Whether accuracy is surely under its floor by estimates that nothing speaks against, where labels are few."""
+
+    def __init__(self, counted: Counted, floor: float, known: Opened, rules: Rules) -> None:
+        self._known, self._floor = known, floor
+        self._window = Sliding(counted, rules.quality_s // rules.bucket_s)
+        self._held: Held | None = None
+
+    def at(self, step: int, labelled: bool) -> Held | None:
+        """Return the upper end of both estimates if they are under the floor; labelled: whether labels say enough."""
+        if self._window.move(step):
+            self._held = self._under()
+        return None if labelled else self._held
+
+    def _under(self) -> Held | None:
+        estimation, window = self._known.reference.estimation, self._window.window
+        if estimation is None or not window.rows:
+            return None
+        found = estimation.estimate(self._window.estimated, window.rows)
+        upper = max(found.cbpe.upper, found.atc.upper)
+        if upper >= self._floor or found.doubts or not self._window.whole:
+            return None
+        return None if drift.alarms(self._known.reference, _sampled(window), FALSE_ALARM) else Held(upper)
+
+
+def _sampled(window: drift.Window) -> drift.Window:
+    # As if so many of its rows were looked at as the monitor looks at.
+    share = min(1.0, MOST_ROWS / window.rows)
+    sums = None if window.sums is None else window.sums * share
+    return drift.Window(window.counts * share, sums, max(1, round(window.rows * share)))
 
 
 class Declined:

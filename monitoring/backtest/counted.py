@@ -31,8 +31,9 @@ class Batch:
 class Counted:
     """Of one version, by bucket. buckets: int64 (b,), rising, the bucket k holds the times from k * bucket_s on.
 
-    counts: int32 (b, signals, BINS). sums: of the embedding's components, float64 (b, k), over `embedded` rows.
-    rows, embedded: int64 (b,). last_s: time of the last row, (b,).
+    counts: int32 (b, signals, BINS). sums: of the embedding's components, float64 (b, k), over `embedded` rows, which
+    are those that were recorded whole. rows, embedded: int64 (b,). last_s: time of the last row, (b,). estimated: what
+    the release's estimation adds up, float64 (b, m), m being 0 without one.
     """
 
     buckets: np.ndarray
@@ -41,6 +42,7 @@ class Counted:
     rows: np.ndarray
     embedded: np.ndarray
     last_s: np.ndarray
+    estimated: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,15 @@ class Changes:
 class Seen:
     """A part of a log.
 
-    counted, changes: by version. invalid: buckets and the rows refused in each. unknown: rows of releases that are
-    gone, by version. last_s: when the last row was answered, or its label known.
+    counted, changes: by version. slices: by (version, slice). delays: of labels, see `late.delays`.
+    invalid: buckets and the rows refused in each. unknown: rows of releases that are gone, by version. last_s: when the
+    last row was answered, or its label known.
     """
 
     counted: dict[str, Counted] = field(default_factory=dict)
     changes: dict[str, Changes] = field(default_factory=dict)
+    slices: dict[tuple[str, str], Changes] = field(default_factory=dict)
+    delays: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     invalid: tuple[np.ndarray, np.ndarray] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
     unknown: dict[str, int] = field(default_factory=dict)
     last_s: float = 0.0
@@ -100,13 +105,16 @@ def merge(parts: Sequence[Counted]) -> Counted:
         return np.add.reduceat(values, starts, axis=0, dtype=values.dtype)
 
     last_s = np.maximum.reduceat(np.concatenate([part.last_s for part in parts])[order], starts)
-    return Counted(found, added("counts"), added("sums"), added("rows"), added("embedded"), last_s)
+    counts, sums, rows, embedded, estimated = map(added, ("counts", "sums", "rows", "embedded", "estimated"))
+    return Counted(found, counts, sums, rows, embedded, last_s, estimated)
 
 
 def together(parts: Iterable[Seen]) -> Seen:
     """Return what all parts hold, in their order."""
     counted: dict[str, list[Counted]] = {}
     changes: dict[str, list[Changes]] = {}
+    slices: dict[tuple[str, str], list[Changes]] = {}
+    delays = [Seen().delays]
     invalid, last_s = [Seen().invalid], 0.0
     unknown: dict[str, int] = {}
     for part in parts:
@@ -114,6 +122,9 @@ def together(parts: Iterable[Seen]) -> Seen:
             counted.setdefault(version, []).append(one)
         for version, change in part.changes.items():
             changes.setdefault(version, []).append(change)
+        for place, change in part.slices.items():
+            slices.setdefault(place, []).append(change)
+        delays.append(part.delays)
         invalid.append(part.invalid)
         last_s = max(last_s, part.last_s)
         for version, rows in part.unknown.items():
@@ -121,6 +132,8 @@ def together(parts: Iterable[Seen]) -> Seen:
     return Seen(
         {version: merge(found) for version, found in counted.items()},
         {version: _all_changes(found) for version, found in changes.items()},
+        {place: _all_changes(found) for place, found in slices.items()},
+        counts_of(np.concatenate(delays)),
         _refused(invalid),
         unknown,
         last_s,
@@ -141,6 +154,13 @@ def changes(answered_s: np.ndarray, known_s: np.ndarray, step: np.ndarray, rules
     found, sums = _summed(places, np.concatenate([step[counts], -step[counts]]))
     of_step = np.floor(answered_s / rules.decline_step_s).astype(np.int64)
     return Changes(found, sums[:, 0], sums[:, 1], _told(np.column_stack([of_step, at, step])))
+
+
+def counts_of(rows: np.ndarray) -> np.ndarray:
+    """Return the rows (n, k) put together that differ in their last number alone, which is added up."""
+    places, which = np.unique(rows[:, :-1], axis=0, return_inverse=True)
+    counts = np.bincount(which.ravel(), rows[:, -1], len(places)).astype(np.int64)
+    return np.column_stack([places, counts])
 
 
 def _told(rows: np.ndarray) -> np.ndarray:
@@ -184,7 +204,10 @@ def _count(batch: Batch, known: Opened, bucket_s: int, gone: np.ndarray | None) 
         sums = np.zeros((len(runs), counting.components))
         counts[:, _lost(known, gone)] = 0
     last_s = np.maximum.reduceat(batch.time_s[order], starts)
-    return Counted(buckets, counts, sums, rows, rows if gone is None else np.zeros_like(rows), last_s)
+    embedded = rows if gone is None else np.zeros_like(rows)
+    estimation = known.reference.estimation
+    estimated = [estimation.sums(outputs[run]) if estimation is not None else np.zeros(0) for run in runs]
+    return Counted(buckets, counts, sums, rows, embedded, last_s, np.array(estimated))
 
 
 def _by_pattern(batch: Batch) -> Iterator[tuple[Batch, np.ndarray | None]]:

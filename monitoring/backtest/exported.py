@@ -1,7 +1,7 @@
 """Rows that `vigil log export` wrote, replayed as the log they come from; of each row the last label alone is known."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from monitoring.backtest import counted, encode
-from monitoring.backtest.counted import Batch, Changes, Seen
+from monitoring.backtest import counted, encode, labelled
+from monitoring.backtest.counted import Batch, Seen
+from monitoring.backtest.labelled import Labels
 from monitoring.backtest.rules import Rules
 from monitoring.backtest.sqlite_log import judged, known_release
 from monitoring.log import decoded
@@ -80,9 +81,11 @@ def _version(part: ExportPart, version: str, batch: pa.RecordBatch, time_s: np.n
     if known is None or form is None:
         return Seen(unknown={version: len(batch)}, last_s=float(time_s.max()))
     found = Batch(version, time_s, _inputs(form, batch), _outputs(form, batch))
-    changes, known_s = _changes(part, known, batch, time_s)
+    said = _labels(known, batch, found)
+    seen = labelled.together([(version, labelled.of(said, known, part.rules))])
     one = counted.count(found, known, part.rules.bucket_s)
-    return Seen({version: one}, {version: changes}, last_s=max(known_s, float(time_s.max())))
+    last_s = max(float(said.known_s.max(initial=0.0)), float(time_s.max()))
+    return replace(seen, counted={version: one}, last_s=last_s)
 
 
 def _inputs(form: Form, batch: pa.RecordBatch) -> np.ndarray:
@@ -107,10 +110,10 @@ def _outputs(form: Form, batch: pa.RecordBatch) -> np.ndarray:
     return np.array(batch.column(form.outputs[0]).to_pylist(), np.float32).reshape(len(batch), -1)
 
 
-def _changes(part: ExportPart, known: Opened, batch: pa.RecordBatch, time_s: np.ndarray) -> tuple[Changes, float]:
+def _labels(known: Opened, batch: pa.RecordBatch, found: Batch) -> Labels:
     told = np.asarray(batch.column("label").is_valid())
     some = batch.filter(pa.array(told))
     pairs = zip(some.column("predicted").to_pylist(), some.column("label").to_pylist(), strict=True)
     steps = np.array([judged(known, *pair) for pair in pairs], np.int64).reshape(-1, 2)
     known_s = encode.seconds(some.column("label_time"), "label_time")
-    return counted.changes(time_s[told], known_s, steps, part.rules), float(known_s.max(initial=0.0))
+    return Labels(found.time_s[told], known_s, steps, np.ones(len(steps), bool), found.rows[told])

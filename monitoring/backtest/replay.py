@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from monitoring.backtest import late
 from monitoring.backtest import rules as limits
-from monitoring.backtest.conditions import Declined, Drift, Floor, Invalid
+from monitoring.backtest.conditions import Declined, Drift, Estimated, Floor, Invalid
 from monitoring.backtest.counted import Changes, Seen
 from monitoring.backtest.firing import Alert, Firing, Held, Watched
 from monitoring.backtest.rules import Rules
+from monitoring.judge import slices
 from monitoring.log.opened import Opened
 
 NONE = np.zeros(0, np.int64)
@@ -51,6 +53,7 @@ def replay(model: str, seen: Seen, known: Mapping[str, Opened], rules: Rules) ->
             judge.step(at_s, step, judge.version == version)
     end_s = float(places[-1] * rules.bucket_s)
     watched = [one for judge in judges for one in judge.watched] + refused.watched
+    watched.append(late.watched(model, seen, rules, int(places[-1])))
     fired = [firing for one in watched for firing in one.finish(end_s)]
     return sorted(fired, key=lambda firing: (firing.from_s, firing.alert, firing.severity))
 
@@ -75,22 +78,34 @@ class _Version:
     # The alerts on one version.
     def __init__(self, model: str, version: str, seen: Seen, known: Opened, rules: Rules) -> None:
         self.version = version
-        self._drift = Drift(seen.counted[version], known, rules)
-        changes = seen.changes.get(version, NO_LABELS)
-        self._floor, self._declined = Floor(changes, known, rules), Declined(changes, known, rules)
-        metric = known.release.manifest.quality["metric"]
-        place = (model, version)
+        quality = known.release.manifest.quality
+        floor, metric, place = float(quality["floor"]), quality["metric"], (model, version)
+        counted, changes = seen.counted[version], seen.changes.get(version, NO_LABELS)
+        self._drift, self._declined = Drift(counted, known, rules), Declined(changes, known, rules)
+        self._floor = Floor(changes, floor, rules.quality_rows)
+        self._estimated = Estimated(counted, floor if metric == "accuracy" else 0.0, known, rules)
+        floors = slices.floors(quality)
+        sure = slices.confidence(len(floors))
+        sliced = {name: change for (of, name), change in seen.slices.items() if of == version}
+        self._slices = [Floor(change, floors[name], rules.quality_rows, sure) for name, change in sliced.items()]
+        urgent, patient = rules.urgent_s, rules.patient_s
         self.watched = [
             Watched(Alert(limits.DRIFT, "warning", *place, 0, "signals moved")),
-            Watched(Alert(limits.COLLAPSE, "critical", *place, rules.urgent_s, "share of one class")),
-            Watched(Alert(limits.FLOOR, "critical", *place, rules.urgent_s, f"{metric} at most", low=True)),
-            Watched(Alert(limits.DECLINED, "warning", *place, rules.urgent_s, f"{metric} since it fell", low=True)),
+            Watched(Alert(limits.COLLAPSE, "critical", *place, urgent, "share of one class")),
+            Watched(Alert(limits.FLOOR, "critical", *place, urgent, f"{metric} at most", low=True)),
+            Watched(Alert(limits.DECLINED, "warning", *place, urgent, f"{metric} since it fell", low=True)),
+            Watched(Alert(limits.ESTIMATE, "warning", *place, patient, f"{metric} estimated at most", low=True)),
+            *(
+                Watched(Alert(limits.SLICE, "warning", *place, urgent, f"{metric} at most where {name}", low=True))
+                for name in sliced
+            ),
         ]
 
     def step(self, at_s: float, step: int, live: bool) -> None:
         """Judge at a step; only the live version can be told about."""
-        found = (*self._drift.at(step), self._floor.at(step), self._declined.at(step))
-        for watched, held in zip(self.watched, found, strict=True):
+        estimated = self._estimated.at(step, self._floor.enough(step))
+        found = (*self._drift.at(step), self._floor.at(step), self._declined.at(step), estimated)
+        for watched, held in zip(self.watched, (*found, *(one.at(step) for one in self._slices)), strict=True):
             watched.step(at_s, held if live else None)
 
 
@@ -119,7 +134,8 @@ class _Refused:
 def _steps(seen: Seen, rules: Rules) -> np.ndarray:
     # Where a condition may change, up to the end of the log, in buckets.
     every = rules.evaluation_s // rules.bucket_s
-    lengths = (0, rules.rate_s // rules.bucket_s, *(length // rules.bucket_s for _, length in rules.windows_s))
+    windows_s = (rules.rate_s, rules.quality_s, *(length for _, length in rules.windows_s))
+    lengths = (0, *(length // rules.bucket_s for length in windows_s))
     rows = np.concatenate([NONE, seen.invalid[0], *(counted.buckets for counted in seen.counted.values())])
     if not len(rows):
         return NONE

@@ -3,27 +3,29 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from monitoring.backtest import counted
-from monitoring.backtest.counted import Batch, Changes, Seen
+from monitoring.backtest import counted, labelled
+from monitoring.backtest.counted import Batch, Seen
+from monitoring.backtest.labelled import Labels
 from monitoring.backtest.rules import Rules
-from monitoring.judge import quality
+from monitoring.judge import quality, slices
 from monitoring.log import redaction
 from monitoring.log.opened import Opened, opened
 from registry.errors import DataError, ReleaseError
 
 PART_ROWS = 200_000
 BATCH_BYTES = 32 << 20
+BATCH_LABELS = 5_000  # with their rows, where a release has slices
 # A plus keeps SQLite from an index: the rows of a part lie together.
 ROWS = """SELECT time_s, version, probabilities, row FROM predictions
     WHERE seq > ?1 AND seq <= ?2 AND +model = ?3 AND +time_s BETWEEN ?4 AND ?5 ORDER BY seq"""
 # A label, and the one before it for the same row, which it takes back.
 LABELS = """SELECT p.version, p.time_s, l.time_s, p.predicted, l.label,
-        (SELECT label FROM labels WHERE id = l.id AND seq < l.seq ORDER BY seq DESC LIMIT 1)
+        (SELECT label FROM labels WHERE id = l.id AND seq < l.seq ORDER BY seq DESC LIMIT 1), {row}
     FROM labels l CROSS JOIN predictions p ON p.id = l.id
     WHERE l.seq > ?1 AND l.seq <= ?2 AND p.model = ?3 AND p.time_s BETWEEN ?4 AND ?5"""
 
@@ -43,9 +45,9 @@ class LogPart:
         """Return what the rules need of this part. Raises DataError if the log cannot be read."""
         with _reading(self.path) as connection:
             found, unknown = _rows(self, connection)
-            changes, known_s = _labels(self, connection)
+            said, known_s = _labels(self, connection)
             last_s = [float(one.last_s.max()) for one in found.values()]
-            return Seen(found, changes, unknown=unknown, last_s=max(known_s, *last_s, 0.0))
+            return replace(said, counted=found, unknown=unknown, last_s=max(known_s, *last_s, 0.0))
 
 
 def models(path: Path) -> list[str]:
@@ -117,22 +119,36 @@ def _batch(part: LogPart, version: str, known: Opened, rows: list[tuple[float, s
     return Batch(version, np.array([row[0] for row in rows]), inputs, outputs)
 
 
-def _labels(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, Changes], float]:
-    # The changes by version, and when the last label was known.
-    by_version: dict[str, list[tuple[float, float, int, int]]] = {}
-    place = (part.after, part.until, part.model, *part.span_s)
-    for version, answered_s, known_s, predicted, label, before in connection.execute(LABELS, place):
-        known = known_release(part.model, version)
-        if known is not None:
-            new, old = judged(known, predicted, label), judged(known, predicted, before)
-            step = (new[0] - old[0], new[1] - old[1])
-            by_version.setdefault(version, []).append((answered_s, known_s, *step))
-    tables = {version: np.array(rows) for version, rows in by_version.items()}
-    found = {
-        version: counted.changes(table[:, 0], table[:, 1], table[:, 2:].astype(np.int64), part.rules)
-        for version, table in tables.items()
-    }
-    return found, max((float(table[:, 1].max()) for table in tables.values()), default=0.0)
+def _labels(part: LogPart, connection: sqlite3.Connection) -> tuple[Seen, float]:
+    # What labels change, and when the last one was known.
+    place, found, last_s = (part.after, part.until, part.model, *part.span_s), [], 0.0
+    cursor = connection.execute(LABELS.format(row="p.row" if _sliced(part, connection) else "NULL"), place)
+    while rows := cursor.fetchmany(BATCH_LABELS):
+        last_s = max(last_s, *(row[2] for row in rows))
+        for version in sorted({row[0] for row in rows}):
+            known = known_release(part.model, version)
+            if known is not None:
+                said = _said(known, [row for row in rows if row[0] == version])
+                found.append(labelled.together([(version, labelled.of(said, known, part.rules))]))
+    return counted.together(found), last_s
+
+
+def _said(known: Opened, rows: list[tuple[str, float, float, str, str, str | None, bytes | None]]) -> Labels:
+    steps = []
+    for _, _, _, predicted, label, before, _ in rows:
+        new, old = judged(known, predicted, label), judged(known, predicted, before)
+        steps.append((new[0] - old[0], new[1] - old[1]))
+    manifest, blobs = known.release.manifest, [row[6] or b"" for row in rows]
+    inputs = redaction.decode(manifest.input, blobs) if slices.parse(manifest.quality) else None
+    answered_s, known_s = (np.array([row[at] for row in rows]) for at in (1, 2))
+    return Labels(answered_s, known_s, np.array(steps, np.int64), np.array([row[5] is None for row in rows]), inputs)
+
+
+def _sliced(part: LogPart, connection: sqlite3.Connection) -> bool:
+    # Whether a release is measured in slices: then the labelled rows are read, else only their labels.
+    query = "SELECT DISTINCT version FROM predictions WHERE model = ?"
+    found = (known_release(part.model, version) for (version,) in connection.execute(query, (part.model,)))
+    return any(known is not None and slices.parse(known.release.manifest.quality) for known in found)
 
 
 def judged(known: Opened, predicted: str, label: str | None) -> tuple[int, int]:

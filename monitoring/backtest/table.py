@@ -5,7 +5,7 @@ The release answers the rows again, one thread to a part, so every way of readin
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from monitoring.backtest import counted, encode
-from monitoring.backtest.counted import Batch, Changes, Seen
+from monitoring.backtest import counted, encode, labelled
+from monitoring.backtest.counted import Batch, Seen
+from monitoring.backtest.labelled import Labels
 from monitoring.backtest.rules import Rules
 from monitoring.backtest.sqlite_log import judged
 from monitoring.log.opened import Opened, opened
@@ -121,30 +122,31 @@ def _seen(part: TablePart, batch: pa.RecordBatch) -> Seen:
     if not sound.any():
         return Seen(invalid=refused, last_s=float(time_s.max(initial=0.0)))
     outputs = answers(part.tag, rows[sound])
-    one = counted.count(Batch(version, time_s[sound], rows[sound], outputs), known, bucket_s)
-    changes, known_s = _changes(part, batch.filter(pa.array(sound)), time_s[sound], outputs)
-    last_s = max(known_s, float(time_s.max()))
-    return Seen({version: one}, {} if changes is None else {version: changes}, refused, {}, last_s)
+    found = Batch(version, time_s[sound], rows[sound], outputs)
+    one = counted.count(found, known, bucket_s)
+    said = _labels(part, batch.filter(pa.array(sound)), found, outputs)
+    if said is None:
+        return Seen({version: one}, invalid=refused, last_s=float(time_s.max()))
+    seen = labelled.together([(version, labelled.of(said, known, part.rules))])
+    last_s = max(float(said.known_s.max(initial=0.0)), float(time_s.max()))
+    return replace(seen, counted={version: one}, invalid=refused, last_s=last_s)
 
 
-def _changes(
-    part: TablePart, batch: pa.RecordBatch, time_s: np.ndarray, outputs: np.ndarray
-) -> tuple[Changes | None, float]:
-    # How the labels of the batch change the window of quality, and when the last one was known.
+def _labels(part: TablePart, batch: pa.RecordBatch, found: Batch, outputs: np.ndarray) -> Labels | None:
+    # The labels of the batch, None if it has none.
     names, known = part.names, opened(part.tag)
     present = set(batch.schema.names)
     if names.label not in present or not len(batch):
-        return None, 0.0
-    labels = encode.texts(batch.column(names.label)).to_pylist()
+        return None
+    texts = encode.texts(batch.column(names.label)).to_pylist()
     said = names.prediction in present
     answered = encode.texts(batch.column(names.prediction)).to_pylist() if said else _said(known, outputs)
-    steps = np.array([judged(known, *pair) for pair in zip(answered, labels, strict=True)], np.int64)
+    steps = np.array([judged(known, *pair) for pair in zip(answered, texts, strict=True)], np.int64)
     told = steps[:, 0] > 0
-    known_s = time_s[told]
+    known_s = found.time_s[told]
     if names.label_time in present:
         known_s = encode.seconds(batch.column(names.label_time).filter(pa.array(told)), names.label_time)
-    found = counted.changes(time_s[told], known_s, steps[told], part.rules)
-    return found, float(known_s.max(initial=0.0))
+    return Labels(found.time_s[told], known_s, steps[told], np.ones(int(told.sum()), bool), found.rows[told])
 
 
 def _said(known: Opened, outputs: np.ndarray) -> list[str]:

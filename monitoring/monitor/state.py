@@ -20,6 +20,7 @@ from monitoring.monitor.tally import COUNTS, ERRORS, delay_s, inexact
 
 STRUCTURE = 1  # of what stands in the tables below; a file of another one is made anew
 BUCKET_S = 300.0
+BUCKETS_PER_WINDOW = 24  # at least: a window is whole buckets, so it may be longer than asked by a part of one
 LATE_S = 86_400.0  # the watermark: a label that comes later finds its row outside the usual window of quality
 BUSY_S = 10.0
 ARRAYS = ("sums", "labelled_sums")

@@ -27,7 +27,6 @@ from monitoring.reports.due import Reporter
 
 log = logging.getLogger(__name__)
 
-BUCKETS_PER_WINDOW = 24  # at least: the window is whole buckets, so it may be longer than asked by a part of one
 KEEP_S = 90 * 86_400.0  # how long buckets are kept
 QUANTILES = (0.5, 0.95)
 
@@ -49,7 +48,7 @@ class Monitor:
 
     @property
     def bucket_s(self) -> float:
-        return min(state.BUCKET_S, self.settings.window_s / BUCKETS_PER_WINDOW)
+        return min(state.BUCKET_S, self.settings.window_s / state.BUCKETS_PER_WINDOW)
 
 
 def main(settings: WatchSettings) -> None:

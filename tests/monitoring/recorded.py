@@ -20,9 +20,9 @@ def said(release, outputs):
     return [classes[p.argmax()] if classes else repr(float(p[0])) for p in outputs]
 
 
-def record(log, release, rows, time_s, kept=None, begin=0):
+def record(log, release, rows, time_s, kept=None, begin=0, outputs=None):
     """Write rows answered at times (n,) with the ids begin, begin + 1, ...; kept: what the log holds of the rows."""
-    outputs = answers(release, rows)
+    outputs = answers(release, rows) if outputs is None else outputs
     kept = rows if kept is None else kept
     with closing(recorder.connect(log)) as connection, connection:
         connection.executemany(

@@ -131,7 +131,7 @@ def test_quality_is_told_from_enough_rows_on_and_only_under_the_floor(publish):
     for right, rows, told in ((150, 199, False), (150, 200, True), (195, 200, False)):
         steps = np.array([(1, int(i < right)) for i in range(rows)], np.int64)
         changes = counted.changes(answered[:rows], answered[:rows] + 600, steps, rules)
-        floor = Floor(changes, known, rules)
+        floor = Floor(changes, known.release.manifest.quality["floor"], rules.quality_rows)
         assert floor.at(int(T0_S // 60) + 5) is None
         assert (floor.at(int(T0_S // 60) + 11) is not None) == told
         assert floor.at(int(T0_S // 60) + 1441) is None  # a day later the rows are out of the window
