@@ -22,7 +22,7 @@ WINDOW_HOURS = (("short", (0, 1)), ("medium", (6, 18)), ("long", (150, 18)))
 
 def cases() -> list[Case]:
     """Return every case of the drift alerts."""
-    return [*_drift(), *_collapse()]
+    return [*_drift(), *_missing(), *_collapse()]
 
 
 def scores(window: np.ndarray, shares: np.ndarray, reference_rows: int) -> tuple[float, float, float]:
@@ -37,6 +37,15 @@ def scores(window: np.ndarray, shares: np.ndarray, reference_rows: int) -> tuple
     spread = 2 / (9 * (held.sum() - 1))
     z = ((chi2 / (held.sum() - 1)) ** (1 / 3) - (1 - spread)) / np.sqrt(spread)
     return float(psi), float(chi2), float(z)
+
+
+def missing_score(counts: np.ndarray, shares: np.ndarray, reference_rows: int, place: int) -> float:
+    """Return how surely the class of one bin is missing, from counts and reference shares (bins,)."""
+    n, q = counts.sum(), shares[place]
+    p = (counts[place] + 0.5) / n
+    distance = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    ratio = 2 * n * reference_rows / (n + reference_rows) * distance
+    return float(np.sqrt(ratio - 2 * np.log((shares > 0).sum())))
 
 
 def oracle_test() -> Statement:
@@ -181,6 +190,31 @@ def _drift() -> list[Case]:
         Case(name, "too few rows", usual | _steady("brightness", (4, 0, 0, 0)), last=80, step=SLOWLY),
         Case(name, "a release that is not live", _limits() | OLD | four, last=80, step=SLOWLY),
     ]
+
+
+def _missing() -> list[Case]:
+    # Class d no longer comes; the limits of all else are out of reach.
+    name, signal, rates = "VigilDataDrift", "predicted_class", (4, 3, 3, 0)
+    usual = info("1x90") | _limits(z=60)
+    for b, held in enumerate("abcd"):
+        usual |= series("vigil_signal_bin_info", "1x90", **RELEASE, signal=signal, bin=f"{b:02d}", class_=held)
+    limited = usual
+    for window in ("short", "medium", "long"):
+        limited = limited | series("vigil_missing_class_z_threshold", "4x90", **RELEASE, window=window)
+    z = missing_score(np.array(rates) * 10, np.array(EVEN), REFERENCE_ROWS, 3)
+    told = f"1 signals of m v1 moved, surely and by much: class d missing (z {z:.1f})."
+    rare = _steady(signal, rates, (0.4, 0.3, 0.298, 0.002))
+    return [
+        Case(
+            name, "a class no longer comes, and is named", limited | _steady(signal, rates),
+            (Fire(10, labels=RELEASE, description=told),),
+        ),
+        Case(name, "a release that says nothing of missing classes", usual | _steady(signal, rates), last=80),
+        Case(name, "a class lost a fifth, surely", limited | _steady(signal, (2800, 2600, 2600, 2000)), last=80),
+        Case(name, "a class so rare that it may stay away", limited | rare, last=80),
+        Case(name, "too few rows to miss a class", limited | _steady(signal, (1, 0, 0, 0)), last=80),
+        Case(name, "another signal misses a bin", limited | _steady("brightness", rates), last=80),
+    ]  # fmt: skip
 
 
 def _told(shifts: Mapping[str, tuple[int, ...]], minutes: int) -> str:

@@ -6,7 +6,7 @@ A window of few rows, and traffic whose rows depend on one another, must be over
 Counts add up over replicas; the reference is the same on each, hence `max`.
 """
 
-from grafana import joint_rules, range_rules, restless_rules
+from grafana import joint_rules, missing_rules, range_rules, restless_rules
 from grafana.joint_rules import LIVE, RELEASE
 from grafana.profile import Profile, duration
 from grafana.statement import Alert, Statement, record
@@ -23,7 +23,7 @@ def records(profile: Profile) -> list[Statement]:
     """Return the recording rules, in the order they build on one another."""
     return [
         *_reference(), *_rows(profile), *_scores(), *joint_rules.records(profile),
-        *restless_rules.records(profile), *range_rules.records(), *_drifted(),
+        *restless_rules.records(profile), *range_rules.records(), *missing_rules.records(), *_drifted(),
     ]  # fmt: skip
 
 
@@ -109,7 +109,8 @@ def _drifted() -> list[Statement]:
             "(\n  model_signal:drift_z > model_signal:drift_limit_restless\n"
             f"  and model_signal:drift_psi > on ({RELEASE}) group_left () {floor}\n"
             f"  and model_signal:drift_rows >= {MIN_ROWS}\n)\n"
-            f'or label_replace(model_signal:left_z, "signal", "$1{range_rules.OUTSIDE}", "signal", "(.+)")',
+            f'or label_replace(model_signal:left_z, "signal", "$1{range_rules.OUTSIDE}", "signal", "(.+)")\n'
+            f"or sum by ({SIGNAL}, window) (model_signal:missing_z)",
         ),
     ]
 

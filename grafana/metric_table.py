@@ -108,7 +108,8 @@ def _every_text(rule: Statement) -> str:
 def _with_all(state: SignalState) -> SignalState:
     return SignalState(
         state.model, state.version, state.signals, state.counts, state.shares, state.rows,
-        sums=np.ones(2), centres=(0.0,), far=((1,),), outside=(0.0,), slopes=(0.0, 0.0),
+        sums=np.ones(2), centres=(0.0,), far=((1,),), outside=(0.0,), slopes=(0.0, 0.0), classes=("a",),
+        missing_limits={"short": 4.0},
     )  # fmt: skip
 
 

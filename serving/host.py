@@ -283,5 +283,5 @@ def _state(served: Served) -> SignalState:
     centres = normal.embedding.centres if normal.embedding is not None else ()
     return SignalState(
         *place, names, served.tally.counts(), normal.shares, normal.rows, served.tally.sums(), centres,
-        normal.far, normal.outside, normal.padded_slopes().tolist(),
+        normal.far, normal.outside, normal.padded_slopes().tolist(), normal.classes, normal.missing_thresholds,
     )  # fmt: skip

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from monitoring.shift import drift, reference, signals
+from monitoring.shift import drift, missing, reference, signals
 from monitoring.shift.binning import codes_of
 from monitoring.shift.calibration import WINDOW_MINUTES, z_scores
 from monitoring.shift.drift import SMOOTHING
 from monitoring.shift.reference import ReferenceSettings
+from monitoring.shift.signals import CLASS
 from registry.release import InputSpec
 
 SPEC = InputSpec("float32", (6,), ("age", "height", "weight", "income", "kind", "plan"),
@@ -58,6 +59,8 @@ def month(made, codes, rows_per_h, seed, in_order=False, run_time=False):
             by_z, by_both = _over(made, s, window, counts, calm)
             sure |= {window} if by_z else set()
             told |= {window} if by_both else set()
+            if made.bins[s].name == CLASS and _missing(made, s, window, counts, calm):
+                sure, told = sure | {window}, told | {window}
     return told, sure
 
 
@@ -91,3 +94,14 @@ def _over(made, s, window, counts, calm):
     psi = ((share - shares) * np.log((share + SMOOTHING) / (shares + SMOOTHING))).sum(axis=1)
     over = z > calm[0] + calm[1] * (base + slope / rows)
     return bool(over.any()), bool((over & (psi > made.psi_floor)).any())
+
+
+def _missing(made, s, window, counts, calm):
+    judged = counts[counts.sum(axis=1) >= made.min_rows]
+    shares = made.padded_shares()[s]
+    if not len(judged):
+        return False
+    z = missing.each(judged, shares, made.rows)
+    lost = 1 - judged / judged.sum(axis=1, keepdims=True) / np.where(shares > 0, shares, np.inf)
+    over = z > calm[0] + calm[1] * made.missing_thresholds[window]
+    return bool((over & (shares > 0) & (lost >= missing.LEAST_LOSS)).any())

@@ -72,7 +72,8 @@ def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
     table, test, answers = task.table, task.parts.test, answered.model
     train = task.parts.train
     seen = Support.of(table.x[train[:: -(-len(train) // MOST_ROWS)]])
-    held = reference.HeldOut(table.spec, table.x[test], answers, answered.threshold, seen)
+    named = tuple(map(str, table.classes))
+    held = reference.HeldOut(table.spec, table.x[test], answers, answered.threshold, seen, named)
     built = reference.build(task.config.reference, held)
     estimation = Estimation.fit(answers, table.y[test], answered.threshold) if table.classes else None
     (files / REFERENCE).write_bytes(replace(built, estimation=estimation).to_json())

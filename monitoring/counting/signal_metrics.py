@@ -3,8 +3,8 @@
 The others are declared in `monitoring.metrics`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from monitoring.counting.counts import Counts, Totals
 from monitoring.metrics import EMBEDDING_ROWS, EMBEDDING_SUM, RELEASE, SIGNAL_BIN
-from monitoring.shift.signals import EMBEDDING
+from monitoring.shift.signals import CLASS, EMBEDDING
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class SignalState:
     counts: (signals, BINS). shares: per signal, of each of its bins. `rows` is the size of the reference.
     sums: of the embedding's components, and the rows last. centres: (components,), their means in the reference.
     far: per signal, the bins outside its range; outside: the share of the reference's rows in them. slopes: per
-    signal, the embedding's last, see `monitoring.shift.reference.Reference`.
+    signal, the embedding's last; classes, missing_limits: see `monitoring.shift.reference.Reference`.
     """
 
     model: str
@@ -36,6 +36,8 @@ class SignalState:
     far: Sequence[Sequence[int]] = ()
     outside: Sequence[float] = ()
     slopes: Sequence[float] = ()
+    classes: Sequence[str] = ()
+    missing_limits: Mapping[str, float] = field(default_factory=dict)
 
     def values(self, counts: np.ndarray | None, sums: np.ndarray | None) -> dict[str, list[float]]:
         """Return what is printed of each counter, in the order of its series.
@@ -68,6 +70,7 @@ class SignalCollector(Collector):
         states = list(self._states())  # first: to ask for them counts the rows that wait
         yield from self._bins(states)
         yield from _limits(states)
+        yield from _classes(states)
         yield from self._embeddings(states)
 
     def _bins(self, states: Iterable[SignalState]) -> Iterator[Metric]:
@@ -120,3 +123,20 @@ def _limits(states: Iterable[SignalState]) -> Iterator[Metric]:
         for signal, slope in zip((*state.signals, EMBEDDING), state.slopes, strict=False):
             slopes.add_metric((*place, signal), slope)
     yield from (outside, slopes)
+
+
+def _classes(states: Iterable[SignalState]) -> Iterator[Metric]:
+    held = GaugeMetricFamily(
+        "vigil_signal_bin_info", "1 for what a bin holds", labels=(*RELEASE, "signal", "bin", "class")
+    )
+    limits = GaugeMetricFamily(
+        "vigil_missing_class_z_threshold", "Limit of the score of a missing class", labels=(*RELEASE, "window")
+    )
+    for state in states:
+        place = state.model, state.version
+        for b, name in enumerate(state.classes):
+            if name:
+                held.add_metric((*place, CLASS, f"{b:02d}", name), 1)
+        for window, limit in state.missing_limits.items():
+            limits.add_metric((*place, window), limit)
+    yield from (held, limits)

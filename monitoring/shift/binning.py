@@ -1,5 +1,8 @@
 """Where the bins of a signal lie: fixed by the reference, so that counts add up over replicas and restarts."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 
 from monitoring.shift.signals import BINS, CELLS, Binner, Bins
@@ -33,6 +36,13 @@ def of_index(name: str, column: np.ndarray, count: int) -> Bins:
     """
     cuts = tuple(range(1, min(count + 1, BINS))) if count <= BINS else _cuts(column.astype(np.int64), BINS)
     return Bins(name, 0.0, float(CELLS), cuts)
+
+
+def held(bins: Bins, names: Sequence[str]) -> tuple[str, ...]:
+    """Return what each bin of an index holds: a name, or the first and the last of several; "" for none."""
+    edges = (0, *bins.cuts, max(len(names), bins.cuts[-1] if bins.cuts else 0))
+    groups = [names[low:high] for low, high in pairwise(edges)]
+    return tuple(" to ".join(dict.fromkeys((group[0], group[-1]))) if group else "" for group in groups)
 
 
 def of_number(name: str, column: np.ndarray, most: int, endless: bool) -> Bins:

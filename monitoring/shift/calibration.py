@@ -229,16 +229,22 @@ def chi2_at(z: np.ndarray | float, df: np.ndarray | float) -> np.ndarray:
     return found
 
 
+def clusters(x: np.ndarray, df: np.ndarray, step: float) -> float:
+    """Return how many times P(chi2 > x) a chi-square of a sliding window begins to be over x, per length of it.
+
+    df: its degrees of freedom, the mean over all is returned. step: by which the window slides, of its length. 2 x
+    times the density, about (x - df + 2) P(chi2 > x), without steps (Albin 1990; Leadbetter et al. 1983, chapter 12),
+    and with steps a factor (Siegmund 1985, chapter 10) less.
+    """
+    return float(np.maximum(1.0, (x - df + 2) * np.exp(-0.583 * np.sqrt(2 * step * x))).mean())
+
+
 def _sliding_quantile(rate: float, df: np.ndarray, step: float) -> float:
-    # How often a chi-square with df degrees of freedom, of a window that slides by `step` of its length, begins to be
-    # over x, per length of the window: 2 x times its density, about (x - df + 2) P(chi2 > x), without steps (Albin
-    # 1990; Leadbetter et al. 1983, chapter 12), and with steps a factor (Siegmund 1985, chapter 10) less.
     low, high = 0.0, 12.0
     for _ in range(60):
         middle = (low + high) / 2
-        x = chi2_at(middle, df)
-        clusters = np.maximum(1.0, (x - df + 2) * np.exp(-0.583 * np.sqrt(2 * step * x))).mean()
-        low, high = (middle, high) if clusters * NORMAL.cdf(-middle) > rate else (low, middle)
+        often = clusters(chi2_at(middle, df), df, step) * NORMAL.cdf(-middle)
+        low, high = (middle, high) if often > rate else (low, middle)
     return high
 
 

@@ -14,7 +14,7 @@ from monitoring.shift import missing
 from monitoring.shift.bulk import Counting
 from monitoring.shift.calibration import wilson_hilferty, z_scores
 from monitoring.shift.reference import Reference
-from monitoring.shift.signals import CLASS, EMBEDDING, MISSING
+from monitoring.shift.signals import CLASS, EMBEDDING
 from registry.release import InputSpec
 
 OUTSIDE = " outside its range"  # added to the name of a signal whose rows left its range
@@ -55,7 +55,7 @@ class Window:
 class Finding:
     """A signal that moved. limit: what z is over.
 
-    psi: of the embedding its size, see `Embedding.size`; of the missing class how much of its share is gone.
+    psi: of the embedding its size, see `Embedding.size`; of a missing class how much of its share is gone.
     """
 
     signal: str
@@ -106,7 +106,8 @@ def judge(reference: Reference, window: Window, length: str) -> list[Finding]:
     limits = base + slopes / np.maximum(rows, 1)
     moved = [found for found in _over(reference, window, limits) if found.psi > reference.psi_floor]
     enough = dict(zip((*(b.name for b in reference.bins), EMBEDDING), rows >= reference.min_rows, strict=False))
-    return _sorted([*(f for f in moved if enough[f.signal]), *_left(reference, window, base, reference.min_rows)])
+    left, gone = _left(reference, window, base, reference.min_rows), _gone(reference, window, length)
+    return _sorted([*(f for f in moved if enough[f.signal]), *left, *gone])
 
 
 def alarms(reference: Reference, window: Window, false_alarm: float) -> list[Finding]:
@@ -172,17 +173,50 @@ def _inside(reference: Reference, window: Window) -> np.ndarray:
     return counts
 
 
-def _missed(reference: Reference, window: Window, false_alarm: float) -> tuple[list[Finding], float]:
-    # A class that is missing, and the false-alarm probability that is left for all else.
+def _classes(reference: Reference, window: Window) -> tuple[int, np.ndarray, np.ndarray] | None:
+    # The place of the predicted class among the signals, and its counts and shares by bin.
     for s, (bins, shares) in enumerate(zip(reference.bins, reference.shares, strict=True)):
         if bins.name == CLASS:
-            known = window.counts[s, : len(shares)], np.array(shares)
-            limit, used = missing.limit(shares, window.rows, reference.rows, false_alarm * missing.SHARE)
-            if window.unrest is not None:
-                limit = float(window.unrest.level[s] + window.unrest.scale[s] * limit)
-            z = float(missing.z(*known, reference.rows))
-            return [Finding(MISSING, z, missing.loss(*known), limit)] if z > limit else [], false_alarm - used
-    return [], false_alarm
+            return s, window.counts[s, : len(shares)], np.array(shares)
+    return None
+
+
+def _missed(reference: Reference, window: Window, false_alarm: float) -> tuple[list[Finding], float]:
+    # A class that is missing, and the false-alarm probability that is left for all else.
+    known = _classes(reference, window)
+    if known is None:
+        return [], false_alarm
+    s, counts, shares = known
+    limit, used = missing.limit(reference.shares[s], window.rows, reference.rows, false_alarm * missing.SHARE)
+    limit = _lifted(limit, window, s)
+    z = missing.each(counts, shares, reference.rows)
+    most = int(z.argmax())
+    lost = float(missing.losses(counts, shares)[most])
+    found = [Finding(_missing_name(reference, most), float(z[most]), lost, limit)] if z[most] > limit else []
+    return found, false_alarm - used
+
+
+def _gone(reference: Reference, window: Window, length: str) -> list[Finding]:
+    # The classes that lost much of their share, surely: both keys of the alert rule.
+    known = _classes(reference, window)
+    if known is None or length not in reference.missing_thresholds or known[1].sum() < reference.min_rows:
+        return []
+    s, counts, shares = known
+    limit = _lifted(reference.missing_thresholds[length], window, s)
+    z, lost = missing.each(counts, shares, reference.rows), missing.losses(counts, shares)
+    places = np.flatnonzero((z > limit) & (lost >= missing.LEAST_LOSS)).tolist()
+    return [Finding(_missing_name(reference, k), float(z[k]), float(lost[k]), limit) for k in places]
+
+
+def _lifted(limit: float, window: Window, signal: int) -> float:
+    if window.unrest is None:
+        return limit
+    return float(window.unrest.level[signal] + window.unrest.scale[signal] * limit)
+
+
+def _missing_name(reference: Reference, place: int) -> str:
+    held = reference.classes[place] if reference.classes else f"{place}"
+    return f"class {held}{missing.GONE}"
 
 
 def _over(reference: Reference, window: Window, limits: np.ndarray) -> list[Finding]:

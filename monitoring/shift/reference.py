@@ -6,13 +6,13 @@ traffic such rows are told apart from the others.
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from monitoring.judge import estimates
-from monitoring.shift import binning, calibration, detectable, embedding, signals, support
+from monitoring.shift import binning, calibration, detectable, embedding, missing, signals, support
 from monitoring.shift.calibration import LOOKS_30D, Nulls, z_scores
 from monitoring.shift.detectable import Shift, Sight
 from monitoring.shift.embedding import Embedding
@@ -62,7 +62,7 @@ class ReferenceSettings:
 class HeldOut:
     """Rows that a release has not learned from, and what it answers; as in `signals.compute`, but not all are finite.
 
-    seen: where the model has learned.
+    seen: where the model has learned. named: the classes in the order of the outputs; () calls them by their places.
     """
 
     spec: InputSpec
@@ -70,11 +70,13 @@ class HeldOut:
     outputs: np.ndarray
     threshold: float | None = None
     seen: Support | None = None
+    named: tuple[str, ...] = ()
 
     @property
-    def classes(self) -> int:
-        """How many classes there are, 0 in a regression."""
-        return self.outputs.shape[1] if self.outputs.shape[1] > 1 else 0
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, none in a regression."""
+        count = self.outputs.shape[1] if self.outputs.shape[1] > 1 else 0
+        return self.named or tuple(map(str, range(count)))
 
     @property
     def finite(self) -> np.ndarray:
@@ -90,8 +92,9 @@ class Reference:
     shares: per signal, the share of each of its bins among the rows inside its range; sums to 1. z_thresholds: by
     window. far: per signal, the bins outside its range, which hold the share `outside`
     of the rows. slopes: of each signal, the embedding's last; divided by the rows of a window it is added to the
-    threshold. shifts: the smallest that show. All of these, embedding, estimation and support
-    are empty or None in a release that was made without them.
+    threshold. shifts: the smallest that show. classes: of each bin of the predicted class, what it holds.
+    missing_thresholds: by window, what the score of a missing class must be over. All of these, embedding, estimation
+    and support are empty or None in a release that was made without them.
     """
 
     rows: int
@@ -108,6 +111,8 @@ class Reference:
     slopes: tuple[float, ...] = ()
     nulls: Nulls | None = None
     shifts: tuple[Shift, ...] = ()
+    classes: tuple[str, ...] = ()
+    missing_thresholds: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return the artefact as stored in the release."""
@@ -153,8 +158,8 @@ def build(settings: ReferenceSettings, held: HeldOut) -> Reference:
     """Return the reference of held-out rows. Raises DataError if there are too few rows to fill the bins."""
     demand_rows(settings, len(held.inputs))
     values = signals.compute(held.spec, held.inputs, held.outputs, held.threshold, held.seen)
-    counted = signals.indices(held.spec, range(held.classes))
-    named = signals.names(held.spec, held.classes, held.seen is not None)
+    counted = signals.indices(held.spec, held.classes)
+    named = signals.names(held.spec, len(held.classes), held.seen is not None)
     most = signals.most_bins(len(named), settings.bins)
     bins, far = [], []
     for name, column in zip(named, values.T, strict=True):
@@ -175,9 +180,8 @@ def parse(content: bytes) -> Reference:
     try:
         said = json.loads(content)
         bins = tuple(Bins(**b | {"cuts": tuple(b["cuts"])}) for b in said["bins"])
-        plain = {
-            name: calibration.tuples(said[name]) for name in ("shares", "far", "outside", "slopes") if name in said
-        }
+        listed = ("shares", "far", "outside", "slopes", "classes")
+        plain = {name: calibration.tuples(said[name]) for name in listed if name in said}
         plain["shifts"] = tuple(Shift(**shift) for shift in said.get("shifts", ()))
         parts = {name: made(said[name]) for name, made in PARTS.items() if said.get(name) is not None}
         return Reference(**said | {"bins": bins} | plain | parts)
@@ -211,8 +215,15 @@ def _calibrated(settings: ReferenceSettings, plain: Reference, values: np.ndarra
         extra = calibration.of_embedding(waves, components)
         df = np.append(df, len(waves.centres))
     nulls = calibration.draw(binning.codes_of(plain.bins, plain.far, values), extra, settings.seed)
-    thresholds, slopes = calibration.monthly(nulls, df, settings.false_alarms_30d, settings.min_rows)
-    made = replace(plain, z_thresholds=thresholds, slopes=slopes, nulls=nulls)
+    known = [b for b in plain.bins if b.name == signals.CLASS]
+    classes = binning.held(known[0], held.classes) if known else ()
+    # What a missing class may alarm is taken from all others.
+    part, kept = (1 - (1 - settings.false_alarms_30d) ** s for s in (missing.MONTHLY_SHARE, 1 - missing.MONTHLY_SHARE))
+    gone = missing.monthly(part, len(classes)) if classes else {}
+    thresholds, slopes = calibration.monthly(
+        nulls, df, kept if classes else settings.false_alarms_30d, settings.min_rows
+    )
+    made = replace(plain, z_thresholds=thresholds, slopes=slopes, nulls=nulls, classes=classes, missing_thresholds=gone)
     return replace(made, shifts=_shifts(made))
 
 

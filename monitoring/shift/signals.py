@@ -24,8 +24,8 @@ OUTER_BINS = 2  # of a number that nothing bounds, beside those asked for
 TENSOR = ("mean", "std", "min", "max")
 CLASS, PREDICTION, REST = "predicted_class", "prediction", "other_columns_mean"
 OUTPUTS = ("confidence", "margin", "entropy", CLASS)
-EMBEDDING, MISSING = "embedding", "missing_class"
-TAKEN = frozenset((*OUTPUTS, PREDICTION, REST, support.NAME, EMBEDDING, MISSING))
+EMBEDDING = "embedding"
+TAKEN = frozenset((*OUTPUTS, PREDICTION, REST, support.NAME, EMBEDDING))
 
 
 def names(spec: InputSpec, classes: int, supported: bool = False) -> tuple[str, ...]:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import yaml
 
-from grafana import build, drift_cases, rule_tests, rules
+from grafana import build, drift_cases, missing_rules, rule_tests, rules
 from grafana.profile import PRODUCTION
-from monitoring.shift import embedding, reference
+from monitoring.shift import embedding, missing, reference
 
 
 def test_the_numbers_promql_is_held_to_are_those_thresholds_are_calibrated_with():
@@ -27,6 +27,14 @@ def test_the_joint_score_promql_is_held_to_is_that_of_the_embedding():
         sums = (centres + gap) * rows
         assert fitted.z(sums, rows, 400) == pytest.approx(z, rel=1e-9)
         assert fitted.size(sums, rows, 400) == pytest.approx(size, rel=1e-9)
+
+
+def test_the_score_of_a_missing_class_is_that_of_numpy():
+    shares = np.array([0.3, 0.2, 0.4, 0.1, 0])
+    for counts in ([300, 500, 200, 10, 0], [900, 700, 1300, 120, 0]):
+        found = missing.each(np.array(counts), shares, 1500)
+        assert drift_cases.missing_score(np.array(counts), shares, 1500, 3) == pytest.approx(found[3], rel=1e-12)
+    assert (missing_rules.LEAST_LOSS, missing_rules.GONE) == (missing.LEAST_LOSS, missing.GONE)
 
 
 def test_bins_that_nobody_uses_change_nothing():

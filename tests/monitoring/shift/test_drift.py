@@ -76,7 +76,10 @@ def test_a_class_that_no_longer_comes_is_named(made):
     kept = p.argmax(axis=1) != 0
     found = drift.alarms(made, drift.window_of(made, TABLE, x[kept][:60], p[kept][:60]), 0.05)
     named = {finding.signal: finding for finding in found}
-    assert named["missing_class"].psi == 1 and named["missing_class"].z > named["missing_class"].limit
+    assert named["class 0 missing"].psi == 1 and named["class 0 missing"].z > named["class 0 missing"].limit
+    called = replace(made, classes=("low", "middle", "high", ""))
+    longer = drift.window_of(made, TABLE, x[kept][:200], p[kept][:200])
+    assert "class low missing" in {finding.signal for finding in drift.judge(called, longer, "medium")}
 
 
 def test_a_half_of_a_class_is_missed_before_its_chi_square_is_over_its_limit(made):
@@ -86,7 +89,7 @@ def test_a_half_of_a_class_is_missed_before_its_chi_square_is_over_its_limit(mad
         {f.signal for f in drift.alarms(made, drift.window_of(made, TABLE, x[kept][k:][:80], p[kept][k:][:80]), 0.05)}
         for k in range(0, 2400, 80)
     ]
-    assert sum("missing_class" in names for names in found) > sum("predicted_class" in names for names in found)
+    assert sum("class 0 missing" in names for names in found) > sum("predicted_class" in names for names in found)
 
 
 def test_what_the_missing_class_may_alarm_is_taken_from_the_others(made):
