@@ -10,7 +10,7 @@ PROOF := benchmarks/results/proof-$(shell date -u +%F).txt
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help setup programs demo test proof lint dashboards lint-dashboards image lock clean
+.PHONY: help setup programs demo test proof lint dashboards lint-dashboards pictures image lock clean
 
 help:
 	@echo "make setup        .venv with pinned versions, and the Debian packages (the others call it)"
@@ -22,6 +22,7 @@ help:
 	@echo "make lock         write the locks of the image anew"
 	@echo "make dashboards   write grafana/ dashboards, rules and tests anew"
 	@echo "make lint-dashboards   hold the dashboards against Grafana's types (needs npm)"
+	@echo "make pictures     run the demo and draw docs/oncall-*.png (needs npm and Chromium)"
 
 # The stamp is the lock file's: a changed pin sets up again.
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -67,6 +68,11 @@ lock: setup
 lint-dashboards:
 	@command -v npm >/dev/null || { echo "npm is missing; install it with: sudo apt-get install npm" >&2; exit 1; }
 	cd grafana/lint && npm install --no-package-lock --no-audit --no-fund --ignore-scripts --silent && npm run --silent lint
+
+# One run of the demo, and the On-call dashboard at two of its moments; npm and Chromium, for development only.
+pictures: setup
+	$(BIN)/vigil demo --out build/pictures
+	$(BIN)/python -m demo.screenshot.draw --run build/pictures/out --out docs
 
 clean:
 	rm -rf $(VENV) runs demo/out demo/report.html

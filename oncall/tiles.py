@@ -78,13 +78,13 @@ def _shown(panel: Panel, legend: str, sample: Sample) -> tuple[str, str]:
         said = mapping["options"].get(f"{sample.value:g}") if mapping["type"] == "value" else None
         if said is not None:
             return said["text"], said["color"]
-    if defaults["unit"] == "string":
-        text = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: sample.labels.get(found[1], ""), legend)
-        return text, ""
     colour = ""
     for step in defaults["thresholds"]["steps"]:
         if step["value"] is None or sample.value >= step["value"]:
             colour = step["color"]
+    if panel["options"].get("textMode") == "name":
+        text = re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: sample.labels.get(found[1], ""), legend)
+        return text.strip(), colour
     return number(sample.value, defaults["unit"]), colour
 
 

@@ -13,8 +13,10 @@ from grafana.boards.views import (
     RUNBOOK,
     SCRAPED,
     SLO,
+    UNJUDGED,
     WINDOW,
     View,
+    named,
     tile,
 )
 from grafana.profile import Profile
@@ -45,6 +47,8 @@ def _tiles() -> tuple[View, ...]:
 
 def _firing() -> tuple[View, ...]:
     alerts = 'ALERTS{alertname=~"Vigil.*",alertstate="firing"}'
+    before = f"max by (model, version) (vigil_model_rollback_info{{{BOTH}}} == 1)"
+    undo = f'label_replace({before}, "command", "vigil rollback --model $1, to", "model", "(.+)")'
     since = 'time() - ALERTS_FOR_STATE{alertname=~"Vigil.*"}'
     return (
         View(
@@ -66,16 +70,11 @@ def _firing() -> tuple[View, ...]:
             "Undo the last promotion",
             "The command that goes back to the release that was live before; no server has to load anything.",
             "string",
-            (
-                (
-                    f"max by (model, version) (vigil_model_rollback_info{{{BOTH}}} == 1)",
-                    "vigil rollback --model {{model}}  (to {{version}})",
-                ),
-            ),
+            ((named(undo, "command", "no release was live before"), "{{command}} {{version}}"),),
             kind="stat",
             width=10,
             height=5,
-            steps=((BLUE, None),),
+            steps=((UNJUDGED, None), (BLUE, 1.0)),
             none="no release was live before",
             links=(ROLLOUT,),
         ),
@@ -92,8 +91,10 @@ def _service_tiles() -> tuple[View, ...]:
                 "short",
                 (('count(ALERTS{alertname=~"Vigil.*",alertstate="firing"}) or vector(0)', "firing"),),
                 steps=JUDGE,
+                words={"null": ("Prometheus does not answer", RED)},
                 none="Prometheus does not answer",
-            )
+            ),
+            width=2,
         ),
         tile(
             View(
@@ -107,6 +108,7 @@ def _service_tiles() -> tuple[View, ...]:
                     ),
                 ),
                 steps=((RED, None), (ORANGE, 0.5), (GREEN, 1.0)),
+                words={"null": ("no server", RED)},
                 none="no server",
             )
         ),
@@ -151,16 +153,20 @@ def _release_tiles() -> tuple[View, ...]:
     interval = "max by (job) (vigil_monitor_interval_seconds)"
     target = f"vigil_model_target_info{{{BOTH}}}"
     live = f'vigil_model_info{{stage="live",{BOTH}}}'
+    served = f"max by (model, version, provider) ({live})"
+    device = f'label_replace({served}, "device", "$1", "provider", "(.+)ExecutionProvider")'
     return (
         tile(
             View(
                 "Live",
                 "Model, version and provider that answer now.",
                 "string",
-                ((f"max by (model, version, provider) ({live})", "{{version}} {{provider}}"),),
+                ((named(device, "version", "nothing is live"), "{{version}} {{device}}"),),
+                steps=((RED, None), (BLUE, 1.0)),
                 none="nothing is live",
                 links=(ROLLOUT,),
-            )
+            ),
+            width=4,
         ),
         tile(
             View(
@@ -185,6 +191,7 @@ def _release_tiles() -> tuple[View, ...]:
                 "none",
                 ((f"max(job:monitor_age:seconds / on (job) {interval})", "intervals"),),
                 steps=((GREEN, None), (ORANGE, 1.5), (RED, 3.0)),
+                words={"null": ("no monitor", RED)},
                 none="no monitor",
             )
         ),
@@ -278,6 +285,7 @@ def _changes() -> tuple[View, ...]:
                 ),
             ),
             width=8,
+            axis_to=1,
             none="none",
         ),
     )

@@ -8,6 +8,7 @@ def stages() -> tuple[View, ...]:
     stage = f"rate(vigil_stage_seconds_bucket{{{BOTH}}}[{WINDOW}])"
     rows = f"rate(vigil_batch_rows_sum{{{BOTH}}}[{WINDOW}])"
     runs = f"rate(vigil_batch_rows_count{{{BOTH}}}[{WINDOW}])"
+    nobody = f'label_replace(0 * sum by (model) (vigil_inflight_rows{{{BOTH}}}), "reason", "none", "", "")'
     return (
         View(
             "Stages, p95",
@@ -31,7 +32,8 @@ def stages() -> tuple[View, ...]:
             "Turned away",
             "Requests per second that were refused for want of capacity.",
             "reqps",
-            ((f"model_reason:rejected:rate{{{MODEL}}}", "{{model}} {{reason}}"),),
+            ((f"model_reason:rejected:rate{{{MODEL}}} or {nobody}", "{{model}} {{reason}}"),),
+            axis_to=1,
             stack=True,
             none="none",
         ),
@@ -113,6 +115,7 @@ def _traffic() -> tuple[View, ...]:
             "percentunit",
             ((f"model:input_invalid:ratio{{{MODEL}}}", "{{model}}"),),
             width=12,
+            axis_to=0.05,
             none="no rows",
         ),
     )
@@ -132,13 +135,13 @@ def quality() -> tuple[View, ...]:
             "end under the floor.",
             "percentunit",
             (
-                (measured("value"), of),
                 (measured("lower"), f"{of} lower"),
                 (measured("upper"), f"{of} upper"),
+                (measured("value"), of),  # drawn over them
                 (measured("floor"), f"{of} floor"),
             ),
             width=12,
-            colours={".*lower": GREY, ".*upper": GREY, ".*floor": RED},
+            colours={".*(lower|upper)": GREY, ".*floor": RED},
             dashed=".*floor",
             none="no labels yet",
             links=(REPORT,),
@@ -171,20 +174,6 @@ def _beyond_the_whole() -> tuple[View, ...]:
     evidence = f"max by (model, version) (vigil_quality_decline_evidence{{{MODEL}}})"
     return (
         View(
-            "The ten slices nearest to their floor",
-            "Upper end of the quality of a part of the traffic less the floor of that part; below 0 it is under it.",
-            "percentunit",
-            (
-                (
-                    f'bottomk(10, max by (model, version, slice) (vigil_quality_slice{{bound="upper",{MODEL}}})'
-                    f" - max by (model, version, slice) (vigil_quality_slice_floor{{{MODEL}}}))",
-                    release + " {{slice}}",
-                ),
-            ),
-            width=12,
-            none="no slices",
-        ),
-        View(
             "Estimated without labels",
             "Accuracy by CBPE and ATC, shown only while nothing speaks against it.",
             "percentunit",
@@ -195,6 +184,7 @@ def _beyond_the_whole() -> tuple[View, ...]:
                     release + " {{method}}",
                 ),
             ),
+            width=12,
             none="not to be believed",
         ),
         View(
@@ -202,6 +192,7 @@ def _beyond_the_whole() -> tuple[View, ...]:
             "Wealth of who bets that quality fell since the release; from the dashed line on that is sure.",
             "short",
             ((evidence, release), ("max(vigil_quality_decline_limit)", "limit")),
+            width=12,
             dashed=".*limit",
             none="no labels yet",
         ),
@@ -227,6 +218,7 @@ def monitoring() -> tuple[View, ...]:
             "Share of the answered rows that never reached the prediction log.",
             "percentunit",
             ((f"model:records_lost:ratio{{{MODEL}}}", "{{model}}"),),
+            axis_to=0.01,
             none="nothing recorded",
         ),
         View(
@@ -245,6 +237,7 @@ def monitoring() -> tuple[View, ...]:
                 (f"sum(rate(prometheus_rule_evaluation_failures_total[{WINDOW}]))", "rules"),
                 (f"sum(rate(alertmanager_notifications_failed_total[{WINDOW}]))", "notifications"),
             ),
+            axis_to=1,
             none="not scraped",
         ),
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from grafana.boards.views import View
+from grafana.boards.views import GREY, UNJUDGED, View
 
 Panel = dict[str, Any]
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -63,12 +63,14 @@ def _targets(view: View) -> list[Panel]:
 
 def _defaults(view: View) -> Panel:
     judged = view.kind != "timeseries"
+    # A value in the unit "string" has no number, so its colour would always be that of the first step.
+    named = view.kind == "stat" and view.unit == "string"
     defaults: Panel = {
-        "unit": view.unit,
+        "unit": "none" if named else view.unit,
         "noValue": view.none,
         "color": {"mode": "thresholds" if judged else "palette-classic"},
         "thresholds": {"mode": "absolute", "steps": [{"color": c, "value": at} for c, at in view.steps]},
-        "mappings": _mappings(view.words),
+        "mappings": _mappings(_words(view)),
         "links": [{"title": link.title, "url": link.url, "targetBlank": False} for link in view.links],
     }
     if view.highest is not None:
@@ -79,13 +81,16 @@ def _defaults(view: View) -> Panel:
 
 
 def _lines(view: View) -> Panel:
+    axis = {} if view.axis_to is None else {"axisSoftMin": 0, "axisSoftMax": view.axis_to}
     return {
         "lineWidth": 1,
+        "pointSize": 3,
         "fillOpacity": 20 if view.stack else 0,
         "showPoints": "auto",
         "spanNulls": False,
         "stacking": {"mode": "normal" if view.stack else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if len(view.steps) > 1 else "off"},
+        **axis,
     }
 
 
@@ -115,6 +120,11 @@ def _columns(view: View) -> Panel:
     return {"id": "organize", "options": {"excludeByName": hidden, "indexByName": {}, "renameByName": names}}
 
 
+def _words(view: View) -> dict[str, tuple[str, str]]:
+    # A tile without a value would have the colour of its first step: grey, unless the view says that none is bad.
+    return ({"null": (view.none, UNJUDGED)} if view.kind in ("stat", "bargauge") else {}) | view.words
+
+
 def _mappings(words: dict[str, tuple[str, str]]) -> list[Panel]:
     special = {"null", "nan"}
     plain = {k: {"text": text, "color": colour} for k, (text, colour) in words.items() if k not in special}
@@ -129,6 +139,11 @@ def _overrides(view: View) -> list[Panel]:
     overrides = [
         _override("byRegexp", pattern, "color", {"mode": "fixed", "fixedColor": colour})
         for pattern, colour in view.colours.items()
+    ]
+    # The ends of an interval need no name of their own beside that of the value.
+    unnamed = {"legend": True, "tooltip": False, "viz": False}
+    overrides += [
+        _override("byRegexp", pattern, "custom.hideFrom", unnamed) for pattern, c in view.colours.items() if c == GREY
     ]
     if view.dashed:
         overrides.append(_override("byRegexp", view.dashed, "custom.lineStyle", {"fill": "dash", "dash": [8, 6]}))

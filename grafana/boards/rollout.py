@@ -1,7 +1,7 @@
 """The rollout dashboard: which release is where, versions side by side, what the challenger would do."""
 
 from grafana.boards.board import Board, servers_and_models
-from grafana.boards.views import BLUE, BOTH, DRIFT, GREEN, GREY, MODEL, RED, WINDOW, View
+from grafana.boards.views import BLUE, BOTH, DRIFT, GREEN, GREY, MODEL, RED, UNJUDGED, WINDOW, View, named
 
 OF = "{{model}} {{version}}"
 RELEASE = "model, version"
@@ -128,7 +128,7 @@ def _versions() -> tuple[View, ...]:
             "percentunit",
             tuple(
                 (f"max by ({RELEASE}, metric) (vigil_quality_{what}{{{MODEL}}})", f"{OF} {{{{metric}}}}{end}")
-                for what, end in (("value", ""), ("lower", " lower"), ("upper", " upper"), ("floor", " floor"))
+                for what, end in (("lower", " lower"), ("upper", " upper"), ("value", ""), ("floor", " floor"))
             ),
             width=12,
             colours={".*(lower|upper)": GREY, ".*floor": RED},
@@ -186,14 +186,15 @@ def _shadow() -> tuple[View, ...]:
 
 
 def _verdict() -> tuple[View, ...]:
+    verdict = f"max by ({RELEASE}, verdict) (vigil_challenge_verdict{{{MODEL}}} == 1)"
     return (
         View(
             "Verdict of the labels",
             "Promote, hold or reject; right however often it is asked. `vigil verdict` says the numbers.",
             "string",
-            ((f"max by ({RELEASE}, verdict) (vigil_challenge_verdict{{{MODEL}}} == 1)", "{{verdict}}"),),
+            ((named(verdict, "verdict", "no challenger"), "{{verdict}}"),),
             kind="stat",
-            steps=((BLUE, None),),
+            steps=((UNJUDGED, None), (BLUE, 1.0)),
             width=8,
             none="no challenger",
         ),

@@ -1,6 +1,6 @@
 """The lower half of the drift and quality dashboard: labels, estimates, and who reads them."""
 
-from grafana.boards.views import BLUE, GREEN, GREY, MODEL, RED, REPORT, View
+from grafana.boards.views import BLUE, GREEN, GREY, MODEL, RED, REPORT, UNJUDGED, View, named
 
 RELEASE = "model, version"
 OF = "{{model}} {{version}}"
@@ -14,12 +14,12 @@ def labelled() -> tuple[View, ...]:
 def _bounds(metric: str, by: str, legend: str) -> tuple[tuple[str, str], ...]:
     return tuple(
         (f'max by ({RELEASE}, {by}) ({metric}{{bound="{bound}",{MODEL}}})', f"{OF} {{{{{legend}}}}}{end}")
-        for bound, end in (("value", ""), ("lower", " lower"), ("upper", " upper"))
+        for bound, end in (("lower", " lower"), ("upper", " upper"), ("value", ""))
     )
 
 
 def _quality() -> tuple[View, ...]:
-    ends = (("value", ""), ("lower", " lower"), ("upper", " upper"), ("floor", " floor"))
+    ends = (("lower", " lower"), ("upper", " upper"), ("value", ""), ("floor", " floor"))
     evidence = f"max by ({RELEASE}) (vigil_quality_decline_evidence{{{MODEL}}})"
     return (
         View(
@@ -142,7 +142,9 @@ def _labels() -> tuple[View, ...]:
 
 def estimated() -> tuple[View, ...]:
     """Return what can be said before labels come, and whether to believe it."""
-    valid = f"vigil_quality_estimate_valid{{{MODEL}}} == 1"
+    doubts = f"max by ({RELEASE}, reason) (vigil_quality_estimate_doubt{{{MODEL}}} == 1)"
+    valid = f"max by ({RELEASE}) (vigil_quality_estimate_valid{{{MODEL}}} == 1)"
+    none = f'label_replace({valid}, "reason", "none: believe it", "", "")'
     return (
         View(
             "Estimated accuracy",
@@ -156,15 +158,9 @@ def estimated() -> tuple[View, ...]:
             "To be believed?",
             "Reasons not to believe the estimate now; the page of the release says what each means.",
             "string",
-            (
-                (
-                    f"max by ({RELEASE}, reason) (vigil_quality_estimate_doubt{{{MODEL}}} == 1) "
-                    f'or label_replace(max by ({RELEASE}) ({valid}), "reason", "none: believe it", "", "")',
-                    "{{reason}}",
-                ),
-            ),
+            ((named(f"{doubts} or {none}", "reason", "no estimate"), "{{reason}}"),),
             kind="stat",
-            steps=((BLUE, None),),
+            steps=((UNJUDGED, None), (BLUE, 1.0)),
             none="no estimate",
         ),
         View(

@@ -3,12 +3,21 @@
 from dataclasses import dataclass, field, replace
 
 GREEN, ORANGE, RED, GREY, BLUE = "green", "orange", "red", "text", "blue"
+UNJUDGED = "#5a5d66"  # the background of a tile that has nothing to judge
 Step = tuple[str, float | None]
 SCRAPED = 'job=~"$job",instance=~"$instance"'
 MODEL = 'model=~"$model"'
 BOTH = f"{SCRAPED},{MODEL}"
 WINDOW = "$__rate_interval"
 JUDGE = ((GREEN, None), (RED, 1.0))  # 0 is good, 1 or more is not
+
+
+def named(query: str, label: str, otherwise: str) -> str:
+    """Return a query whose value is read for its label: one series that says `otherwise`, of value 0, for none.
+
+    A tile that shows names would be blank without it: its text for no data is for values.
+    """
+    return f'{query} or on () label_replace(vector(0), "{label}", "{otherwise}", "", "")'
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,8 @@ class View:
 
     words: value, or null, -> (text, colour). colours: pattern of a legend -> colour. dashed: pattern of the legends
     that are a limit. value: of a table, the title of its column of values; without it a table is read for its labels.
-    cells: of a table, the column whose cells are coloured.
+    cells: of a table, the column whose cells are coloured. axis_to: the axis goes from 0 to it at least, so that a
+    flat line of zeros lies at the bottom.
     """
 
     title: str
@@ -58,8 +68,9 @@ class View:
     links: tuple[Link, ...] = ()
     value: str = ""
     cells: str = ""
+    axis_to: float | None = None
 
 
-def tile(view: View) -> View:
-    """Return `view` as one of eight tiles in a row."""
-    return replace(view, kind="stat", width=3, height=4)
+def tile(view: View, width: int = 3) -> View:
+    """Return `view` as one of the tiles in a row."""
+    return replace(view, kind="stat", width=width, height=4)

@@ -46,10 +46,10 @@ SERVICE = {
 
 
 class Watched:
-    """What runs; `ask` is Prometheus. kept: rows (id, class) whose label is not sent yet."""
+    """What runs, by its ports, in `folder`; `ask` is Prometheus."""
 
-    def __init__(self, ports, model):
-        self.ports, self.model = ports, model
+    def __init__(self, ports, folder):
+        self.ports, self.folder = ports, folder
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self._send_on)
 
@@ -194,7 +194,7 @@ def watched(folder):
         )  # fmt: skip
         build.write(DEMO, folder, addresses)
         _start(running, folder, ports)
-        seen = Watched(ports, "homes")
+        seen = Watched(ports, folder)
         ends.callback(seen.close)
         for name, path in (("service", "/readyz"), ("monitor", "/metrics"), ("prometheus", "/-/ready")):
             running.ready(name, ports[name], path)

@@ -25,6 +25,7 @@ BOARDS = dashboards(DEMO, MONITORS)
 def filled(query):
     for name, value in VARIABLES.items():
         query = query.replace(f"${name}", value)
+    query = query.split(" or on () label_replace(vector(0)")[0]  # what is said where there is nothing
     return query.replace("$__rate_interval", live.WINDOW)
 
 

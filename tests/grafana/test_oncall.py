@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 import vigil
@@ -26,6 +28,7 @@ def test_below_the_tiles_stands_what_fires(panels):
 
 def test_and_the_command_that_undoes_a_release(panels):
     (target,) = panels[9]["targets"]
-    command = target["legendFormat"].split("  ")[0].replace("{{model}}", "digits").split()
+    (said,) = re.findall(r'"command", "(vigil [^",]*), to"', target["expr"])
+    command = said.replace("$1", "digits").split()
     assert command[0] == "vigil" and vigil.parser().parse_args([*command[1:], "--why", "VigilErrorBurn"]).run
     assert "vigil_model_rollback_info" in target["expr"]

@@ -1,0 +1,1 @@
+"""Pictures of the dashboards from a real Prometheus, without a Grafana server."""

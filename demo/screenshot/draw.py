@@ -1,0 +1,194 @@
+"""Draw a dashboard at two moments of a run of the demo: during the drift, and after the rollback.
+
+vigil demo --out demo; python -m demo.screenshot.draw --run demo/out --out docs
+
+The queries are asked of a real Prometheus that is started on the data which the one of the run left behind. The panels
+are drawn by Grafana's UI library in headless Chromium, not by a Grafana server: the first call fetches the library with
+npm (460 MB, development only).
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demo import stack
+from grafana.boards.generated import dashboards
+from grafana.boards.panels import Panel
+from grafana.profile import DEMO
+from grafana.statement import MONITORS
+from registry.errors import StackError
+
+HERE = Path(__file__).resolve().parent
+BUILD = stack.ROOT / "build" / "screenshot"  # away from the packages: the library has thousands of files
+CAPTION = "drawn with Grafana's UI library, not by a Grafana server"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+WIDTH = 1440
+LINE = 38  # height of one unit of the grid with its gap, as in page.tsx
+HEAD = 44
+WINDOW_S = 60.0
+RATE = "10s"  # $__rate_interval at the demo's scrape interval of a second
+Ask = Callable[[str, dict[str, float | str]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a picture is taken. at_s: Unix time; name: of the file, without its ending."""
+
+    name: str
+    at_s: float
+    text: str
+
+
+def moments(run: dict[str, Any]) -> list[Moment]:
+    """Return the moments of a run as `demo.page` wrote it: an alert on drift fires; quality is well again."""
+    drift = _told(run, "VigilDataDrift", "firing")
+    healed = _told(run, "VigilQualityUnderFloor", "resolved")
+    return [
+        Moment("oncall-drift", drift, "during the drift"),
+        Moment("oncall-rollback", healed + 3, "after the rollback"),
+    ]
+
+
+def answers(board: Panel, ask: Ask, at_s: float) -> dict[int, dict[str, list[dict[str, Any]]]]:
+    """Return per panel and query what Prometheus says at `at_s`, of the time before it for lines."""
+    said: dict[int, dict[str, list[dict[str, Any]]]] = {}
+    for panel in board["panels"]:
+        said[panel["id"]] = {
+            target["refId"]: ask(
+                filled(target["expr"], board),
+                {"time": at_s} if target["instant"] else {"start": at_s - WINDOW_S, "end": at_s, "step": "1s"},
+            )
+            for target in panel.get("targets", ())
+        }
+    return said
+
+
+def filled(query: str, board: Panel) -> str:
+    """Return a query with every drop-down at its first choice."""
+    for variable in board["templating"]["list"]:
+        query = query.replace(f"${variable['name']}", variable.get("allValue", ""))
+    return query.replace("$__rate_interval", RATE)
+
+
+@contextlib.contextmanager
+def prometheus(data: Path) -> Iterator[Ask]:
+    """Run Prometheus on a copy of `data`, scraping nothing; yields a function that asks it."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        shutil.copytree(data, folder / "data", ignore=shutil.ignore_patterns("lock", "queries.active"))
+        (folder / "prometheus.yml").write_text("scrape_configs: []\n")
+        (port,) = stack.free_ports(1)
+        running = stack.Stack(folder, {})
+        try:
+            running.start("prometheus", stack.prometheus_command(folder / "prometheus.yml", folder / "data", port))
+            running.ready("prometheus", port, "/-/ready")
+            yield lambda query, span: _asked(port, query, span)
+        finally:
+            running.stop()
+
+
+def draw(board: Panel, moment: Moment, ask: Ask, target: Path) -> None:
+    """Write the picture of a dashboard at a moment."""
+    begin = moment.at_s - WINDOW_S
+    (note,) = board["annotations"]["list"]
+    changes = ask(filled(note["expr"], board), {"start": begin, "end": moment.at_s, "step": "1s"})
+    drawn = {
+        "board": board,
+        "answers": answers(board, ask, moment.at_s),
+        "marks": [{"time": time_s, "text": ""} for time_s in sorted(_times(changes))],
+        "from": begin,
+        "to": moment.at_s,
+        "caption": f"{moment.text}, {time.strftime('%F %T UTC', time.gmtime(moment.at_s))}; {CAPTION}",
+        "width": WIDTH,
+    }
+    _photograph(drawn, HEAD + LINE * max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in board["panels"]), target)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m demo.screenshot.draw", description=__doc__.splitlines()[0])
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="of a demo: has run.json and data/")
+    parser.add_argument("--out", type=Path, default=Path("docs"), metavar="DIR")
+    parser.add_argument("--board", default="oncall", help="the name of a file in grafana/dashboards")
+    asked = parser.parse_args(arguments)
+    run = json.loads((asked.run / "run.json").read_text())
+    board = dashboards(DEMO, MONITORS)[asked.board]
+    try:
+        _bundle()
+        with prometheus(asked.run / "data" / "prometheus") as ask:
+            for moment in moments(run):
+                target = asked.out / f"{moment.name.replace('oncall', asked.board)}.png"
+                draw(board, moment, ask, target)
+                print(target)
+    except StackError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _told(run: dict[str, Any], name: str, status: str) -> float:
+    found = (n["time_s"] for n in run["notices"] if (n["name"], n["status"]) == (name, status))
+    at = next(found, None)
+    if at is None:
+        raise StackError(f"run.json: no {name} that is {status}; a demo with Prometheus and Alertmanager has one")
+    return float(at)
+
+
+def _asked(port: int, query: str, span: dict[str, float | str]) -> list[dict[str, Any]]:
+    path = "query" if "time" in span else "query_range"
+    asked = urllib.parse.urlencode({"query": query} | span)
+    status, body = stack.get(port, f"/api/v1/{path}?{asked}", 30)
+    if status != 200:
+        raise StackError(f"{query}: {body.decode()}")
+    found: list[dict[str, Any]] = json.loads(body)["data"]["result"]
+    return found
+
+
+def _times(changes: list[dict[str, Any]]) -> set[float]:
+    return {float(value) / 1000 for one in changes for _, value in one["values"]}
+
+
+def _bundle() -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise StackError("npm is missing; install it with: sudo apt-get install npm")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "page.tsx", "page.html"):
+        shutil.copy(HERE / name, BUILD)
+    if not (BUILD / "node_modules").exists():
+        print("fetching Grafana's UI library with npm, 460 MB", file=sys.stderr)
+        options = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
+        subprocess.run([npm, "install", *options], cwd=BUILD, check=True)
+    subprocess.run([npm, "run", "--silent", "bundle"], cwd=BUILD, check=True)
+
+
+def _photograph(drawn: dict[str, Any], height: int, target: Path) -> None:
+    browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if browser is None:
+        raise StackError(f"no browser: none of {', '.join(CHROMIUM)}; install one with: sudo apt-get install chromium")
+    data = json.dumps(drawn).replace("</", "<\\/")
+    page = BUILD / "drawn.html"
+    page.write_text((BUILD / "page.html").read_text().replace("/* drawn */", f"window.drawn = {data};"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000",
+            "--allow-file-access-from-files", f"--window-size={WIDTH},{height}", f"--screenshot={target.resolve()}",
+            page.as_uri(),
+        ],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

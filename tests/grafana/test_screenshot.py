@@ -1,0 +1,70 @@
+"""What is drawn is what Prometheus says; that the browser draws it is a proof, for it needs npm and Chromium."""
+
+import time
+
+import pytest
+
+from demo.screenshot import draw
+from grafana.boards.generated import dashboards
+from grafana.profile import DEMO
+from grafana.statement import MONITORS
+from registry.errors import StackError
+
+BOARD = dashboards(DEMO, MONITORS)["oncall"]
+PNG = b"\x89PNG\r\n\x1a\n"
+RUN = {
+    "notices": [
+        {"name": "VigilDataDrift", "status": "firing", "time_s": 100.5},
+        {"name": "VigilQualityUnderFloor", "status": "firing", "time_s": 110.0},
+        {"name": "VigilDataDrift", "status": "firing", "time_s": 111.0},
+        {"name": "VigilQualityUnderFloor", "status": "resolved", "time_s": 120.0},
+    ]
+}
+
+
+def test_the_moments_are_the_first_alert_on_drift_and_the_end_of_the_one_on_quality():
+    drift, healed = draw.moments(RUN)
+    assert drift.at_s == 100.5 and healed.at_s >= 120
+    with pytest.raises(StackError, match="no VigilDataDrift that is firing; a demo with Prometheus"):
+        draw.moments({"notices": []})
+
+
+def test_no_choice_is_left_in_a_query():
+    for panel in BOARD["panels"]:
+        for target in panel.get("targets", ()):
+            assert "$" not in draw.filled(target["expr"], BOARD).replace("$1", "")
+
+
+def test_every_panel_is_given_what_prometheus_says(watched, eventually):
+    def ask(query, span):
+        return draw._asked(watched.ports["prometheus"], query, span)
+
+    eventually("rows in Prometheus", lambda: watched.has_data("sum(rate(vigil_input_rows_total[10s])) > 0"))
+    said = draw.answers(BOARD, ask, time.time())
+    panels = {panel["title"]: panel for panel in BOARD["panels"] if panel["type"] != "row"}
+    ready = said[panels["Servers ready"]["id"]]["A"]
+    assert [float(one["value"][1]) for one in ready] == [1.0]
+    codes = said[panels["Requests by code"]["id"]]["A"]
+    assert {"200", "422"} <= {one["metric"]["code"] for one in codes}
+    assert all(one["values"][-1][0] - one["values"][0][0] <= draw.WINDOW_S for one in codes)
+
+
+def test_what_a_run_left_behind_can_be_asked_again(watched, tmp_path):
+    with draw.prometheus(watched.folder / "data") as ask:
+        found = ask("vigil_ready", {"start": time.time() - 60, "end": time.time(), "step": "1s"})
+        assert found
+        with pytest.raises(StackError, match="parse error"):
+            ask("rate(", {"time": time.time()})
+
+
+@pytest.mark.proof
+def test_a_picture_is_drawn(watched, tmp_path):
+    if not (draw.BUILD / "node_modules").exists():
+        pytest.skip("Grafana's UI library is not here; `make pictures` fetches it")
+    draw._bundle()
+    moment = draw.Moment("oncall", time.time(), "in a test")
+    draw.draw(
+        BOARD, moment, lambda query, span: draw._asked(watched.ports["prometheus"], query, span), tmp_path / "a.png"
+    )
+    drawn = (tmp_path / "a.png").read_bytes()
+    assert drawn.startswith(PNG) and len(drawn) > 100_000  # an empty page has 20 kB
