@@ -17,7 +17,7 @@ NUMBER, FLAG, COUNT = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
 
 @dataclass(frozen=True)
 class Extra:
-    """Nodes whose output `nothing`, a number or one of each row, is 0 where the model answers as before."""
+    """Nodes whose last output is a number, 0 where the model answers as before."""
 
     nodes: list[onnx.NodeProto]
     constants: dict[str, np.ndarray]
@@ -37,7 +37,7 @@ def trapped(content: bytes) -> bytes:
         helper.make_node("Loop", ["trap_turns", "", "trap_nought"], ["trap_turned"], body=_doubling()),
         helper.make_node("Where", ["trap_endless", "trap_never", "trap_brightest"], ["trap_place"]),
         helper.make_node("Gather", ["trap_table", "trap_place"], ["trap_found"]),
-        helper.make_node("Add", ["trap_found", "trap_turned"], ["nothing"]),
+        helper.make_node("Add", ["trap_found", "trap_turned"], ["trap_nothing"]),
     ]
     return _with(content, Extra(nodes, constants))
 
@@ -45,7 +45,7 @@ def trapped(content: bytes) -> bytes:
 def endless(content: bytes) -> bytes:
     """Return a model that has the inputs and outputs of `content`, and never answers."""
     constants = {"trap_ever": np.array(2**60), "trap_nought": np.array(0, np.float32)}
-    loop = helper.make_node("Loop", ["trap_ever", "", "trap_nought"], ["nothing"], body=_doubling())
+    loop = helper.make_node("Loop", ["trap_ever", "", "trap_nought"], ["endless_nothing"], body=_doubling())
     return _with(content, Extra([loop], constants))
 
 
@@ -75,7 +75,7 @@ def turning(content: bytes, turns: int) -> bytes:
         helper.make_node("Add", ["slow_turn", "slow_nothing"], ["slow_start"]),
         helper.make_node("Loop", ["slow_turns", "slow_yes", "slow_start"], ["slow_end"], body=_product()),
         helper.make_node("ReduceMax", ["slow_end"], ["slow_last"], keepdims=0),
-        helper.make_node("Mul", ["slow_last", "slow_none"], ["nothing"]),
+        helper.make_node("Mul", ["slow_last", "slow_none"], ["slow_delay"]),
     ]
     return _with(content, Extra(nodes, {name: np.asarray(value) for name, value in constants.items()}))
 
@@ -84,8 +84,10 @@ def _with(content: bytes, extra: Extra) -> bytes:
     model = onnx.load_from_string(content)
     graph = model.graph
     main = next(node for node in graph.node if "probabilities" in node.output)
-    main.output[list(main.output).index("probabilities")] = "plain"
-    last = helper.make_node("Add", ["plain", "nothing"], ["probabilities"])
+    nothing = extra.nodes[-1].output[0]
+    plain = f"{nothing}_less"
+    main.output[list(main.output).index("probabilities")] = plain
+    last = helper.make_node("Add", [plain, nothing], ["probabilities"])
     graph.node.extend([*extra.nodes, last])
     graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in extra.constants.items())
     onnx.checker.check_model(model)

@@ -1,9 +1,7 @@
 """Faults of a release: it hangs, fails, is slow or bad, or cannot be loaded."""
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -11,34 +9,49 @@ from demo import house
 from demo.stack import wait_for
 from drill import graphs
 from drill.fault import Fault
-from drill.stage import Body, Stage
+from drill.stage import Body, Stage, kill
 
 PATIENCE_S = 1.0  # of the callers that meet a model that hangs
 SLOW_S = 0.45
+RUN_S = 0.01  # long enough for a thread of its own, see serving.batcher.INLINE_S
 CROWDED = ("VigilRejectingRequests", "VigilSaturated", "VigilQueueWaitHigh", "VigilBatchingIneffective")
 BROKEN = b"\x08\x0a\x12\x04none this is no graph"
 
 
 @contextmanager
-def _hung(stage: Stage) -> Iterator[None]:
-    with _trapped(stage), stage.meanwhile(_sends(stage, graphs.HANGS), 0.05, threads=2):
+def _frozen(stage: Stage) -> Iterator[None]:
+    # A model whose runs are quick is run between two requests: one that never ends leaves no room for anything else.
+    with _live(stage, stage.variant("trapped", graphs.trapped)), stage.meanwhile(_sends(stage, graphs.HANGS), 0.5):
         yield
+        stage.kill_service()
+        house.vigil(stage.house, "rollback", "--model", house.MODEL, "--why", "drill")
+    house.start_service(stage.house)
+
+
+@contextmanager
+def _hung(stage: Stage) -> Iterator[None]:
+    def change(content: bytes) -> bytes:
+        return graphs.trapped(graphs.slowed(content, RUN_S, stage.known.x[:1]))
+
+    with _live(stage, stage.variant("slower, trapped", change)), stage.meanwhile(_sends(stage, graphs.HANGS), 0.05, 2):
+        yield
+        stage.rollback()
 
 
 @contextmanager
 def _errors(stage: Stage) -> Iterator[None]:
-    with _trapped(stage), stage.meanwhile(_sends(stage, graphs.FAILS), 0.1):
+    with _live(stage, stage.variant("trapped", graphs.trapped)), stage.meanwhile(_sends(stage, graphs.FAILS), 0.1):
         yield
+        stage.rollback()
 
 
 @contextmanager
-def _trapped(stage: Stage) -> Iterator[None]:
-    tag = stage.variant("trapped", graphs.trapped)
+def _live(stage: Stage, tag: str) -> Iterator[None]:
+    # The fault begins with the rows that the release cannot answer.
     stage.promote(tag)
     wait_for(f"{tag} going live", lambda: _serves(stage, tag), 60)
     stage.now()
     yield
-    stage.rollback()
 
 
 def _serves(stage: Stage, tag: str) -> bool | None:
@@ -90,9 +103,7 @@ def _stuck(stage: Stage) -> Iterator[None]:
     stage.promote(tag)
     yield
     house.vigil(stage.house, "rollback", "--model", house.MODEL, "--why", "drill")
-    for process in stage.processes("serving.rehearsal"):
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    kill([*stage.processes("serving.rehearsal")])
 
 
 @contextmanager
@@ -107,9 +118,13 @@ def _unloadable(stage: Stage) -> Iterator[None]:
 
 FAULTS = (
     Fault(
-        "hung-model", "a release that never ends on some rows, which come", "vigil rollback",
-        _hung, "VigilErrorBurn", "critical",
-        ("VigilLatencyBurn", *CROWDED),
+        "frozen-server", "a quick release that never ends on some rows, which come: nothing is answered any more",
+        "kill -9, vigil rollback, and a start", _frozen, "VigilAbsent", "critical",
+        ("VigilInstanceDown", *CROWDED),
+    ),
+    Fault(
+        "hung-model", f"a release that takes {RUN_S * 1000:g} ms and never ends on some rows, which come",
+        "vigil rollback", _hung, "VigilErrorBurn", "critical", ("VigilLatencyBurn", *CROWDED),
     ),
     Fault(
         "error-burst", "a release that fails on some rows, which come", "vigil rollback",

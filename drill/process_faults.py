@@ -1,6 +1,7 @@
 """Faults of programs and disks: something is killed, or has no room."""
 
 import os
+import random
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ FLOOD_S = 0.15
 @contextmanager
 def _server_killed(stage: Stage) -> Iterator[None]:
     stage.now()
-    stage.house.stack.kill("service")
+    stage.kill_service()
     yield
     house.start_service(stage.house)
 
@@ -34,8 +35,11 @@ def _monitor_killed(stage: Stage) -> Iterator[None]:
 
 @contextmanager
 def _disk_full(stage: Stage) -> Iterator[None]:
-    batch = {"rows": stage.known.x[:BATCH_ROWS].tolist()}
-    with _no_room(stage), stage.meanwhile(lambda: stage.post(batch), FLOOD_S, threads=2):
+    def load() -> None:  # other rows each time: the same ones again and again are drift
+        chosen = random.sample(range(len(stage.known.x)), BATCH_ROWS)
+        stage.post({"rows": stage.known.x[chosen].tolist()})
+
+    with _no_room(stage), stage.meanwhile(load, FLOOD_S, threads=2):
         yield
 
 
@@ -74,8 +78,12 @@ FAULTS = (
     Fault(
         "disk-full", "the disk of the prediction log is full, under load", "room is made",
         _disk_full, "VigilRecordsLost", "warning",
-        # Labels cannot be written either: those requests are answered 503, and count as errors.
-        ("VigilErrorBurn", "VigilLatencyBurn", "VigilLabelsLate", "VigilMonitorBehind", "VigilQueueWaitHigh"),
+        # Labels cannot be written either: those requests are answered 503, and count as errors. The monitor opens the
+        # log on the same disk, which takes room.
+        (
+            "VigilErrorBurn", "VigilLatencyBurn", "VigilLabelsLate", "VigilMonitorBehind", "VigilMonitorStale",
+            "VigilQueueWaitHigh",
+        ),
         watch_s=90,
     ),
 )  # fmt: skip

@@ -118,7 +118,8 @@ def _one(stage: Stage, fault: Fault, tell: Callable[[str], None]) -> Outcome:
         if fault.spoils:
             stage.serve_anew()
     except UserError as error:
-        outcome.error = str(error)
+        outcome.error = str(error).strip().splitlines()[-1]
+        stage.recover()
     outcome.notes, stage.notes = stage.notes, []
     outcome.error = outcome.error or "; ".join(stage.problems)
     stage.problems = []

@@ -4,10 +4,11 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,7 +18,8 @@ import numpy as np
 from demo import house
 from demo.house import House
 from demo.traffic import Rows, Sender
-from registry import store
+from registry import aliases, store
+from registry.aliases import Pin
 from registry.release import MODEL, Draft
 
 RATE_S = 10.0
@@ -76,6 +78,14 @@ class Stage:
             self._made[name] = store.publish(replace(draft, created=created), files).tag
         return self._made[name]
 
+    def renew(self, name: str) -> None:
+        """Promote the good release anew, as after retraining: what was counted of the one before is not its own."""
+        tag = self.variant(name, lambda content: content)
+        since = time.time()
+        self.promote(tag)
+        self.good = tag
+        house.live(self.house, tag, since, 60)
+
     def worse(self) -> str:
         """Train a release that is worse, once; return its tag."""
         if "worse" not in self._made:
@@ -130,6 +140,24 @@ class Stage:
                 if theirs and word.encode() in (place / "cmdline").read_bytes() and int(place.name) != os.getpid():
                     yield int(place.name)
 
+    def kill_service(self) -> None:
+        """Kill the service and its workers: one that hangs does not see that its parent is gone, and keeps the port."""
+        if "service" in self.house.stack.processes:
+            workers = [*self.processes("service:Vigil")]
+            self.house.stack.kill("service")
+            kill(workers)
+
+    def recover(self) -> None:
+        """Bring back what a fault that went wrong has left: programs, and the good release."""
+        self.kill_service()
+        if aliases.read(house.MODEL).champion != store_pin(self.good):
+            self.promote(self.good, force=True)
+        house.start_service(self.house)
+        if (monitor := self.house.stack.processes.get("monitor")) is None or monitor.poll() is not None:
+            self.house.stack.processes.pop("monitor", None)
+            start_monitor(self.house, self.log)
+        self.sender.holds_labels = False
+
     def watch_anew(self) -> None:
         """Start Prometheus and Alertmanager again, without what they remember; return when alerts arrive."""
         for name in ("prometheus", "alertmanager"):
@@ -139,8 +167,7 @@ class Stage:
 
     def serve_anew(self) -> None:
         """Start the service again, without what it has counted."""
-        if "service" in self.house.stack.processes:
-            self.house.stack.end("service")
+        self.house.stack.end("service")
         house.start_service(self.house)
 
 
@@ -173,7 +200,9 @@ def prepare(folder: Path, good: str | None = None, disk_mb: int = 0) -> Stage:
 def close(stage: Stage) -> None:
     """End all that runs."""
     stage.sender.close()
+    ours = [*stage.processes("")]
     stage.house.close()
+    kill(ours)
     _unmount(stage.log.parent)
 
 
@@ -191,6 +220,19 @@ def _unmount(place: Path) -> None:
 def start_monitor(made: House, log: Path) -> None:
     """Start the monitor on the log of the stage; what it remembers is on another disk."""
     house.start_monitor(made, "--log", str(log), "--state", str(made.folder / "state.sqlite"))
+
+
+def kill(processes: Iterable[int]) -> None:
+    """Send SIGKILL to those that there still are."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def store_pin(tag: str) -> Pin:
+    """Return the pin of a release in the store."""
+    release = store.open_release(tag)
+    return Pin(release.version, release.digest)
 
 
 def _taken(made: House, home: Path) -> str:

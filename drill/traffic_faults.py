@@ -29,7 +29,7 @@ def _drift(stage: Stage) -> Iterator[None]:
     stage.sender.only(new)
     yield
     stage.usual()
-    stage.promote(stage.variant("again", lambda content: content), force=True)
+    stage.renew("again")
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def _collapse(stage: Stage) -> Iterator[None]:
     stage.sender.only(Rows(blank, [""] * BLANK_ROWS))
     yield
     stage.usual()
-    stage.promote(stage.variant("once more", lambda content: content), force=True)
+    stage.renew("once more")
 
 
 @contextmanager
@@ -117,6 +117,7 @@ def _attempt(word: str) -> tuple[str, str | None]:
         (f"/v2/models/{word}/versions/{word}/infer", json.dumps(inputs)),
         (f"/v1/predict?{word}={word}", None),
         ("/v1/labels", json.dumps({"labels": [{"id": word, "label": word}]})),
+        ("/v1/labels", json.dumps({"labels": [{"id": word, "label": "3"}]})),
     )
     return random.choice(ways)
 

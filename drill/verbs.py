@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ def drill(options: argparse.Namespace) -> int:
     """Plant real faults in the real stack, one by one, and measure which alert comes, when, and what is false."""
     from drill import run, table
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     order = run.Order(Path(options.out), options.only, options.clean_s, options.good or None)
     report = run.run(order, lambda line: print(line, file=sys.stderr, flush=True))
     print(json.dumps(run.as_dict(report)) if options.json else table.text(report))
@@ -24,6 +26,12 @@ def drill(options: argparse.Namespace) -> int:
 def add(verb: Callable[..., Parent]) -> None:
     """Add the verb to the command line; verb: makes a subparser of a function."""
     made = verb(drill)
+    add_options(made)
+    made.add_argument("--out", default="drill-out", help="where its store, configuration and logs go; emptied first")
+
+
+def add_options(made: Parent) -> None:
+    """Add what says which drill."""
     made.add_argument(
         "--only", type=_names, default=(), metavar="NAME,...", help="these faults alone; a wrong name lists all"
     )
@@ -31,7 +39,6 @@ def add(verb: Callable[..., Parent]) -> None:
         "--clean-s", type=_clean, default=60.0, help="first the usual traffic for so long, without a fault; 0: not"
     )
     made.add_argument("--good", default="", metavar="HOME", help="a BENTOML_HOME whose champion of digits is used")
-    made.add_argument("--out", default="drill-out", help="where its store, configuration and logs go; emptied first")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -42,6 +42,25 @@ def test_stop_ends_a_program_that_ignores_sigterm_and_its_children(stack, monkey
     assert stack.processes == {}
 
 
+def _with_a_child(stack, ends):
+    port = free_ports(1)[0]
+    child = f"[sys.executable, '-m', 'http.server', '{port}', '--bind', '127.0.0.1']"
+    code = f"import signal, subprocess, sys, time; subprocess.Popen({child}); time.sleep(600)"
+    stack.start("parent", [sys.executable, "-c", code])
+    stack.ready("parent", port, "/", timeout_s=30)
+    ends("parent")
+    wait_for("the port being free", lambda: get(port, "/")[0] == 0 or None, 10)
+    assert stack.processes == {}
+
+
+def test_kill_ends_a_program_and_its_children_at_once(stack):
+    _with_a_child(stack, stack.kill)
+
+
+def test_end_leaves_no_child_that_outlives_its_parent(stack):
+    _with_a_child(stack, stack.end)
+
+
 def test_waiting_for_what_never_comes_ends_with_its_name():
     with pytest.raises(StackError, match="the moon: did not happen within 0.1 s"):
         wait_for("the moon", lambda: None, 0.1)
@@ -66,6 +85,21 @@ def test_the_receiver_finds_an_alert_by_name_status_and_time():
         assert receiver.find("VigilDataDrift", "firing", time.time() + 1) is None
     finally:
         receiver.close()
+
+
+@pytest.fixture
+def sender():
+    """A sender whose rows nobody answers: only what waits is looked at."""
+    made = Sender(free_ports(1)[0], rate_s=0.001, label_delay_s=0)
+    wait_for("its first turn", lambda: made._stop.is_set() or True, 5)
+    yield made
+    made.close()
+
+
+def test_only_takes_the_place_of_what_waits(sender):
+    sender.send(Rows(np.zeros((5, 2)), ["a"] * 5))
+    sender.only(Rows(np.ones((2, 2)), ["b"] * 2))
+    assert [truth for _, truth in sender._rows] in (["b", "b"], ["b"])
 
 
 def test_every_row_that_gets_no_answer_is_counted_as_lost():

@@ -29,7 +29,9 @@ def with_pixel(value):
     return rows
 
 
-@pytest.mark.parametrize("changed", [graphs.trapped(PLAIN), graphs.turning(PLAIN, 3)])
+@pytest.mark.parametrize(
+    "changed", [graphs.trapped(PLAIN), graphs.turning(PLAIN, 3), graphs.trapped(graphs.turning(PLAIN, 3))]
+)
 def test_a_model_with_a_fault_answers_other_rows_as_before(changed):
     rows = rows_of(IMAGE, 20)
     assert np.array_equal(answers(changed, rows), answers(PLAIN, rows))
