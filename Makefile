@@ -10,7 +10,7 @@ PROOF := benchmarks/results/proof-$(shell date -u +%F).txt
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 
-.PHONY: help setup programs demo test proof lint dashboards lint-dashboards pictures image lock clean
+.PHONY: help setup programs demo test proof lint dashboards lint-dashboards pictures image lock proof-container clean
 
 help:
 	@echo "make setup        .venv with pinned versions, and the Debian packages (the others call it)"
@@ -20,6 +20,7 @@ help:
 	@echo "make lint         ruff, mypy, and whether the generated files are current"
 	@echo "make image        the image of the champion, with docker, podman or buildah (IMAGE='--help' lists options)"
 	@echo "make lock         write the locks of the image anew"
+	@echo "make proof-container  build images from nothing and run them locked down (root, on Debian)"
 	@echo "make dashboards   write grafana/ dashboards, rules and tests anew"
 	@echo "make lint-dashboards   hold the dashboards against Grafana's types (needs npm)"
 	@echo "make pictures     run the demo and draw docs/oncall-*.png (needs npm and Chromium)"
@@ -73,6 +74,9 @@ lint-dashboards:
 pictures: setup
 	$(BIN)/vigil demo --out build/pictures
 	$(BIN)/python -m demo.screenshot.draw --run build/pictures/out --out docs
+
+proof-container: setup
+	$(BIN)/python -m deploy.image.proof $(PROOF_OPTIONS)
 
 clean:
 	rm -rf $(VENV) runs demo/out demo/report.html

@@ -19,13 +19,14 @@ from monitoring.log import log_verbs
 from monitoring.reports import report_verbs
 from oncall import verbs as oncall_verbs
 from registry import logs, verbs
-from registry.errors import StackError, UserError
+from registry.errors import ConfigError, StackError, UserError
 from serving import key_verbs, tls
 
 if TYPE_CHECKING:
     from training.task import Order
 
 HERE = Path(__file__).resolve().parent
+NOT_IN_A_BENTO = ("demo", "drill", "grafana", "oncall", "training")
 
 
 def init(options: argparse.Namespace) -> int:
@@ -103,19 +104,21 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def build(options: argparse.Namespace) -> int:
-    """Build a Bento that carries one release; without a tag, the champion."""
+    """Build a Bento that carries one release (without a tag, the champion), or follows the champion of a store."""
     from registry import store
 
-    made = store.open_release(options.tag or verbs.champion_of(options.model))
-    pinned = [word for said in (f"model_tag={made.tag}", f"model_digest={made.digest}") for word in ("--arg", said)]
+    if options.follow and options.tag:
+        raise ConfigError(f"build: accepted is a tag or --follow, found {options.tag} and --follow")
+    made = None if options.follow else store.open_release(options.tag or verbs.champion_of(options.model))
+    said = {"model_tag": made.tag, "model_digest": made.digest} if made else {}
     bentofile = "bentofile.gpu.yaml" if options.gpu else "bentofile.yaml"
-    command = [sys.executable, "-m", "bentoml", "build", "--bentofile", bentofile, *pinned]
+    command = [sys.executable, "-m", "bentoml", "build", "--bentofile", bentofile]
+    command += [word for key, value in said.items() for word in ("--arg", f"{key}={value}")]
     if not options.json:
         return subprocess.run(command, check=False, cwd=HERE).returncode  # bentoml reads the file where it runs
     done = subprocess.run([*command, "--output", "tag"], check=False, cwd=HERE, stdout=subprocess.PIPE, text=True)
     if done.returncode == 0:
-        bento = done.stdout.split("__tag__:")[-1].strip()
-        print(json.dumps({"bento": bento, "release": made.tag, "digest": made.digest}))
+        print(json.dumps({"bento": done.stdout.split("__tag__:")[-1].strip(), **said}))
     return done.returncode
 
 
@@ -204,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
     key_verbs.add_to(every, as_json)
     built = verb(build, model)
     built.add_argument("tag", nargs="?", help="name:version; the champion if left out")
+    built.add_argument("--follow", action="store_true", help="carry none: follow the champion of the store it runs on")
     built.add_argument("--gpu", action="store_true", help="for a machine with an NVIDIA GPU")
     watched = _address(verb(watch, log), port=9109)
     watched.add_argument("--interval-s", type=_positive, default=30.0)
@@ -239,6 +243,11 @@ def main(arguments: list[str] | None = None) -> int:
         return run(options)
     except UserError as error:
         print(f"vigil: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in NOT_IN_A_BENTO:
+            raise
+        print(f"vigil: a Bento holds no {error.name}; run this verb in the repository", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("vigil: interrupted", file=sys.stderr)

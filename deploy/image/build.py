@@ -20,6 +20,7 @@ ENGINES = {"docker": "version", "podman": "info", "buildah": "info"}  # each fai
 SECRETS = ("ca", "pip_conf", "apt_conf")
 KEEPS_HEALTHCHECK = ("podman", "buildah")  # if asked for Docker's format: OCI's has no place for it
 ANSWER_S = 30.0
+VIGIL = Path(__file__).resolve().parents[2] / "vigil.py"
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,9 @@ def build(order: Order, by: str) -> None:
         raise StackError(f"{by} could not build {order.image} from {order.bento}; what it said is above")
 
 
-def make_bento(gpu: bool) -> str:
-    """Return the tag of a new Bento that carries the champion; raises StackError if it was not built."""
-    words = [sys.executable, "-m", "vigil", "build", "--json", *(["--gpu"] if gpu else [])]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+def make_bento(*options: str) -> str:
+    """Return the tag of a new Bento; options: to `vigil build`. Raises StackError if it was not built."""
+    done = subprocess.run([sys.executable, VIGIL, "build", "--json", *options], stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise StackError("there is no Bento to build an image of; what `vigil build` said is above")
     return str(json.loads(done.stdout)["bento"])
@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="deploy.image.build", description="Build the image of a Bento.")
     parser.add_argument("--bento", default="", help="name:version; built from the champion if left out")
     parser.add_argument("--image", default="", help="name:tag of the image; default: those of the Bento")
-    parser.add_argument("--gpu", action="store_true", help="for an NVIDIA GPU; a --bento says so itself")
+    for name, text in (("--gpu", "for an NVIDIA GPU"), ("--follow", "for a mounted store, whose champion it follows")):
+        parser.add_argument(name, action="append_const", dest="kind", const=name, help=f"{text}; a --bento says itself")
     parser.add_argument("--engine", default="", choices=["", *ENGINES], help="default: the first that answers")
     parser.add_argument("--base", default="", help="instead of the base image in the Containerfile")
     for name in SECRETS:
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         secrets = {name: secret(name, path) for name in SECRETS if (path := getattr(options, name))}
         by = engine(options.engine)
-        bento = options.bento or make_bento(options.gpu)
+        bento = options.bento or make_bento(*options.kind or ())
         order = Order(bento, options.image or bento, options.base, secrets)
         build(order, by)
     except UserError as error:

@@ -17,12 +17,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tiny_release import make_draft, make_files
 
+import vigil
 from deploy.image import lock
 from registry import aliases, store
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("registry", "serving", "monitoring")
-PLAIN = ("service.py", "vigil.py", "bentofile.yaml", *(f"deploy/image/{name}" for name in ("health.py", "vigil.sh")))
+PLAIN = (
+    "service.py", "vigil.py", "bentofile.yaml",
+    *(f"{room}/{name}.py" for room in ("drill", "oncall") for name in ("__init__", "verbs")),  # for `vigil --help`
+    *(f"deploy/image/{name}" for name in ("health.py", "sbom.py", "vigil.sh", "requirements.txt")),
+)  # fmt: skip
 CPU, GPU = (lock.pins(lock.HERE / one.file) for one in lock.LOCKS)
 
 
@@ -36,7 +41,7 @@ def built(place):
         command = [sys.executable, "-m", "vigil", "build", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ)
     said = json.loads(done.stdout)
-    assert said["release"] == made.tag and said["digest"] == made.digest
+    assert said["model_tag"] == made.tag and said["model_digest"] == made.digest
     return place / "bentos" / said["bento"].replace(":", "/"), made
 
 
@@ -44,7 +49,35 @@ def test_a_bento_holds_the_run_time_files_and_nothing_else(built):
     source = built[0] / "src"
     held = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
     rooms = {str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    assert held == {*rooms, *PLAIN, "deploy/image/sbom.py", "deploy/image/requirements.txt"}
+    assert held == {*rooms, *PLAIN}
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--help"], 0, "rollback"),
+        (["models"], 0, "no releases in"),
+        (["rollback", "--why", "x"], 2, "vigil: no model has a champion"),
+        (["demo"], 2, "vigil: a Bento holds no demo"),
+    ],
+)
+def test_the_vigil_of_a_bento_has_what_its_verbs_need_or_says_so(built, home, words, status, said):
+    # -S: without site-packages no installed copy of the project stands in for what the Bento lacks.
+    site = next(one for one in sys.path if one.endswith("site-packages"))
+    code = f"import sys; sys.path += [{str(built[0] / 'src')!r}, {site!r}]; import vigil; sys.exit(vigil.main())"
+    command = [sys.executable, "-I", "-S", "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status and said in done.stdout + done.stderr
+
+
+def test_a_bento_that_follows_carries_no_release_and_says_so_on_its_image(built, monkeypatch, place, capfd):
+    monkeypatch.setenv("BENTOML_HOME", str(place))
+    assert vigil.main(["build", "--follow", "--json"]) == 0
+    said = json.loads(capfd.readouterr().out)
+    folder = place / "bentos" / said["bento"].replace(":", "/")
+    assert yaml.safe_load((folder / "bento.yaml").read_text())["services"][0]["models"] == []
+    assert 'vigil.model.tag=""' in (folder / "env/docker/Dockerfile").read_text()
+    assert vigil.main(["build", "tiny:20261124-110000-00000000", "--follow"]) == 2
 
 
 def test_a_bento_names_its_release_by_exact_tag_and_its_image_is_labelled_with_tag_and_digest(built):
