@@ -1,5 +1,5 @@
 """A balancer as plain as they come: it asks /readyz of its servers, sends requests to those that are ready, and
-never tries again. It reads requests of one size, as `load` sends them, and answers that say their length."""
+never sends one twice. It reads requests of one size, as `load` sends them, and answers that say their length."""
 
 import asyncio
 import contextlib
@@ -7,10 +7,15 @@ import threading
 
 
 class Balancer:
-    """Listens on `address` from `with` to its end; ready: servers that are. failed: why it had to answer 502."""
+    """Listens on `address` from `with` to its end; ready: servers that are. failed: why it had to answer 502.
 
-    def __init__(self, servers, size_bytes, every_s=0.1):
+    moves_on: a server that does not take a connection, or loses one, gets no more before it says that it is ready; what
+    was not sent yet goes to another.
+    """
+
+    def __init__(self, servers, size_bytes, every_s=0.1, moves_on=False):
         self.address = None
+        self._moves_on = moves_on
         self.failed, self.ready = [], []
         self._idle = {server: [] for server in servers}
         self._size, self._every_s, self._turn = size_bytes, every_s, 0
@@ -62,22 +67,43 @@ class Balancer:
         await _close(writer)
 
     async def _pass_on(self, content):
+        server = writer = None
         try:
-            self._turn += 1
-            server = self.ready[self._turn % len(self.ready)]
-            reader, writer = await self._connection(server)
+            server, reader, writer = await self._chosen()
             writer.write(content)
             head = await reader.readuntil(b"\r\n\r\n")
             size = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
             answer = head + await reader.readexactly(size)
         except (OSError, EOFError, ArithmeticError) as error:
             self.failed.append(repr(error))
+            if writer is not None:
+                await _close(writer)
+            if self._moves_on and server is not None:
+                await self._leave(server)
             return b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n"
         if b"connection: close" in head.lower():
             await _close(writer)
             return answer.replace(b"connection: close\r\n", b"", 1)
         self._idle[server].append((reader, writer))
         return answer
+
+    async def _chosen(self):
+        while True:
+            self._turn += 1
+            server = self.ready[self._turn % len(self.ready)]
+            try:
+                return server, *await self._connection(server)
+            except OSError:
+                if not self._moves_on:
+                    raise
+                await self._leave(server)
+
+    async def _leave(self, server):
+        with contextlib.suppress(ValueError):
+            self.ready.remove(server)
+        idle, self._idle[server] = self._idle[server], []
+        for _, writer in idle:
+            await _close(writer)
 
     async def _connection(self, server):
         while self._idle[server]:
