@@ -55,9 +55,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m grafana.build --check
+	$(BIN)/python -m deploy.build --check
 
 dashboards: setup
 	$(BIN)/python -m grafana.build
+	$(BIN)/python -m deploy.build
 
 image: setup
 	$(BIN)/python -m deploy.image.build $(IMAGE)

@@ -41,7 +41,8 @@ class Addresses:
     reports, runbooks: the addresses of their folders as people reach them; the monitor's if empty. grafana: its
     address; links to dashboards are relative to it if empty. hosts, gpus: node_exporter and dcgm-exporter; probe: a
     blackbox exporter that looks at the certificates of the targets. chat: the file with the address of a chat's
-    incoming webhook, which is a secret; pages and tickets go there too.
+    incoming webhook, which is a secret; pages and tickets go there too. key: the file with the API key that the
+    servers ask for at /metrics, a secret too.
     """
 
     targets: tuple[str, ...] = ("127.0.0.1:3000",)
@@ -56,6 +57,7 @@ class Addresses:
     gpus: tuple[str, ...] = ()
     probe: str = ""
     chat: str = ""
+    key: str = ""
 
     def places(self) -> Places:
         """Return where the links of the alerts lead."""
@@ -74,7 +76,7 @@ def prometheus(profile: Profile, addresses: Addresses) -> Config:
         "rule_files": ["rules/*.yml"],
         "alerting": {"alertmanagers": [{"static_configs": [{"targets": [addresses.alertmanager]}]}]},
         "scrape_configs": [
-            {**_job("vigil", *addresses.targets), "sample_limit": SAMPLE_LIMIT},
+            {**_job("vigil", *addresses.targets), "sample_limit": SAMPLE_LIMIT, **_shown(addresses.key)},
             _job("vigil-monitor", addresses.monitor),
             _job("prometheus", addresses.prometheus),
             _job("alertmanager", addresses.alertmanager),
@@ -147,6 +149,10 @@ def dashboard_providers() -> Config:
 
 def _job(name: str, *targets: str) -> Config:
     return {"job_name": name, "static_configs": [{"targets": list(targets)}]}
+
+
+def _shown(key: str) -> Config:
+    return {"authorization": {"credentials_file": key}} if key else {}
 
 
 def _any_of(names: tuple[str, ...]) -> str:
