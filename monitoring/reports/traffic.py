@@ -62,13 +62,18 @@ def frames(tag: str, window: Window) -> tuple["pd.DataFrame", "pd.DataFrame", Qu
 
 
 def sample(connection: sqlite3.Connection, release: Release, window: Window) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most `window.most_rows` rows of the window, spread evenly over it, and what was answered to them."""
+    """Return at most `window.most_rows` rows of the window, spread evenly over it, and what was answered to them.
+
+    Rows that do not have the size of the release's are left out.
+    """
     place = (release.name, release.version, window.from_s, window.to_s)
     (count,) = connection.execute(COUNT, place).fetchone()
     share = min(1.0, window.most_rows / max(count, 1))
     found = connection.execute(SAMPLE, (*place, int(share * 2**32), window.most_rows)).fetchall()
-    rows = redaction.decode(release.manifest.input, [row for row, _ in found])
-    width = len(release.manifest.classes) or 1
+    width, spec = len(release.manifest.classes) or 1, release.manifest.input
+    size_bytes = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
+    found = [(row, said) for row, said in found if len(row) in (0, size_bytes) and len(said) == 4 * width]
+    rows = redaction.decode(spec, [row for row, _ in found])
     return rows, np.frombuffer(b"".join(answer for _, answer in found), dtype=np.float32).reshape(-1, width)
 
 

@@ -7,6 +7,7 @@ traffic such rows are told apart from the others.
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -119,17 +120,27 @@ class Reference:
         return json.dumps(asdict(self), indent=1).encode() + b"\n"
 
     def padded_shares(self) -> np.ndarray:
-        """Return the shares as float64 (signals, BINS), 0 where a signal has fewer bins."""
+        """Return the shares as float64 (signals, BINS), 0 where a signal has fewer bins; only to be read."""
+        return self._shares
+
+    def compared(self) -> np.ndarray:
+        """Return which bins lie inside the range of their signal, bool (signals, BINS); only to be read."""
+        return self._compared
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
         table = np.zeros((len(self.shares), BINS))
         for row, shares in zip(table, self.shares, strict=True):
             row[: len(shares)] = shares
+        table.flags.writeable = False
         return table
 
-    def compared(self) -> np.ndarray:
-        """Return which bins lie inside the range of their signal, bool (signals, BINS)."""
+    @cached_property
+    def _compared(self) -> np.ndarray:
         table = np.ones((len(self.shares), BINS), dtype=bool)
         for row, far in zip(table, self.far, strict=False):
             row[list(far)] = False
+        table.flags.writeable = False
         return table
 
     def outside_shares(self) -> np.ndarray:

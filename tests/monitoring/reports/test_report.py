@@ -116,6 +116,15 @@ def test_of_a_wide_table_the_outputs_and_the_first_columns_are_shown(tmp_path, p
     assert broken == dict.fromkeys(names[46:], "more than 50 columns")
 
 
+def test_a_row_that_is_not_of_the_release_is_left_out(tmp_path, publish):
+    made, log = publish("table", spec=TABLE), tmp_path / "log.sqlite"
+    record(log, made, rows_of(TABLE, 20, seed=3))
+    with closing(recorder.connect(log)) as connection, connection:
+        connection.execute("UPDATE predictions SET row = 'text' WHERE seq = 3")
+        connection.execute("UPDATE predictions SET probabilities = x'00' WHERE seq = 4")
+    assert [len(one) for one in traffic.frames(made.tag, Window(log, 0.0, 1e12, 5000))[:2]] == [300, 18]
+
+
 def test_a_window_without_rows_is_a_finding_that_says_how_to_get_some_and_has_a_page(tmp_path, publish):
     made, log = publish(), tmp_path / "log.sqlite"
     record(log, made, rows_of(IMAGE, 20))
