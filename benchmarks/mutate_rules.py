@@ -8,7 +8,7 @@ Each alert is damaged in every way by itself, and the cases of that alert are ru
 - label: one of its labels has another value
 - annotation: its description or a link says something else
 
-python -m benchmarks.mutate_rules [--json]
+python -m benchmarks.mutate_rules [--kind KIND] [--json]
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ LIMIT_METRICS = (
 )  # fmt: skip
 LIMIT_METRIC = re.compile(rf"\b((?:{'|'.join(LIMIT_METRICS)})\b(?:\{{[^}}]*\}})?)")
 DRIFT_LIMITS, DRIFT = "model_signal:drifted_z", "VigilDataDrift"  # where its limits are applied
-ALWAYS_ON = "Watchdog"
+ALWAYS_ON, TIER = "Watchdog", "tier"
 FACTOR = 3
 GOAL = 0.95
 Rule = dict[str, Any]
@@ -147,36 +147,43 @@ def _read(rule: Rule) -> str:
 
 def noticed(mutation: Mutation, name: str, content: Statement, folder: Path) -> bool:
     """Return whether a case of the alert fails on this mutation, done alone."""
-    known = rules.ALERTS[name](PRODUCTION)
-    cases = [case for case in rule_tests.CASES[name]() if case.alert == mutation.alert.name]
+    known, alert = rules.ALERTS[name](PRODUCTION), mutation.alert
+    cases = [case for case in rule_tests.CASES[name]() if case.alert == alert.name]
+    firing = [(at, i) for i, case in enumerate(cases) for at, _, one in due(case, known) if one == alert]
     if mutation.kind in ("label", "annotation"):  # the shortest case in which it fires tells
-        firing = [(at, i) for i, case in enumerate(cases) for at, _, one in due(case, known) if one == mutation.alert]
         cases = [cases[min(firing)[1]]]
-    broken = with_rule(content, mutation.place, mutation.change)
-    return bool(failing(name, _alone(broken, mutation), cases, folder))
+    elif TIER in alert.labels:
+        cases = [case for i, case in enumerate(cases) if not case.fires or i in {at for _, at in firing}]
+    return bool(failing(name, _alone(with_rule(content, mutation.place, mutation.change), alert), cases, folder))
 
 
-def _alone(broken: Statement, mutation: Mutation) -> Statement:
-    # The other alerts of the file have no part in it.
-    groups = [
-        group | {"rules": [rule for rule in group["rules"] if rule.get("alert") in (None, mutation.alert.name)]}
-        for group in broken["groups"]
-    ]
+def _alone(broken: Statement, alert: Alert) -> Statement:
+    # Other alerts have no part in it, nor records of what this one does not select.
+    def of_it(rule: Rule) -> bool:
+        if "record" in rule:
+            told = rule.get("labels", {}).items()
+            return all(f'{key}="{value}"' in alert.expr or f'{key}="' not in alert.expr for key, value in told)
+        return bool(
+            rule["alert"] == alert.name and rule["labels"].get(TIER) in (None, "another", alert.labels.get(TIER))
+        )
+
+    groups = [group | {"rules": [rule for rule in group["rules"] if of_it(rule)]} for group in broken["groups"]]
     return {"groups": [group for group in groups if group["rules"]]}
 
 
-def score(workers: int = 2) -> tuple[dict[str, tuple[int, int]], list[str]]:
-    """Return per kind how many mutations were noticed, of how many, and those that were not."""
+def score(kinds: Sequence[str] = (), workers: int = 2) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """Return per kind how many mutations were noticed, of how many, and those that were not; kinds: all if empty."""
     files = rules.rule_files(PRODUCTION)
     every = [(name, mutation) for name, content in files.items() for mutation in mutations(name, content)]
+    every = [(name, mutation) for name, mutation in every if not kinds or mutation.kind in kinds]
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(workers) as pool:
         jobs = [(mutation, name, files[name], Path(place) / str(i)) for i, (name, mutation) in enumerate(every)]
         found = list(pool.map(lambda job: noticed(*job), jobs))
-    kinds: dict[str, Counter[bool]] = defaultdict(Counter)
+    counts: dict[str, Counter[bool]] = defaultdict(Counter)
     for (_, mutation), seen in zip(every, found, strict=True):
-        kinds[mutation.kind][seen] += 1
+        counts[mutation.kind][seen] += 1
     missed = [_named(mutation) for (_, mutation), seen in zip(every, found, strict=True) if not seen]
-    return {kind: (count[True], count.total()) for kind, count in kinds.items()}, missed
+    return {kind: (count[True], count.total()) for kind, count in counts.items()}, missed
 
 
 def _named(mutation: Mutation) -> str:
@@ -188,9 +195,10 @@ def main() -> int:
     """Print the score; return 1 if a kind is under the goal."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mutate_rules", description=__doc__)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--kind", action="append", default=[], help="only this kind; may be repeated")
     asked = parser.parse_args()
     since = time.monotonic()
-    kinds, missed = score()
+    kinds, missed = score(asked.kind)
     seconds = round(time.monotonic() - since, 1)
     if asked.json:
         print(json.dumps({"kinds": kinds, "missed": missed, "seconds": seconds}))

@@ -35,7 +35,7 @@ class Pace:
 
 
 PACES = (
-    Pace("fast", 15, MINUTE, (15, 5, 8, 13), (50, 19, 72, MINUTE), (19, 3)),
+    Pace("fast", 15, MINUTE, (19, 5, 13, 15), (50, 19, 72, MINUTE), (19, 3)),
     Pace("steady", 7, MINUTE, (12, 20, 3, 50), (100, 10, 144, SLOWLY), (10, 0.8)),
     Pace("slow", 3.5, THIRDS, (5.9, 40, 2.5, 180), (400, 5.9, 560, THIRDS), (4, 2.5)),
     Pace("creeping", 1.5, THIRDS, (2.9, 200, 0.5, 520), (800, 2.9, 1160, THIRDS), (2, 1.1)),
