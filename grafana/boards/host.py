@@ -230,6 +230,7 @@ def _disks_and_network() -> tuple[View, ...]:
             "percentunit",
             ((f"max by (instance, device) (rate({busy}[{WINDOW}]))", of + " {{device}}"),),
             width=12,
+            axis_to=1,
             none=NO_NODE,
         ),
         View(
@@ -241,6 +242,7 @@ def _disks_and_network() -> tuple[View, ...]:
                 for way, word in (("receive", "in"), ("transmit", "out"))
             ),
             width=12,
+            axis_to=1,
             none=NO_NODE,
         ),
     )

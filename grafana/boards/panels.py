@@ -66,7 +66,7 @@ def _defaults(view: View) -> Panel:
     # A value in the unit "string" has no number, so its colour would always be that of the first step.
     named = view.kind == "stat" and view.unit == "string"
     defaults: Panel = {
-        "unit": "none" if named else view.unit,
+        "unit": "none" if named or view.value else view.unit,
         "noValue": view.none,
         "color": {"mode": "thresholds" if judged else "palette-classic"},
         "thresholds": {"mode": "absolute", "steps": [{"color": c, "value": at} for c, at in view.steps]},
@@ -147,6 +147,8 @@ def _overrides(view: View) -> list[Panel]:
     ]
     if view.dashed:
         overrides.append(_override("byRegexp", view.dashed, "custom.lineStyle", {"fill": "dash", "dash": [8, 6]}))
+    if view.value:  # the unit is that of the values alone: a label may look like a number
+        overrides.append(_override("byName", view.value, "unit", view.unit))
     if view.cells:
         overrides.append(_override("byName", view.cells, "custom.cellOptions", {"type": "color-background"}))
     return overrides

@@ -93,6 +93,7 @@ def _over_time() -> tuple[View, ...]:
                 ),
             ),
             colours={".*": RED},
+            axis_to=1,
             none="none",
         ),
     )
