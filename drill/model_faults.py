@@ -113,7 +113,6 @@ def _unloadable(stage: Stage) -> Iterator[None]:
     stage.promote(tag)
     yield
     stage.rollback()
-    stage.serve_anew()  # the failure stays counted for as long as the rule looks back
 
 
 FAULTS = (
@@ -149,7 +148,7 @@ FAULTS = (
         ("VigilModelLoadFailing",), spoils=True,
     ),
     Fault(
-        "load-failure", "a release whose graph cannot be read is promoted", "vigil rollback, and a restart",
+        "load-failure", "a release whose graph cannot be read is promoted", "vigil rollback",
         _unloadable, "VigilModelLoadFailing", "warning",
         ("VigilWrongVersionServed",), spoils=True,
     ),

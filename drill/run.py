@@ -154,7 +154,7 @@ def _note(stage: Stage, fault: Fault, outcome: Outcome, times: tuple[float, floa
     fired = _names(_since(stage, watched_s, "firing"))
     outcome.companions = [name for name in fired if name in fault.companions]
     outcome.false = [name for name in fired if name not in expected and name not in outcome.early]
-    outcome.left = sorted({name for name, *_ in _firing(stage, watched_s)} - set(fault.companions))
+    outcome.left = _left(stage, watched_s, fault)
 
 
 def _found(stage: Stage, fault: Fault, since_s: float, status: str) -> Notice | None:
@@ -167,8 +167,13 @@ def _found(stage: Stage, fault: Fault, since_s: float, status: str) -> Notice | 
 
 
 def _quiet(stage: Stage, since_s: float, fault: Fault, came: bool) -> bool:
-    # Companions may look back over a longer window than the drill waits.
-    return not came or not {name for name, *_ in _firing(stage, since_s)} - set(fault.companions)
+    return not came or not _left(stage, since_s, fault)
+
+
+def _left(stage: Stage, since_s: float, fault: Fault) -> list[str]:
+    # Companions, and the same alert of another severity, may look back over a longer window than the drill waits.
+    found = {(name, severity) for name, severity, _ in _firing(stage, since_s) if name not in fault.companions}
+    return sorted({name for name, severity in found if name != fault.expected or severity == fault.severity})
 
 
 def _firing(stage: Stage, since_s: float) -> set[tuple[str, str, str]]:

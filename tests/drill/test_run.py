@@ -40,7 +40,7 @@ def test_seconds_count_from_the_fault_and_from_its_cure():
     [
         ([], {}),
         ([notice(13, "VigilAbsent")], {"left": ["VigilAbsent"]}),
-        ([notice(13, "VigilAbsent", severity="warning")], {"left": ["VigilAbsent"]}),
+        ([notice(13, "VigilAbsent", severity="warning")], {}),
         ([notice(7, "VigilAbsent"), notice(26, "VigilAbsent", "resolved")], {}),
         (
             [notice(13, "VigilAbsent"), notice(14, "VigilX"), notice(26, "VigilAbsent", "resolved"),
@@ -61,6 +61,13 @@ def test_companions_are_told_and_may_still_fire_and_the_watchdog_is_no_alert():
         notice(26, "VigilAbsent", "resolved"),
     )  # fmt: skip
     assert found.ok and found.companions == ["VigilDataDrift"] and not found.false and not found.left
+
+
+def test_a_milder_alert_of_the_same_name_may_look_back_longer():
+    found = noted(
+        notice(13, "VigilAbsent"), notice(26, "VigilAbsent", "resolved"), notice(27, "VigilAbsent", severity="warning")
+    )
+    assert found.ok and found.cleared_s == 6.0
 
 
 def test_a_control_is_well_when_nothing_comes():
