@@ -236,4 +236,5 @@ def _lost(known: Opened, gone: np.ndarray) -> np.ndarray:
 
 def _present(spec: InputSpec, gone: np.ndarray) -> set[str]:
     present = [column for column, lost in zip(spec.columns, gone, strict=True) if not lost]
-    return {*present, *(f"input_{column}" for column in present)}  # as a column named like an output is called
+    present += [f"input_{column}" for column in present]  # as a column named like an output is called
+    return {*present, *(f"{column}{signals.EMPTY}" for column in present)}

@@ -25,6 +25,7 @@ TENSOR = ("mean", "std", "min", "max")
 CLASS, PREDICTION, REST = "predicted_class", "prediction", "other_columns_mean"
 OUTPUTS = ("confidence", "margin", "entropy", CLASS)
 EMBEDDING = "embedding"
+EMPTY = " empty"  # behind the name of a column that may be empty: whether it is
 TAKEN = frozenset((*OUTPUTS, PREDICTION, REST, support.NAME, EMBEDDING))
 
 
@@ -34,14 +35,26 @@ def names(spec: InputSpec, classes: int, supported: bool = False) -> tuple[str, 
     supported: whether `compute` is given a support.
     """
     outside = (support.NAME,) if supported else ()
-    return (*_input_names(spec), *outside, *(OUTPUTS if classes else (PREDICTION,)))
+    return (*_input_names(spec), *empty_columns(spec), *outside, *(OUTPUTS if classes else (PREDICTION,)))
 
 
 def indices(spec: InputSpec, classes: Sequence[object]) -> dict[str, Sequence[object]]:
     """Return the signals whose values are the index of a category or class, with those."""
     columns = spec.columns[:MOST_COLUMNS]
     found: dict[str, Sequence[object]] = {_signal(c): spec.categories[c] for c in columns if c in spec.categories}
+    found |= dict.fromkeys(empty_columns(spec), ("filled", "empty"))
     return found | ({CLASS: classes} if classes else {})
+
+
+def empty_columns(spec: InputSpec) -> dict[str, tuple[int, float]]:
+    """Return, of each column that may be empty, the signal that says so, its place and what then stands in a row.
+
+    As many as there may be signals. A value that is by chance what stands for none counts as empty, in the reference
+    too.
+    """
+    spare = MOST_COLUMNS - min(len(spec.columns), MOST_COLUMNS)
+    named = {f"{_signal(column)}{EMPTY}": (spec.columns.index(column), fill) for column, fill in spec.fills.items()}
+    return dict([pair for pair in named.items() if pair[0] not in spec.columns][:spare])
 
 
 def most_bins(signals: int, asked: int) -> int:
@@ -81,11 +94,15 @@ class Meter:
         self._alone = sum(name in columns for name in self.signals)
         self._seen = seen
         self._limits = seen.limits(spec.dtype) if seen is not None else None
+        empty = [found for name, found in empty_columns(spec).items() if name in self.signals]
+        self._empty = [place for place, _ in empty], np.array([fill for _, fill in empty]).astype(spec.dtype)
         every = names(spec, int(self.classes), seen is not None)
         own = tuple(_signal(column) for column in spec.columns[: self._alone])
         if spec.columns:
             rest = (REST,) if self._alone < len(spec.columns) else ()
-            every = (*own, *rest, *every[len(_input_names(spec)) :])
+            later = every[len(_input_names(spec)) :]
+            # A release from before empty columns were counted names none of them, and pays for none.
+            every = (*own, *rest, *(name for name in later if not name.endswith(EMPTY) or name in self.signals))
         # A release from before there were so many signals is measured by those it names.
         self._picked = None if every == self.signals else [every.index(name) for name in self.signals]
 
@@ -100,6 +117,9 @@ class Meter:
     def _inputs(self, inputs: np.ndarray) -> list[np.ndarray]:
         if self.spec.columns:
             found = _tabular(inputs, self._alone)
+            places, fills = self._empty
+            if places:
+                found.append(inputs[:, places] == fills)
         elif len(self.spec.shape) >= 2:
             found = [images.measure(images.grey(inputs))]
         else:

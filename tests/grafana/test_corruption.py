@@ -57,13 +57,14 @@ def unseen_category():
     return [[[*row[:2], "Ulm" if i % 50 == 0 else row[2], row[3]]] for i, row in enumerate(usual())]
 
 
+tenth = [None if i % 10 == 0 else float(row[HEIGHT]) for i, row in enumerate(rows_of(SPEC, ROWS, seed=7))]
 half = [None if i % 2 else 0.3 * (i % 7 - 3) for i in range(ROWS)]
 REFUSED, DRIFT = {"VigilInvalidInputs"}, {"VigilDataDrift"}
 MATRIX = {
     "nothing is wrong": (lambda: [usual()], set(), set()),
     "all NaN, where a value must be": (lambda: column(AGE, [float("nan")] * ROWS), REFUSED, set()),
     "all NaN, which JSON does not have": (lambda: column(HEIGHT, [float("nan")] * ROWS), REFUSED, set()),
-    "all null, where none need be": (lambda: column(HEIGHT, [None] * ROWS), DRIFT, {"height"}),
+    "all null, where none need be": (lambda: column(HEIGHT, [None] * ROWS), DRIFT, {"height", "height empty"}),
     "all infinite": (lambda: column(AGE, [float("inf")] * ROWS), REFUSED, set()),
     "absent": (lambda: [[row[:3] for row in usual()]], REFUSED, set()),
     "of the wrong type": (lambda: column(AGE, ["old"] * ROWS), REFUSED, set()),
@@ -73,7 +74,8 @@ MATRIX = {
     "a category that nobody knows": (unseen_category, {"VigilUnknownCategories"}, set()),
     "stuck halfway": (lambda: [usual()[:300] + [[0.5, *row[1:]] for row in usual()[300:]]], DRIFT, {"age"}),
     "outliers that could hide a shift": (outliers_and_shift, DRIFT, {"age", "age outside its range"}),
-    "half of it missing": (lambda: column(HEIGHT, half), DRIFT, {"height"}),
+    "a tenth of it missing, which hardly moves its values": (lambda: column(HEIGHT, tenth), DRIFT, {"height empty"}),
+    "half of it missing": (lambda: column(HEIGHT, half), DRIFT, {"height", "height empty"}),
 }
 
 

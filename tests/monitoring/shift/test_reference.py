@@ -122,7 +122,7 @@ def test_each_category_has_a_bin_of_its_own_with_its_share():
     for column, name in ((1, "city"), (2, "heating")):
         counted = np.bincount(rows[:, column].astype(int), minlength=16)
         np.testing.assert_allclose(shares[name], counted / 400)
-    assert set(shares) == {*HOMES.columns, "prediction"}
+    assert set(shares) == {*HOMES.columns, "area empty", "heating empty", "prediction"}
 
 
 def test_of_too_many_categories_neighbours_share_a_bin_and_none_holds_most():

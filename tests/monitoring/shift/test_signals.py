@@ -191,7 +191,7 @@ def test_rows_that_cost_more_wait_in_fewer_numbers_and_are_counted_at_a_lower_ra
 def test_the_one_signal_of_a_regression_is_its_prediction():
     predicted = np.array([[1e6], [-3.5]], dtype=np.float32)
     values = signals.compute(HOMES, rows_of(HOMES, 2), predicted)
-    assert signals.names(HOMES, 0) == (*HOMES.columns, "prediction")
+    assert signals.names(HOMES, 0) == (*HOMES.columns, "area empty", "heating empty", "prediction")
     np.testing.assert_array_equal(values[:, -1:], predicted)
 
 
@@ -246,3 +246,23 @@ def test_an_image_with_pixels_below_zero_has_finite_moments_that_do_not_depend_o
     assert np.isfinite(lower).all() and np.isfinite(low).all()
     moments = [signals.names(spec, 2).index(name) for name in ("centre_x", "centre_y", "spread_x", "spread_y")]
     np.testing.assert_allclose(lower[:, moments], low[:, moments], rtol=1e-4)
+
+
+def test_a_column_that_may_be_empty_has_a_signal_that_says_whether_it_is():
+    spec = InputSpec("float32", (3,), ("age", "height", "entropy"), {}, {"height": 0.1, "entropy": -1.0})
+    rows = np.array([[1, 0.1, 2], [1, 5, -1], [1, 0.1, -1], [0.1, -1, 0.1]], np.float32)
+    names = signals.names(spec, 2)
+    assert names[3:5] == ("height empty", "input_entropy empty")
+    values = signals.compute(spec, rows, np.full((4, 2), 0.5, np.float32))
+    np.testing.assert_array_equal(values[:, 3:5], [[1, 0], [0, 1], [1, 1], [0, 0]])
+    older = signals.Meter(spec, [name for name in names if not name.endswith(signals.EMPTY)])
+    np.testing.assert_array_equal(older.measure(rows, np.full((4, 2), 0.5, np.float32)), np.delete(values, [3, 4], 1))
+
+
+def test_empty_columns_never_make_more_signals_than_there_may_be():
+    columns = tuple(f"c{k}" for k in range(95))
+    for width in (80, 92, 95):
+        spec = InputSpec("float32", (width,), columns[:width], {}, dict.fromkeys(columns[:width], 0.0))
+        assert len(signals.names(spec, 3, supported=True)) <= signals.MOST_SIGNALS - 2
+    taken = InputSpec("float32", (2,), ("age", "age empty"), {}, {"age": 0.0})
+    assert len(set(signals.names(taken, 0))) == len(signals.names(taken, 0))
