@@ -30,7 +30,7 @@ class ServingMetrics:
     """What the service counts; `registry` is what its /metrics prints.
 
     Counted by the thread of the event loop alone, but for the counters declared as shared. What counts for a release
-    is one of its `holders`: when these are gone, its series are, too.
+    is one of its `holders`: a while after these are gone its series are, too.
     """
 
     def __init__(self, registry: CollectorRegistry, folder: Path | None = None) -> None:

@@ -143,7 +143,7 @@ class Host:
             await asyncio.sleep(self._settings.poll_s)
             try:
                 await self._follow()
-                if self._metrics.holders.some_gone:
+                if self._metrics.holders.due:
                     await asyncio.get_running_loop().run_in_executor(None, self._metrics.holders.sweep)
             except Exception:  # the watcher must outlive whatever one look at the disk raises
                 log.exception("alias_watch_failed")

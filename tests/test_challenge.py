@@ -126,7 +126,7 @@ def test_the_verdict_is_what_the_truth_says_once_labels_come(
 
 def test_a_share_of_the_requests_is_taken_and_the_same_ones_as_elsewhere(releases, service, challenge, eventually):
     challenge(releases["other"], share=0.3)
-    before = shadow_rows(service, releases["other"], "run")  # what is not loaded is not shown
+    before = shadow_rows(service, releases["other"], "run")
     names = [f"request-{number}" for number in range(60)]
     for name in names:
         predict(service, rows_of(IMAGE, 2), name)

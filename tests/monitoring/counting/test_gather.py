@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
-from monitoring.counting import gather
+from monitoring.counting import gather, holders
 from monitoring.counting.counts import Counts
 from monitoring.counting.holders import Holders
 from monitoring.counting.processes import Process
@@ -199,22 +199,52 @@ def test_the_page_of_a_service_has_no_line_of_a_release_that_is_gone(tmp_path):
     assert {line.rpartition(" ")[0] for line in page().splitlines()} == before
 
 
-def test_a_release_is_forgotten_once_nothing_that_counts_for_it_lives():
-    class One:
-        pass
+class One:
+    """Something that counts."""
 
-    forgotten = []
-    holders, one, other = Holders(lambda *place: forgotten.append(place)), One(), One()
-    holders.add(("m", "1"), one)
-    holders.add(("m", "1"), other)
-    holders.add(("m", "2"), other)
+
+@pytest.fixture
+def watched():
+    """Return holders, what they have forgotten, and a clock of one number."""
+    forgotten, clock = [], [0.0]
+    return Holders(lambda _, version: forgotten.append(version), lambda: clock[0]), forgotten, clock
+
+
+def test_a_release_is_forgotten_a_while_after_all_that_counts_for_it_is_gone(watched):
+    found, forgotten, clock = watched
+    one, other = One(), One()
+    found.add(("m", "1"), one)
+    found.add(("m", "1"), other)
+    found.add(("m", "2"), other)
     del one
-    assert not holders.some_gone
-    holders.sweep()
-    assert forgotten == []
+    assert not found.due
     del other
-    assert holders.some_gone
-    holders.sweep()
-    assert sorted(forgotten) == [("m", "1"), ("m", "2")] and not holders.some_gone
-    holders.sweep()
-    assert len(forgotten) == 2
+    assert found.due
+    found.sweep()
+    clock[0] = holders.LINGER_S
+    assert forgotten == [] and not found.due
+    clock[0] += 1
+    assert found.due
+    found.sweep()
+    assert sorted(forgotten) == ["1", "2"] and not found.due
+
+
+def test_one_that_comes_back_meanwhile_is_not_forgotten(watched):
+    found, forgotten, clock = watched
+    found.add(("m", "1"), One())
+    found.sweep()
+    one = One()
+    found.add(("m", "1"), one)
+    clock[0] = 10 * holders.LINGER_S
+    found.sweep()
+    assert forgotten == [] and not found.due
+    del one
+    assert found.due
+
+
+def test_of_many_that_are_gone_the_last_few_linger(watched):
+    found, forgotten, _ = watched
+    for k in range(20):
+        found.add(("m", str(k)), One())
+        found.sweep()
+    assert forgotten == [str(k) for k in range(20 - holders.MOST_LINGERING)]
