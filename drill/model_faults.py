@@ -123,7 +123,7 @@ FAULTS = (
     ),
     Fault(
         "hung-model", f"a release that takes {RUN_S * 1000:g} ms and never ends on some rows, which come",
-        "vigil rollback", _hung, "VigilErrorBurn", "critical", ("VigilLatencyBurn", *CROWDED),
+        "vigil rollback", _hung, "VigilErrorBurn", "critical", ("VigilLatencyBurn", *CROWDED), spoils=True,
     ),
     Fault(
         "error-burst", "a release that fails on some rows, which come", "vigil rollback",
