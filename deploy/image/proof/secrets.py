@@ -41,7 +41,7 @@ def marked(shop: Workshop, pip_conf: str, certificates: Path = CERTIFICATES) -> 
     digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
     if certificates.exists():
         digests["certificates of this machine"] = hashlib.sha256(certificates.read_bytes()).hexdigest()
-    needles = {"the mark": mark.encode(), "the folder of the build": str(shop.folder).encode()}
+    needles = {"the mark": mark.encode()}
     return Secrets(files, needles | {f"index {i}": one.encode() for i, one in enumerate(_indexes())}, digests)
 
 
