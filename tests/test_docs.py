@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 VERBS = (
     "init", "explore", "train", "crossval", "search", "models", "show", "promote", "rollback", "history", "verify",
     "sign", "pack", "unpack", "gc", "serve", "build", "watch", "labels", "report", "keys", "challenge", "verdict",
-    "backtest", "log",
+    "backtest", "log", "status", "drill",
 )  # fmt: skip
 FLOORS = {
     "bentoml": (1, 4, 39), "onnx": (1, 22), "torch": (2, 10), "python-multipart": (0, 0, 27), "starlette": (1, 0, 1),
@@ -39,13 +39,16 @@ def test_the_readme_shows_the_daily_verbs():
 
 
 def test_every_file_and_folder_the_documents_link_exists():
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+    pages = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "docs/serving.md", "docs/log.md", "grafana/README.md",
+             "deploy/README.md", "deploy/image/README.md")  # fmt: skip
+    for document in (ROOT / page for page in pages):
         for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            assert (ROOT / target).exists(), f"{document.name}: {target}"
+            known = target.startswith("https://") or (document.parent / target).exists()
+            assert known, f"{document}: {target}"
 
 
 def test_every_benchmark_and_test_the_readme_names_exists():
-    for path in re.findall(r"`((?:tests|benchmarks|grafana|demo|training)/[\w/]+\.(?:py|json|toml))`", README):
+    for path in re.findall(r"`((?:tests|benchmarks|grafana|demo|training|deploy|docs)/[\w/]+\.(?:py|json|toml|yaml|md))`", README):
         assert (ROOT / path).exists(), path
 
 
