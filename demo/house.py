@@ -20,6 +20,7 @@ from registry.errors import StackError
 MODEL = "digits"
 MONITOR = {"interval-s": "1", "window-s": "120", "min-rows": "50"}
 PROGRAMS = ("service", "monitor", "prometheus", "alertmanager")
+MARK = ".vigil-run"  # in a folder that was made here, so that nobody else's is ever emptied
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,39 @@ class House:
 def make(folder: Path, **environment: str) -> House:
     """Return a house in `folder`, which is emptied; nothing runs yet. environment: of its programs, besides the usual.
 
-    This process, too, then uses the store in it: the user's is not touched.
+    This process, too, then uses the store in it: the user's is not touched. Raises StackError for a folder that is
+    not to be emptied: see `demand_ours`.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _empty(folder)
     home = str(folder / "bentoml")
     os.environ["BENTOML_HOME"] = home
     usual = {"BENTOML_HOME": home, "VIGIL_MODELS": MODEL, "BENTOML_DO_NOT_TRACK": "True", "VIGIL_DRAIN_S": "0"}
     ports = dict(zip(PROGRAMS, stack.free_ports(len(PROGRAMS)), strict=True))
     return House(folder, Stack(folder, usual | environment), Receiver(), ports)
+
+
+def demand_ours(folder: Path) -> None:
+    """Raise StackError unless `folder` is new, empty, or was made here before."""
+    if not folder.exists() or (folder / MARK).is_file() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    raise StackError(
+        f"{folder}: not emptied, since this is no folder of an earlier run (it has no file {MARK}); accepted are a new "
+        "or empty folder; choose another --out, or delete it yourself"
+    )
+
+
+def _empty(folder: Path) -> None:
+    demand_ours(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARK).touch()
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != MARK:  # it stays to the end: a run that is cut off here can be emptied by the next
+                path.unlink()
+    except OSError as error:
+        raise StackError(f"{folder}: cannot be emptied: {error}; choose another --out") from error
 
 
 def train(house: House, example: str) -> dict[str, Any]:

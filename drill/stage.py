@@ -175,9 +175,11 @@ def prepare(folder: Path, good: str | None = None, disk_mb: int = 0) -> Stage:
     """Return the running stack with its usual traffic, all but Prometheus and Alertmanager.
 
     good: a BENTOML_HOME whose champion is taken; None trains it. disk_mb: of a disk for the log alone, if not 0 and
-    this process may mount one; `close` takes it away.
+    this process may mount one; `close` takes it away. Raises StackError for a folder that is not to be emptied.
     """
     disk = folder / "disk"
+    house.demand_ours(folder)
+    _unmount(disk)  # a drill that was killed has left it
     made = house.make(folder, VIGIL_LOG=str(disk / "log.sqlite"), VIGIL_RECORD_ROWS_PER_S="1e9")
     disk.mkdir()
     if disk_mb:

@@ -27,7 +27,7 @@ def add(verb: Callable[..., Parent]) -> None:
     """Add the verb to the command line; verb: makes a subparser of a function."""
     made = verb(drill)
     add_options(made)
-    made.add_argument("--out", default="drill-out", help="where its store, configuration and logs go; emptied first")
+    made.add_argument("--out", default="drill-out", help="where all its files go: new, empty, or of a drill before")
 
 
 def add_options(made: Parent) -> None:
