@@ -48,7 +48,8 @@ def test_every_file_and_folder_the_documents_link_exists():
 
 
 def test_every_benchmark_and_test_the_readme_names_exists():
-    for path in re.findall(r"`((?:tests|benchmarks|grafana|demo|training|deploy|docs)/[\w/]+\.(?:py|json|toml|yaml|md))`", README):
+    rooms = "tests|benchmarks|grafana|demo|training|deploy|docs"
+    for path in re.findall(rf"`((?:{rooms})/[\w/]+\.(?:py|json|toml|yaml|md))`", README):
         assert (ROOT / path).exists(), path
 
 
