@@ -131,6 +131,7 @@ def test_the_service_is_given_variables_that_it_knows_and_time_to_drain(both):
     known = {f"VIGIL_{name.upper()}" for name in Settings.__dataclass_fields__}
     said = both["vigil"]["environment"]
     assert {name for name in said if name.startswith("VIGIL_")} <= known
+    assert float(said["VIGIL_LOG_KEEP_MB"]) > 0  # 0 is without end, and the disk is the host's
     takes_s = float(said["VIGIL_DRAIN_S"]) + float(said["VIGIL_GRACE_S"]) + 5
     assert float(both["vigil"]["stop_grace_period"].removesuffix("s")) > takes_s
 

@@ -174,9 +174,61 @@ def test_the_autoscalers_ask_for_the_wait_in_the_queue_which_the_service_measure
     keda = yaml.safe_load((KUBERNETES / "examples" / "keda.yaml").read_text())["spec"]
     asked = keda["triggers"][0]["metadata"]["query"]
     for query in (adapter["metricsQuery"], asked):
-        assert set(re.findall(r"vigil_\w+", query)) == {"vigil_stage_seconds_sum", "vigil_stage_seconds_count"}
+        waits = set(re.findall(r"vigil_\w+", query)) - {"vigil_ready"}
+        assert waits == {"vigil_stage_seconds_sum", "vigil_stage_seconds_count"}
         assert 'stage="queue"' in query
     assert watched["Deployment", keda["scaleTargetRef"]["name"]]
+
+
+def test_the_autoscalers_are_told_of_the_wait_and_of_no_wait_where_no_request_came(tmp_path):
+    (adapter,) = yaml.safe_load((KUBERNETES / "examples" / "adapter.yaml").read_text())["rules"]["custom"]
+    keda = yaml.safe_load((KUBERNETES / "examples" / "keda.yaml").read_text())["spec"]
+    by_pod = adapter["metricsQuery"].replace("<<.GroupBy>>", "pod").replace("<<.LabelMatchers>>", 'namespace="vigil"')
+    queries = (by_pod, keda["triggers"][0]["metadata"]["query"])
+
+    def series(pod, seconds, rows):
+        here = f'{{job="vigil",namespace="vigil",pod="{pod}"'
+        values = {f'sum{here},stage="queue"}}': f"0+{seconds}x20", f'count{here},stage="queue"}}': f"0+{rows}x20"}
+        said = [{"series": f"vigil_stage_seconds_{name}", "values": rate} for name, rate in values.items()]
+        return [*said, {"series": f"vigil_ready{here}}}", "values": "1x20"}]
+
+    def case(pods, expected):
+        samples = [[{"labels": f'{{pod="{pod}"}}', "value": wait} for pod, wait in expected.items()]]
+        samples.append([{"labels": "{}", "value": sum(expected.values())}])
+        asked = [
+            {"expr": query, "eval_time": "10m", "exp_samples": said}
+            for query, said in zip(queries, samples, strict=True)
+        ]
+        return {"interval": "30s", "input_series": pods, "promql_expr_test": asked}
+
+    busy, idle = series("a", 2, 4), series("b", 0, 0)
+    cases = [case([*busy, *idle], {"a": 0.5, "b": 0}), case(idle, {"b": 0})]
+    (tmp_path / "scale.yml").write_text(yaml.safe_dump({"evaluation_interval": "30s", "tests": cases}))
+    done = subprocess.run(["promtool", "test", "rules", tmp_path / "scale.yml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_number_of_pods_is_said_by_the_autoscaler_or_by_the_manifest_and_never_by_both(rendered):
+    scaled = {o["spec"]["scaleTargetRef"]["name"] for o in rendered if o["kind"] == "HorizontalPodAutoscaler"}
+    for one in rendered:
+        if one["kind"] == "Deployment":
+            assert ("replicas" in one["spec"]) != (one["metadata"]["name"] in scaled)
+
+
+def test_nothing_outside_of_the_pod_ends_a_container_of_it(rendered):
+    for pod in pods(rendered):
+        probes = {one["name"]: one["livenessProbe"] for one in containers(pod) if "livenessProbe" in one}
+        assert probes.keys() <= {"vigil"}
+        assert all(probe["httpGet"]["path"] == "/livez" for probe in probes.values())
+
+
+def test_the_log_ends_before_the_volume_is_full_with_three_releases_of_a_gigabyte_and_a_half(rendered):
+    for pod in pods(rendered):
+        for one in containers(pod):
+            if one["name"] == "vigil":
+                (kept,) = (float(e["value"]) for e in one["env"] if e["name"] == "VIGIL_LOG_KEEP_MB")
+                (store,) = (v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v["name"] == "store")
+                assert 0 < kept * 1e6 + 3 * 1.5e9 < float(store.removesuffix("Gi")) * 2**30
 
 
 def test_the_training_job_runs_the_command_line_with_a_file_that_it_can_read():
