@@ -7,6 +7,7 @@ A file there is the old one or the new one, never a part of it: an object store 
 it is written beside and moved. Nothing that is read from here is believed before it is checked.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -68,6 +69,24 @@ class Remote:
                 return
             for piece in self._pieces(path, there, size_bytes):
                 file.write(piece)
+
+    def holds(self, path: str, size_bytes: int, sha256: str = "") -> bool:
+        """Return whether a file of that size is at `path`; with `sha256` it is read, and its bytes are compared.
+
+        Raises StackError if the place cannot be reached.
+        """
+        with self._reached():
+            self._files.invalidate_cache()
+            try:
+                found = self._files.info(f"{self._root}/{path}")["size"]
+            except FileNotFoundError:
+                return False
+        if found != size_bytes or not sha256:
+            return bool(found == size_bytes)
+        digest = hashlib.sha256()
+        for piece in self._pieces(path, 0, size_bytes):
+            digest.update(piece)
+        return digest.hexdigest() == sha256
 
     def write(self, path: str, content: bytes) -> None:
         """Put `content` at `path`, as a whole; raises StackError."""

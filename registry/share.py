@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import aliases, durable, release, store
+from registry import aliases, durable, release, signing, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, StackError, UserError
 from registry.release import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, Release, open_plain
@@ -28,6 +28,8 @@ SENT = 5  # of the last champions, as many as `vigil gc` keeps
 TAKEN = 2  # the champion, and the one that a rollback makes it
 MOST_ALIAS_BYTES = 64_000_000
 MOST_RELEASE_BYTES = 8_000_000_000
+
+Copied = tuple[str, int]  # a version, and the bytes of it that were copied
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Shared:
 def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     """Make the aliases of the models at `url` those of this store, after the releases they name came over.
 
-    What a killed pull had brought is used. model: only this one. overwrite: drop changes made here that are not
+    A killed pull continues where it stopped. model: only this one. overwrite: drop changes made here that are not
     there. Raises UserError with what hinders each model, after the others were done.
     """
     remote = Remote(url)
@@ -58,7 +60,11 @@ def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
 
 
 def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
-    """Send the aliases of this store to `url`, after the releases they name; see `pull`."""
+    """Send the aliases of this store to `url`, after the releases they name; see `pull`.
+
+    A push with no new aliases, or with `overwrite`, reads every file there and sends those that were damaged anew;
+    any other one looks at their sizes.
+    """
     names = [model] if model else aliases.models()
     if not names:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
@@ -78,7 +84,7 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
         signal.signal(number, lambda *_: ended.set())
     while not ended.is_set():
         try:
-            tell([one for one in pull(url, model) if one.changed])
+            tell([one for one in pull(url, model) if one.changed or one.releases])
             said = ""
             (store.home() / "synced").touch()
         except (UserError, OSError) as error:
@@ -107,7 +113,9 @@ def _pull_one(remote: Remote, model: str, overwrite: bool) -> Shared:
     if new is None or new.champion is None:
         raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
     if new == old:
-        return Shared(model, new.champion.version)
+        demanded = _named(new, TAKEN) if os.environ.get(signing.VARIABLE) else []  # else it can wait for a change
+        renewed = [got for pin in demanded if (got := _renew_signature(remote, model, pin)) is not None]
+        return _shared(new, renewed, False)
     if not aliases.is_ahead(new, old):
         raise AliasError(
             f"{model}: this store has changes that {remote.name} has not ({_last(old)}); "
@@ -115,23 +123,28 @@ def _pull_one(remote: Remote, model: str, overwrite: bool) -> Shared:
         )
     taken = [made for pin in _named(new, TAKEN) if (made := _take(remote, model, pin, new.champion)) is not None]
     aliases.adopt(new, overwrite)
-    return _shared(new, taken)
+    return _shared(new, taken, True)
 
 
 def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
     mine, there = aliases.read(model), None if overwrite else _of(remote, model)
     if mine.champion is None:
         raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
-    if there == mine:
-        return Shared(model, mine.champion.version)
     if there is not None and not aliases.is_ahead(mine, there):
         raise AliasError(
             f"{model}: {remote.name} has changes that this store has not ({_last(there)}); "
             f"take them: vigil models sync {remote.name}, or drop them: --overwrite"
         )
-    sent = [opened for pin in _named(mine, SENT) if (opened := _give(remote, model, pin, mine.champion)) is not None]
-    remote.write(f"aliases/{model}.json", aliases.to_bytes(mine))
-    return _shared(mine, sent)
+    same = there == mine
+    sent = [
+        made
+        for pin in _named(mine, SENT)
+        if (pin == mine.champion or _is_here(model, pin))  # one of before may have been deleted here
+        and (made := _give(remote, model, pin, thorough=same or overwrite)) is not None
+    ]
+    if not same:
+        remote.write(f"aliases/{model}.json", aliases.to_bytes(mine))
+    return _shared(mine, sent, not same)
 
 
 def _named(state: Aliases, champions: int) -> list[Pin]:
@@ -146,51 +159,87 @@ def _of(remote: Remote, model: str) -> Aliases | None:
     return None if content is None else aliases.parse(model, content, f"{remote.name}/{place}")
 
 
-def _give(remote: Remote, model: str, pin: Pin, champion: Pin) -> Release | None:
-    """Send a release that is not there yet, its manifest last; one of before that was deleted here is left out."""
+def _give(remote: Remote, model: str, pin: Pin, thorough: bool) -> Copied | None:
+    """Send what the place lacks of a release, its manifest last; thorough: read what it has, else look at sizes."""
     folder, tag = f"models/{model}/{pin.version}", f"{model}:{pin.version}"
-    if pin != champion and not (store.models() / model / pin.version).exists():
-        return None
     opened = store.open_release(tag)
     _demand(opened, pin)
-    signature = opened.path / SIGNATURE
-    if signature.exists():
-        with open_plain(signature, tag) as file:
-            remote.write(f"{folder}/{SIGNATURE}", file.read())
-    there = remote.read(f"{folder}/{MANIFEST}", MOST_MANIFEST_BYTES)
-    if there is not None and hashlib.sha256(there).hexdigest() == pin.digest:
-        return None
-    for name in sorted(opened.manifest.files):
+    lacking = []
+    if (opened.path / SIGNATURE).exists():  # it may have been made after the last push
+        with open_plain(opened.path / SIGNATURE, tag) as file:
+            content = file.read()
+        if not remote.holds(f"{folder}/{SIGNATURE}", len(content), hashlib.sha256(content).hexdigest()):
+            lacking.append(SIGNATURE)
+    whole = remote.holds(f"{folder}/{MANIFEST}", (opened.path / MANIFEST).stat().st_size, pin.digest)
+    for name, entry in sorted(opened.manifest.files.items()):
+        if not whole or not remote.holds(f"{folder}/{name}", entry.size_bytes, entry.sha256 if thorough else ""):
+            lacking.append(name)
+    size = 0
+    for name in [*lacking, *([] if whole else [MANIFEST])]:
         with open_plain(opened.path / name, tag) as file:
             remote.send(f"{folder}/{name}", file)
-    with open_plain(opened.path / MANIFEST, tag) as file:
-        remote.send(f"{folder}/{MANIFEST}", file)
-    return opened
+            size += file.tell()
+    return (pin.version, size) if size else None
 
 
-def _take(remote: Remote, model: str, pin: Pin, champion: Pin) -> Release | None:
+def _is_here(model: str, pin: Pin) -> bool:
+    return (store.models() / model / pin.version).exists()
+
+
+def _take(remote: Remote, model: str, pin: Pin, champion: Pin) -> Copied | None:
     """Bring a release that is not here yet; one of before that is not there either is left out.
 
     Raises ReleaseError if it is not the one that `pin` names.
     """
     tag = f"{model}:{pin.version}"
-    if (store.models() / model / pin.version).exists():
+    if _is_here(model, pin):
+        renewed = _renew_signature(remote, model, pin)
         _demand(store.open_release(tag), pin)
-        return None
+        return renewed
     if pin != champion and MANIFEST not in remote.names(f"models/{model}/{pin.version}"):
         return None
     incoming = store.home() / "incoming" / f"{model}-{pin.version}"  # it stays when this process is killed
     durable.make_folder(incoming)
     try:
         _bring(remote, model, pin, incoming)
-        opened = store.open_folder(incoming, tag)
+        opened = _open_brought(incoming, tag)
         _demand(opened, pin)
         with store.workshop() as place:
-            made = store.admit(incoming, tag, place)
+            store.admit(incoming, tag, place)
     except OSError as error:
         raise ReleaseError(f"{tag}: cannot be put into {store.models()}: {error.strerror or error}") from error
     shutil.rmtree(incoming)
-    return made
+    return pin.version, sum(entry.size_bytes for entry in opened.manifest.files.values())
+
+
+def _renew_signature(remote: Remote, model: str, pin: Pin) -> Copied | None:
+    """Bring the signature of a release that is here without a good one: it may have been made after the release."""
+    tag, folder = f"{model}:{pin.version}", store.models() / model / pin.version
+    if not folder.exists() or not _lacks_signature(folder, tag):
+        return None
+    there = remote.read(f"models/{model}/{pin.version}/{SIGNATURE}", MOST_SIGNATURE_BYTES)
+    if there is None or ((folder / SIGNATURE).exists() and (folder / SIGNATURE).read_bytes() == there):
+        return None
+    store.add_signature(tag, there)
+    return pin.version, len(there)
+
+
+def _lacks_signature(folder: Path, tag: str) -> bool:
+    if not os.environ.get(signing.VARIABLE):
+        return not (folder / SIGNATURE).exists()
+    try:
+        signing.demand(release.load(folder, tag))
+    except ReleaseError:
+        return True
+    return False
+
+
+def _open_brought(incoming: Path, tag: str) -> Release:
+    try:
+        return store.open_folder(incoming, tag)
+    except ReleaseError:
+        shutil.rmtree(incoming)  # what was left there by whatever cause must not hinder every later look
+        raise
 
 
 def _bring(remote: Remote, model: str, pin: Pin, incoming: Path) -> None:
@@ -202,25 +251,28 @@ def _bring(remote: Remote, model: str, pin: Pin, incoming: Path) -> None:
     (incoming / MANIFEST).write_bytes(manifest)
     if (signature := remote.read(f"{folder}/{SIGNATURE}", MOST_SIGNATURE_BYTES)) is not None:
         (incoming / SIGNATURE).write_bytes(signature)
-    files = release.load(incoming, tag).manifest.files
+    loaded = release.load(incoming, tag)
+    signing.demand(loaded)  # before gigabytes come over that nobody may use
+    files = loaded.manifest.files
     if sum(entry.size_bytes for entry in files.values()) > MOST_RELEASE_BYTES:
         raise ReleaseError(f"{remote.name}: {tag}: holds more than {MOST_RELEASE_BYTES / 1e9:g} GB")
     for name, entry in files.items():
-        if not (incoming / name).exists():
+        # A name can outlive a power cut that its bytes did not: the digest is asked of what was brought before, too.
+        if not (incoming / name).exists() or _sha256(incoming / name) != entry.sha256:
             part = incoming.with_name(f"{incoming.name}.{name}.part")
             remote.fetch(f"{folder}/{name}", part, entry.size_bytes)
-            _demand_same(part, entry.sha256, f"{remote.name}: {tag}: {name}")
+            if (found := _sha256(part)) != entry.sha256:
+                part.unlink()  # the next look brings all of it
+                raise ReleaseError(
+                    f"{remote.name}: {tag}: {name} is not the file that was published (sha256 {found[:12]}..., "
+                    f"expected {entry.sha256[:12]}...); vigil models push {remote.name} sends it again"
+                )
             os.replace(part, incoming / name)
 
 
-def _demand_same(part: Path, sha256: str, place: str) -> None:
-    with open(part, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        part.unlink()  # the next look brings all of it
-        raise ReleaseError(
-            f"{place} is not the file that was published (sha256 {found[:12]}..., expected {sha256[:12]}...)"
-        )
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _demand(opened: Release, pin: Pin) -> None:
@@ -228,10 +280,10 @@ def _demand(opened: Release, pin: Pin) -> None:
         raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
 
 
-def _shared(state: Aliases, copied: list[Release]) -> Shared:
-    size = sum(entry.size_bytes for one in copied for entry in one.manifest.files.values())
+def _shared(state: Aliases, copied: list[Copied], changed: bool) -> Shared:
     champion = state.champion.version if state.champion else ""
-    return Shared(state.model, champion, tuple(one.version for one in copied), size, True)
+    versions, size = tuple(version for version, _ in copied), sum(size for _, size in copied)
+    return Shared(state.model, champion, versions, size, changed)
 
 
 def _last(state: Aliases) -> str:

@@ -167,13 +167,30 @@ def sign(tag: str, key: Path) -> Release:
         with workshop() as place:
             opened = _load(models() / name / version, tag)
             opened.verify()
-            made = place / release.SIGNATURE
-            durable.write_atomically(made, signing.bundle(opened, key))
-            os.replace(made, opened.path / release.SIGNATURE)
-            durable.sync_folder(opened.path)
+            _put_signature(opened.path, signing.bundle(opened, key), place)
     except OSError as error:
         raise ReleaseError(f"{tag}: was not signed: {error}") from error
     return opened
+
+
+def add_signature(tag: str, content: bytes) -> None:
+    """Put a signature that was made elsewhere beside the files of `tag`; whoever demands one judges it.
+
+    Raises ReleaseError if it cannot be written.
+    """
+    name, version = parts(tag)
+    try:
+        with workshop() as place:
+            _put_signature(models() / name / version, content, place)
+    except OSError as error:
+        raise ReleaseError(f"{tag}: its signature was not written: {error}") from error
+
+
+def _put_signature(folder: Path, content: bytes, place: Path) -> None:
+    made = place / release.SIGNATURE
+    durable.write_atomically(made, content)
+    os.replace(made, folder / release.SIGNATURE)
+    durable.sync_folder(folder)
 
 
 def _load(folder: Path, tag: str) -> Release:

@@ -142,6 +142,83 @@ def test_a_release_that_was_altered_on_the_way_is_refused_and_the_old_champion_s
     assert champion().digest == second.digest
 
 
+@pytest.mark.parametrize("change", [damage, lambda content: content[:-9], None])
+def test_a_file_that_was_damaged_in_the_place_is_sent_again_by_the_push_that_the_error_names(
+    at, shared, promoted, tmp_path, change
+):
+    made = promoted(1)
+    share.push(shared)
+    place = tmp_path / "shared" / "models" / "tiny" / made.version / "model.onnx"
+    good = place.read_bytes()
+    place.unlink() if change is None else place.write_bytes(change(good))
+    at("replica")
+    with pytest.raises((ReleaseError, StackError)):
+        share.pull(shared)
+    at("bentoml")
+    assert share.push(shared) == [share.Shared("tiny", made.version, (made.version,), len(good), False)]
+    assert share.push(shared) == [share.Shared("tiny", made.version)]
+    at("replica")
+    assert share.pull(shared)[0].champion == made.version
+
+
+def test_a_signature_made_after_the_first_push_reaches_the_place_and_the_replicas(
+    at, shared, promoted, pair, write_pair, monkeypatch
+):
+    made = promoted(1)
+    share.push(shared)
+    at("replica")
+    share.pull(shared)
+    for private, public in (pair, write_pair("next")):  # signed later, and then signed anew with another key
+        at("bentoml")
+        monkeypatch.delenv(signing.VARIABLE, raising=False)
+        store.sign(made.tag, private)
+        assert share.push(shared)[0].releases == (made.version,)
+        at("replica")
+        monkeypatch.setenv(signing.VARIABLE, str(public))
+        with pytest.raises(ReleaseError):
+            champion()
+        assert share.pull(shared)[0].releases == (made.version,)
+        assert champion().digest == made.digest
+        assert share.pull(shared) == [share.Shared("tiny", made.version)]
+
+
+def test_a_missing_signature_comes_over_with_the_next_change_where_none_is_demanded(at, shared, promoted, pair):
+    first = promoted(1)
+    share.push(shared)
+    at("replica")
+    share.pull(shared)
+    at("bentoml")
+    store.sign(first.tag, pair[0])
+    promoted(2)
+    share.push(shared)
+    at("replica")
+    share.pull(shared)
+    here = store.open_release(first.tag).path / "model.sig"
+    assert here.read_bytes() == (first.path / "model.sig").read_bytes()
+
+
+def test_what_a_power_cut_left_of_an_incoming_release_does_not_hinder_a_later_look(at, shared, promoted):
+    made = promoted(1)
+    share.push(shared)
+    at("replica")
+    incoming = store.home() / "incoming" / f"tiny-{made.version}"
+    incoming.mkdir(parents=True)
+    (incoming / "model.onnx").write_bytes(b"")
+    assert share.pull(shared)[0].champion == made.version
+
+
+def test_a_stray_file_in_an_incoming_release_hinders_one_look_and_no_more(at, shared, promoted):
+    made = promoted(1)
+    share.push(shared)
+    at("replica")
+    incoming = store.home() / "incoming" / f"tiny-{made.version}"
+    incoming.mkdir(parents=True)
+    (incoming / "stray").touch()
+    with pytest.raises(ReleaseError, match="were not published: stray"):
+        share.pull(shared)
+    assert share.pull(shared)[0].champion == made.version
+
+
 def test_what_is_unsigned_or_of_another_digest_than_the_alias_says_is_refused(
     at, shared, promoted, pair, monkeypatch, tmp_path
 ):
