@@ -1,6 +1,5 @@
 """How things are now: tiles of the dashboard, what each model serves and was promoted, drift, quality, alerts."""
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,8 @@ from oncall.api import Firing, Sample
 from oncall.tiles import Tile
 from registry import aliases
 from registry.aliases import Change
-from registry.errors import UserError
+from registry.errors import ConfigError, UserError
+from registry.release import NAME
 
 LIVE = 'max by (model, version, provider) (vigil_model_info{{stage="live",model=~"{model}"}})'
 SHARE_OF_LIMIT = (
@@ -89,7 +89,12 @@ class Status:
 
 
 def read(prometheus: str, alertmanager: str, model: str) -> Status:
-    """Return how things are; what does not answer is named among the problems. model: "" is every one."""
+    """Return how things are; what does not answer is named among the problems. model: "" is every one.
+
+    Raises ConfigError for what is no name of a model: it becomes part of the queries as it is.
+    """
+    if model and not NAME.fullmatch(model):
+        raise ConfigError(f"--model: '{model}' is not a model name; `vigil models` lists them")
     problems: list[str] = []
     ask = partial(api.instant, prometheus)
     shown = _or_problem(problems, partial(tiles.read, ask, model))
@@ -128,7 +133,7 @@ class _Measured:
 
 
 def _measured(ask: tiles.Ask, model: str) -> _Measured:
-    chosen = re.escape(model) if model else ".*"
+    chosen = model or ".*"
     live, nearest, drifted = (ask(query.format(model=chosen)) for query in (LIVE, SHARE_OF_LIMIT, DRIFTED))
     return _Measured(live, nearest, drifted, {what: ask(QUALITY.format(what=what, model=chosen)) for what in MEASURED})
 

@@ -33,7 +33,7 @@ class Tile:
 
 
 def read(ask: Ask, model: str) -> list[Tile]:
-    """Return the tiles of the first row; ask: answers an instant query. model: "" is every one."""
+    """Return the tiles of the first row; ask: answers an instant query. model: a name, "" is every one."""
     dashboard = dashboards(PRODUCTION, MONITORS)["oncall"]  # the queries of the tiles are the same in every profile
     values = _variables(dashboard, model)
     return [_tile(panel, ask, values) for panel in first_row(dashboard)]
@@ -48,7 +48,7 @@ def first_row(dashboard: Panel) -> list[Panel]:
 
 def _variables(dashboard: Panel, model: str) -> dict[str, str]:
     every = {one["name"]: one["allValue"] for one in dashboard["templating"]["list"] if "allValue" in one}
-    return every | ({"model": re.escape(model)} if model else {}) | {"__rate_interval": RATE}
+    return every | ({"model": model} if model else {}) | {"__rate_interval": RATE}
 
 
 def _tile(panel: Panel, ask: Ask, values: dict[str, str]) -> Tile:

@@ -95,6 +95,12 @@ def test_one_model_can_be_asked_for_and_another_has_none_of_its_lines(said):
     assert json.loads(said("--json", "--model", "other")[1])["models"] == {}
 
 
+def test_the_name_of_a_model_may_hold_a_hyphen_and_what_is_no_name_is_refused(said, capsys):
+    assert json.loads(said("--json", "--model", "my-model")[1])["problems"] == []
+    assert vigil.main(["status", "--model", 'x"} or vector(1)']) == 2
+    assert "is not a model name; `vigil models` lists them" in capsys.readouterr().err
+
+
 def test_without_alertmanager_prometheus_says_what_fires_and_the_exit_status_is_2(said, fired):
     code, text = said("--json", "--alertmanager", "127.0.0.1:1")
     now = json.loads(text)
