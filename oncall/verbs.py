@@ -19,7 +19,7 @@ CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 def status(options: argparse.Namespace) -> int:
     """Say how things are now: what serves, budgets, drift, quality, what fires; exit 1 if something does."""
-    from oncall import status as found
+    import oncall.status as found  # in a Bento, which has no such file, the error says what is missing
 
     prometheus, alertmanager = _address(options.prometheus, PROMETHEUS), _address(options.alertmanager, ALERTMANAGER)
     while True:

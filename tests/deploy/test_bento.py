@@ -59,6 +59,8 @@ def test_a_bento_holds_the_run_time_files_and_nothing_else(built):
         (["models"], 0, "no releases in"),
         (["rollback", "--why", "x"], 2, "vigil: no model has a champion"),
         (["demo"], 2, "vigil: a Bento holds no demo"),
+        (["status"], 2, "vigil: a Bento holds no oncall.status; run this verb in the repository"),
+        (["drill"], 2, "vigil: a Bento holds no drill.run; run this verb in the repository"),
     ],
 )
 def test_the_vigil_of_a_bento_has_what_its_verbs_need_or_says_so(built, home, words, status, said):
