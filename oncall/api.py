@@ -1,5 +1,6 @@
 """What Prometheus and Alertmanager say over HTTP, as plain values."""
 
+import http.client
 import json
 import math
 import urllib.error
@@ -66,8 +67,12 @@ def evaluated(base: str) -> list[Firing]:
 def address(text: str, variable: str) -> str:
     """Return where a program listens as a URL without a slash at its end; raises StackError for what is none."""
     url = text if "://" in text else f"http://{text}"
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is none
+        whole = False
+    if not whole:
         raise StackError(f"{variable}: '{text}' is no address; accepted are HOST:PORT and http(s)://HOST:PORT/PATH")
     return url.rstrip("/")
 
@@ -86,7 +91,7 @@ def _get(program: str, base: str, path: str) -> Any:
         with error:
             said = error.read(300).decode(errors="replace").strip()
         raise StackError(f"{program} at {base}: answered {error.code}: {said}") from error
-    except ValueError as error:
+    except (ValueError, http.client.HTTPException) as error:  # no JSON, or not even HTTP
         raise StackError(_foreign(program, base)) from error
     except OSError as error:
         reason = getattr(error, "reason", None) or error

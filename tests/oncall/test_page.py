@@ -82,6 +82,15 @@ def test_an_alert_is_told_with_its_age_its_summary_and_where_its_runbook_is():
     assert line(text, "runbook") == "https://runbooks.example/X"
 
 
+def test_what_others_wrote_can_neither_move_the_cursor_nor_hide_a_line():
+    hostile = "fine\x1b[2A\x1b[2K\r\x9b1A\u202e\nto undo  rm -rf"
+    change = replace(CHANGE, why=hostile, who=hostile)
+    firing = replace(ALERT, labels={"model": hostile}, annotations={"summary": hostile, "runbook_url": hostile})
+    text = page.text(Status(NOW, [], [replace(GOOD, changed=change)], [firing], [hostile]), False)
+    assert all(one.isprintable() for line in text.split("\n") for one in line)
+    assert len(text.splitlines()) == len(shown(firing=[ALERT]).splitlines()) + 2  # an empty one and the problem
+
+
 @pytest.mark.parametrize(
     ("firing", "problems", "code"),
     [([], [], 0), ([ALERT], [], 1), ([replace(ALERT, muted=True)], [], 0), ([ALERT], ["no answer"], 2)],
@@ -129,7 +138,7 @@ def test_an_address_may_be_a_host_with_a_port_or_a_url(text, url):
     assert api.address(text, "VIGIL_PROMETHEUS") == url
 
 
-@pytest.mark.parametrize("text", ["ftp://x", "http://", "://"])
+@pytest.mark.parametrize("text", ["ftp://x", "http://", "://", "http://[::1", "host:99999", "host:x"])
 def test_what_is_no_address_is_refused_by_the_name_of_its_variable(text):
     with pytest.raises(StackError, match="VIGIL_PROMETHEUS: .* is no address; accepted are HOST:PORT"):
         api.address(text, "VIGIL_PROMETHEUS")

@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+import socket
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -120,6 +122,25 @@ def test_without_both_the_registry_still_says_what_was_promoted(live, said, watc
 def test_what_is_no_prometheus_is_said(said, watched):
     code, text = said("--prometheus", watched[1]["alertmanager"])
     assert code == 2 and f"Prometheus at http://{watched[1]['alertmanager']}: answered 404" in text
+
+
+def test_what_does_not_even_speak_http_is_said(said):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"220 mail.example ESMTP\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        there = f"127.0.0.1:{server.getsockname()[1]}"
+        code, text = said("--prometheus", there, "--alertmanager", there)
+        thread.join(10)
+    assert code == 2
+    assert all(f"what answers there is no {program}" in text for program in ("Prometheus", "Alertmanager"))
 
 
 def test_watch_shows_it_again_and_follows_a_promotion(live, said, monkeypatch, eventually):
