@@ -138,21 +138,25 @@ def _said(text: str, fire: Fire) -> str:
 def _releases(case: Case, at: int, model: str | None, alert: str) -> dict[str, str]:
     # What `told` looks up: read from the series of the case instead of asked in PromQL.
     live, before = (_known(case, at, model, metric) for metric in (told.LIVE, told.BEFORE))
-    commands = [f"vigil rollback --model {name} --why {alert}" for name, _ in before]
+    commands = [f"vigil rollback --model {name} --why {alert}" for name in sorted({name for name, _ in before})]
     return {
         "live": ", ".join(":".join(tag) for tag in live) or told.UNKNOWN,
         "previous": ", ".join(":".join(tag) for tag in before) or told.NONE,
-        "rollback": ", ".join(commands) or told.NONE,
+        "rollback": "; ".join(commands) or told.NONE,
     }
 
 
 def _known(case: Case, at: int, model: str | None, metric: str) -> list[tuple[str, str]]:
     name, _, demanded = metric.rstrip("}").partition("{")
-    now, lately = set(), set()
+    seen: dict[tuple[str, str], int] = {}
     for series_name, values in case.series.items():
         labels = dict(OF_RELEASE.findall(series_name))
         if series_name.startswith(name + "{") and demanded in series_name and model in (None, labels["model"]):
-            tag = labels["model"], labels["version"]
-            now |= {tag} if notation.at(values, at, case.step) == 1 else set()
-            lately |= {tag} if notation.within_hour(values, at, case.step) else set()
+            minute = notation.last_seen(values, at, case.step)
+            if minute is not None:
+                tag = labels["model"], labels["version"]
+                seen[tag] = max(minute, seen.get(tag, minute))
+    now = {tag for tag, minute in seen.items() if minute == at}
+    newest = {name: max(minute for tag, minute in seen.items() if tag[0] == name) for name, _ in seen}
+    lately = {tag for tag, minute in seen.items() if minute == newest[tag[0]]}
     return sorted(now or lately, key=lambda tag: tag[1])

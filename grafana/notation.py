@@ -36,7 +36,6 @@ def at(values: str, minute: int, step: int = 1) -> Sample:
     return None
 
 
-def within_hour(values: str, minute: int, step: int = 1) -> bool:
-    """Say whether there was a value in the hour before, or now."""
-    known = samples(values)[: minute // step + 1]
-    return any(isinstance(one, float) for one in known[max(0, (minute - 60) // step) :])
+def last_seen(values: str, minute: int, step: int = 1) -> int | None:
+    """Return the last minute of the hour before, or this one, at which the value was 1; None if it never was."""
+    return next((one for one in range(minute, max(minute - 60, 0) - 1, -1) if at(values, one, step) == 1), None)

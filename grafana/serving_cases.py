@@ -38,13 +38,24 @@ def info(values: str, version: str = "v1", **labels: str) -> Series:
     return series("vigil_model_info", values, **usual | labels)
 
 
+def before(values: str, version: str, **labels: str) -> Series:
+    """Return the release that a rollback goes back to."""
+    return series("vigil_model_rollback_info", values, **{"model": "m", "version": version} | labels)
+
+
 def _presence() -> list[Case]:
     none_ready = Fire(0, "critical", labels={"job": "vigil"})
     one_unready = Fire(0, "warning", labels={"instance": "a:3000"})
     back = up("1x5 0x20 1x20") | ready("1x5 stale _x20 1x20")
     with_b = up("1x60", "b:3000") | ready("1x60", "b:3000")
+    promoted = info("1x2 stale", "v1") | info("_x3 1x2 stale", "v2") | before("1x2 stale", "v0")
+    promoted |= (
+        before("_x3 1x2 stale", "v1") | info("1x5 stale", "x7", model="n") | before("1x5 stale", "x6", model="n")
+    )
+    gone = up("1x5 0x30") | ready("1x5 stale")
     return [
-        Case("VigilAbsent", "the only server dies", up("1x5 0x30") | ready("1x5 stale"), (Fire(6),)),
+        Case("VigilAbsent", "the only server dies", gone, (Fire(6),)),
+        Case("VigilAbsent", "it dies of what was promoted", gone | promoted, (Fire(6),)),
         Case("VigilAbsent", "the target left discovery", up("1x5 stale") | ready("1x5 stale"), (Fire(6),)),
         Case("VigilAbsent", "a server without our metrics", up("1x60"), (Fire(0),)),
         Case("VigilAbsent", "one of two is left", up("0x60") | with_b),
@@ -82,7 +93,7 @@ def _splits() -> list[Case]:
         return info(behind, "v1", instance=instance) | info(then, "v2", instance=instance)
 
     name, two = "VigilVersionSplit", info("1x60", "v2") | info("1x60", "v2", instance="b:3000")
-    stuck = two | info("1x60", "v1", instance="c:3000")
+    stuck = two | info("1x60", "v1", instance="c:3000") | before("1x60", "v1") | before("1x60", "v0", instance="c:3000")
     return [
         Case(name, "one of three replicas is stuck", stuck, (Fire(0, labels=M, value="2"),)),
         Case(

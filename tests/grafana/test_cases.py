@@ -105,3 +105,15 @@ def test_an_alert_names_the_command_that_goes_back_where_its_runbook_does(grafan
         goes_back = "vigil rollback" in page.split("## Mitigation")[1].split("## Escalation")[0]
         assert ("rollback" in alert.statement()["annotations"]) == goes_back, alert.name
     assert set(told.UNDONE_BY_ROLLBACK) <= {alert.name for _, alert in ALERTS}
+
+
+def test_after_absence_the_newest_version_of_each_model_is_told_and_one_command_for_each(grafana_folder):
+    # promtool holds Prometheus to these texts, see test_build.py.
+    tests = yaml.safe_load((grafana_folder / "prometheus/tests/serving.yml").read_text())["tests"]
+    (test,) = (one for one in tests if one["name"] == "VigilAbsent: it dies of what was promoted")
+    (alert,) = test["alert_rule_test"][-1]["exp_alerts"]
+    told_of = {key: alert["exp_annotations"][key] for key in ("live", "previous", "rollback")}
+    command = "vigil rollback --model {} --why VigilAbsent"
+    assert told_of == {
+        "live": "m:v2, n:x7", "previous": "m:v1, n:x6", "rollback": f"{command.format('m')}; {command.format('n')}",
+    }  # fmt: skip

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from grafana import build
+from grafana import build, told
 from grafana.config import Addresses
 from grafana.profile import DEMO
 from monitoring.counting.signal_metrics import SignalCollector, SignalState
@@ -222,9 +223,16 @@ def test_alerts_reach_the_webhook_say_what_moved_and_resolve(tmp_path):
         receiver.wait("/page", "VigilWrongVersionServed", "resolved")
         receiver.wait("/ticket", "VigilDataDrift", "resolved")
 
+        def looked():
+            query = f'max_over_time(timestamp(vigil_model_info{{version="v2"}})[1h:{told.LOOKED_S}s])'
+            url = f"http://{addresses.prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+            with urllib.request.urlopen(url, timeout=5) as reply:
+                return json.load(reply)["data"]["result"]
+
+        poll(looked, lambda: "v2 in the hour before")
         server.close()
         absent = receiver.wait("/page", "VigilAbsent", "firing")
-        assert absent["annotations"]["live"] == "m:v1, m:v2"  # of the hour before: the servers tell no more
+        assert absent["annotations"]["live"] == "m:v2"  # the last of the hour before: the servers tell no more
 
         def muted():
             status = {one["labels"]["alertname"]: one["status"] for one in alerts_of(addresses.alertmanager)}

@@ -1,7 +1,9 @@
 """Every page is followed literally: a real Prometheus answers its queries, a real store takes its commands."""
 
+import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ from filled_log import fill
 from tiny_release import make_draft, make_files
 
 import vigil
-from grafana import rules
+from grafana import cases, rule_tests, rules, told
 from grafana.profile import PRODUCTION
+from grafana.serving_cases import before
 from registry import aliases, store
 from tests.grafana import live
 from tests.grafana.test_runbooks import ALERTS, blocks
@@ -32,7 +35,7 @@ EMPTY = {
     "vigil_quality_estimate": "shown while nothing has drifted, and here it has",
     "vigil_key_file_failures_total": "there is no key file",
 }
-STARTS = ("serve", "watch", "report", "models sync")  # the stack, test_report.py and test_sync.py run these
+STARTS = ("serve", "watch", "report", "models sync")  # the stack, test_report.py and test_share.py run these
 
 
 def queries(folder):
@@ -138,12 +141,34 @@ def stand(good, bad, other):
     aliases.challenge(other.tag, 1.0, "beside")
 
 
-def test_the_command_in_an_alert_goes_back(counter):
+def one_that_fires(name):
+    """Return (rule file, case) of an alert, on a model "m" whose servers disagree on what was promoted before."""
+    file = next(file for file, make in rules.ALERTS.items() if name in {alert.name for alert in make(PRODUCTION)})
+    known = rules.ALERTS[file](PRODUCTION)
+    firing = [case for case in rule_tests.CASES[file]() if case.alert == name and case.fires]
+    case = min(firing, key=lambda case: cases.due(case, known)[0][0])
+    disagree = before("1x400", "v0") | before("1x400", "v1", instance="b:3000")
+    return file, replace(case, series=case.series | disagree)
+
+
+def rendered(name, folder, promtool):
+    """Return the command that Prometheus writes into an alert: promtool fires it and agrees with every word."""
+    file, case = one_that_fires(name)
+    content = rules.rule_files(PRODUCTION)[file]
+    made = cases.case_file([case], rules.ALERTS[file](PRODUCTION), content)
+    made["tests"] = made["tests"][:1]
+    (folder / "rules.yml").write_text(json.dumps(content))
+    (folder / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], **made}))
+    done = promtool("promtool", "test", "rules", folder / "tests.yml")
+    assert done.returncode == 0, (name, done.stdout + done.stderr)
+    told = [one for check in made["tests"][0]["alert_rule_test"] for one in check["exp_alerts"]]
+    return {one["exp_annotations"]["rollback"] for one in told}
+
+
+def test_the_command_that_an_alert_is_sent_with_goes_back(counter, tmp_path, request):
     good, bad, _ = counter
-    for alert in rules.alerts(PRODUCTION):
-        told = alert.statement()["annotations"].get("rollback", "")
-        if told:
-            (command,) = re.findall(r"\}\}(vigil rollback [^{]*\{\{ \$one\.Labels\.model \}\}[^{]*)\{\{ else", told)
-            assert run(command.replace("{{ $one.Labels.model }}", good.name)) == 0, alert.name
-            assert aliases.read(good.name).champion.version == good.version
-            aliases.promote(bad.tag, "bad", force=True)
+    for name in told.UNDONE_BY_ROLLBACK:
+        (command,) = rendered(name, tmp_path, request.getfixturevalue("run"))
+        assert run(command.replace("--model m ", f"--model {good.name} ")) == 0, (name, command)
+        assert aliases.read(good.name).champion.version == good.version
+        aliases.promote(bad.tag, "bad", force=True)
