@@ -3,17 +3,16 @@
 from typing import Any
 
 from grafana import rules
-from grafana.config import Addresses
 from grafana.profile import PRODUCTION
+from grafana.statement import Places
 
 Manifest = dict[str, Any]
 LABELS = {"app.kubernetes.io/part-of": "vigil"}
-CLUSTER = Addresses(monitor="vigil-monitor:9109")
 
 
-def generated() -> dict[str, Manifest]:
-    """Return each generated object by the name of its file."""
-    files = rules.rule_files(PRODUCTION, CLUSTER.places())
+def generated(places: Places) -> dict[str, Manifest]:
+    """Return each generated object by the name of its file; places: where the links of alerts lead."""
+    files = rules.rule_files(PRODUCTION, places)
     return {"rules.yaml": _rule([group for file in files.values() for group in file["groups"]])}
 
 

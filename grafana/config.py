@@ -42,7 +42,8 @@ class Addresses:
     address; links to dashboards are relative to it if empty. hosts, gpus: node_exporter and dcgm-exporter; probe: a
     blackbox exporter that looks at the certificates of the targets. chat: the file with the address of a chat's
     incoming webhook, which is a secret; pages and tickets go there too. key: the file with the API key that the
-    servers ask for at /metrics, a secret too.
+    servers ask for at /metrics, a secret too. webhook_files: the beginning of the paths of files with the URLs, which
+    are secrets, of the receivers: their names are added to it; `webhook` counts for nothing then.
     """
 
     targets: tuple[str, ...] = ("127.0.0.1:3000",)
@@ -58,6 +59,7 @@ class Addresses:
     probe: str = ""
     chat: str = ""
     key: str = ""
+    webhook_files: str = ""
 
     def places(self) -> Places:
         """Return where the links of the alerts lead."""
@@ -180,7 +182,10 @@ def _probe(addresses: Addresses) -> Config:
 
 
 def _receiver(name: str, addresses: Addresses) -> Config:
-    webhook = {"url": f"{addresses.webhook.rstrip('/')}/{name}", "send_resolved": True}
+    if addresses.webhook_files:
+        webhook: Config = {"url_file": f"{addresses.webhook_files}{name}", "send_resolved": True}
+    else:
+        webhook = {"url": f"{addresses.webhook.rstrip('/')}/{name}", "send_resolved": True}
     chat = {
         "api_url_file": addresses.chat,
         "send_resolved": True,

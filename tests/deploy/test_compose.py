@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from deploy import build
+from grafana import rules
 from grafana.profile import PRODUCTION
 from serving.settings import Settings
 
@@ -56,9 +57,8 @@ def test_the_generated_files_are_those_the_code_writes():
 
 def test_check_names_a_file_that_differs(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(build, "HERE", tmp_path)
-    assert build.main(["--webhook", "http://pager.example/hook"]) == 0
-    text = (tmp_path / "compose" / "alertmanager" / "alertmanager.yml").read_text()
-    assert "http://pager.example/hook/page" in text
+    assert build.main([]) == 0 and build.main(["--check"]) == 0
+    (tmp_path / "compose" / "alertmanager" / "alertmanager.yml").write_text("route: {}\n")
     assert build.main(["--check"]) == 1
     assert "compose/alertmanager/alertmanager.yml" in capsys.readouterr().err
 
@@ -140,16 +140,56 @@ def test_promtool_and_amtool_accept_what_is_mounted(tmp_path):
     for tool in ("promtool", "amtool"):
         if shutil.which(tool) is None:
             pytest.fail(f"{tool} is not installed; run: sh deploy/programs.sh")
-    shutil.copytree(ROOT / "grafana" / "prometheus" / "rules", tmp_path / "rules")
+    shutil.copytree(DEPLOY / "compose" / "rules", tmp_path / "rules")
     for name in ("prometheus.yml", "prometheus.gpu.yml"):
         text = (DEPLOY / "compose" / name).read_text().replace("/run/secrets/", f"{tmp_path}/")
         (tmp_path / name).write_text(text)
         (tmp_path / "vigil_metrics_key").write_text("key")
         done = subprocess.run(["promtool", "check", "config", tmp_path / name], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    routes = DEPLOY / "compose" / "alertmanager" / "alertmanager.yml"
+    shutil.copytree(DEPLOY / "compose" / "alertmanager", tmp_path / "alertmanager")
+    routes = tmp_path / "alertmanager" / "alertmanager.yml"
+    said = subprocess.run(["amtool", "--version"], capture_output=True, text=True)
+    if re.search(
+        r"version 0\.(\d|1\d|2[0-5])\.", said.stdout + said.stderr
+    ):  # url_file came with 0.26; compose has 0.27
+        routes.write_text(re.sub(r"url_file: .*/(webhook_\w+)", r"url: http://pager/\1", routes.read_text()))
     done = subprocess.run(["amtool", "check-config", routes], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_where_alerts_go_is_a_secret_of_each_receiver_and_in_no_tracked_file(both):
+    receivers = read("compose/alertmanager/alertmanager.yml")["receivers"]
+    files = {one["name"]: hook["url_file"] for one in receivers for hook in one["webhook_configs"]}
+    assert files == {name: f"/run/secrets/webhook_{name}" for name in ("page", "ticket", "info", "deadman")}
+    assert {path.removeprefix("/run/secrets/") for path in files.values()} == set(both["alertmanager"]["secrets"])
+    assert not any("url" in hook for one in receivers for hook in one["webhook_configs"])
+
+
+def test_a_key_file_that_is_replaced_is_seen_by_the_service_and_is_its_own(both):
+    writes, reads = both["monitor"], both["vigil"]
+    place = Path(reads["environment"]["VIGIL_KEYS"])
+    assert writes["environment"]["VIGIL_KEYS"] == str(place) and writes["user"] == reads["user"]
+    assert f"keys:{place.parent}:ro" in reads["volumes"] and f"keys:{place.parent}" in writes["volumes"]
+    text = (DEPLOY / "monitor" / "Containerfile").read_text()
+    assert re.search(rf"install -d -o 10001 -g 10001 -m 700 .*{place.parent}$", text, re.MULTILINE)
+
+
+def test_verbs_in_the_monitor_ask_the_prometheus_and_the_alertmanager_of_compose(both):
+    for variable, name, port in (("PROMETHEUS", "prometheus", 9090), ("ALERTMANAGER", "alertmanager", 9093)):
+        assert both["monitor"]["environment"][f"VIGIL_{variable}"] == f"http://{name}:{port}" and name in both
+
+
+def test_every_link_of_an_alert_leads_to_a_port_that_is_published(both):
+    published = {":".join(port.split(":")[:2]) for one in both.values() for port in one.get("ports", [])}
+    for name in rules.rule_files(PRODUCTION):
+        for group in read(f"compose/rules/{name}.yml")["groups"]:
+            for rule in group["rules"]:
+                links = {k: v for k, v in rule.get("annotations", {}).items() if k.endswith("_url")}
+                assert "alert" not in rule or {"runbook_url", "dashboard_url"} <= links.keys()
+                for link in links.values():
+                    assert re.match(r"http://([\d.:]+)/", link)[1] in published, link
+    assert "./compose/rules:/etc/prometheus/rules:ro" in both["prometheus"]["volumes"]
 
 
 def test_the_tools_image_holds_every_file_that_the_monitor_and_sync_load(tmp_path):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -146,6 +147,16 @@ def test_the_rules_are_those_of_grafana_and_promtool_accepts_them(watched, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_every_link_of_an_alert_is_an_address_that_people_reach_and_not_a_name_in_the_cluster(watched):
+    services = {name for kind, name in watched if kind == "Service"}
+    for group in watched["PrometheusRule", "vigil"]["spec"]["groups"]:
+        for rule in group["rules"]:
+            for key, link in rule.get("annotations", {}).items():
+                if key.endswith("_url"):
+                    host = urlsplit(link).hostname
+                    assert host and host.split(".")[0] not in services, link
+
+
 def test_every_dashboard_is_a_config_map_that_the_sidecar_finds_and_an_apply_can_carry(watched):
     boards = {path.stem: path for path in (ROOT / "grafana" / "dashboards").glob("*.json")}
     assert boards
@@ -233,7 +244,7 @@ def test_the_log_ends_before_the_volume_is_full_with_three_releases_of_a_gigabyt
 
 def test_the_training_job_runs_the_command_line_with_a_file_that_it_can_read():
     objects = render("training")
-    (pod,) = pods(objects)
+    (pod,) = pods(one for one in objects if one["kind"] == "Job")
     (one,) = pod["containers"]
     assert one["command"][:2] == ["/venv/bin/torchrun", "--standalone"]
     words = one["args"][one["args"].index("vigil") + 1 :]
@@ -241,8 +252,20 @@ def test_the_training_job_runs_the_command_line_with_a_file_that_it_can_read():
 
     options = vigil.parser().parse_args(words)
     assert options.resume and options.config == "/config/train.toml"
-    (config,) = (o for o in objects if o["kind"] == "ConfigMap")
+    (config,) = (o for o in objects if o["kind"] == "ConfigMap" and "train.toml" in o["data"])
     assert config["data"]["train.toml"] == (ROOT / "examples" / "digits.toml").read_text()
+
+
+def test_what_was_trained_is_promoted_from_a_pod_with_the_same_store_and_the_place():
+    objects = {(one["kind"], one["metadata"]["name"]): one for one in render("training")}
+    desk = objects["Deployment", "vigil-desk"]["spec"]["template"]["spec"]
+    trained = objects["Job", "vigil-training"]["spec"]["template"]["spec"]
+    (claim,) = {volume["persistentVolumeClaim"]["claimName"] for volume in desk["volumes"] if volume["name"] == "store"}
+    assert claim in {v["persistentVolumeClaim"]["claimName"] for v in trained["volumes"] if v["name"] == "store"}
+    assert ("PersistentVolumeClaim", claim) in objects
+    (said,) = (e["valueFrom"]["configMapKeyRef"] for e in desk["containers"][0]["env"] if e["name"] == "VIGIL_RELEASES")
+    places = yaml.safe_load((KUBERNETES / "overlays" / "cpu" / "releases.yaml").read_text())["data"]
+    assert objects["ConfigMap", said["name"]]["data"][said["key"]] == places["releases"]
 
 
 def test_the_side_process_is_a_command_of_vigil_that_is_ready_once_it_has_looked(watched):
