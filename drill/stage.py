@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import os
 import shutil
 import signal
@@ -30,7 +31,10 @@ Body = dict[str, object]
 
 @dataclass
 class Stage:
-    """known: rows of the writers the champion knows. good: its tag. log: of the predictions, on a disk of its own."""
+    """known: rows of the writers the champion knows. good: its tag. log: of the predictions, on a disk of its own.
+
+    ends_s: when the time for the faults is up, on the monotonic clock.
+    """
 
     house: House
     known: Rows
@@ -38,6 +42,7 @@ class Stage:
     log: Path
     sender: Sender
     begun_s: float = 0.0
+    ends_s: float = math.inf
     notes: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     _made: dict[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,6 +117,34 @@ def test_the_json_holds_what_the_table_holds():
     said = json.loads(json.dumps(run.as_dict(run.Report([good], [], 60.0))))
     assert said["ok"] and said["clean"] == {"seconds": 60.0, "alerts": []}
     assert said["faults"][0]["fired_s"] == 3.0 and said["faults"][0]["ok"]
+
+
+@pytest.fixture
+def drilled(monkeypatch, tmp_path):
+    """Return a function that runs a drill of one fault on a stage where nothing ever fires."""
+
+    def go(expected, clean_s, whole_s):
+        house = SimpleNamespace(receiver=SimpleNamespace(notices=[]), stack=SimpleNamespace(check=lambda: None))
+        stage = SimpleNamespace(house=house, begun_s=1.0, ends_s=float("inf"), notes=[], problems=[])
+        stage.usual = stage.watch_anew = stage.serve_anew = lambda: None
+        fault = Fault("f", "what", "cure", lambda _: nullcontext(), expected, watch_s=600 if expected else 0.01)
+        for name, value in (("FAULTS", {"f": fault}), ("SETTLE_S", 0.01), ("close", lambda _: None)):
+            monkeypatch.setattr(run, name, value)
+        monkeypatch.setattr(run, "prepare", lambda *_: stage)
+        monkeypatch.setattr(run.stack, "missing_programs", list)
+        return run.run(run.Order(tmp_path, clean_s=clean_s, whole_s=whole_s), lambda _: None)
+
+    return go
+
+
+def test_the_time_of_the_faults_begins_after_the_clean_run(drilled):
+    report = drilled("", clean_s=0.6, whole_s=0.5)
+    assert [one.name for one in report.outcomes] == ["f"] and report.clean == [] and report.ok
+
+
+def test_a_fault_that_is_watched_when_the_time_is_up_is_among_those_not_run(drilled):
+    report = drilled("VigilAbsent", clean_s=0, whole_s=0.3)
+    assert report.not_run == ["f"] and not report.outcomes and not report.ok
 
 
 def test_an_unknown_fault_is_refused_with_those_there_are(capsys):
