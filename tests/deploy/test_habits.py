@@ -29,7 +29,26 @@ def test_every_job_runs_make_targets_that_exist(workflow):
 def test_a_release_is_built_and_signed_only_after_tests_and_lint_and_from_a_tag(workflow):
     image = workflow["jobs"]["image"]
     assert set(image["needs"]) == {"lint", "test"} and image["if"] == "startsWith(github.ref, 'refs/tags/v')"
-    assert any(command.startswith("cosign sign") for command in commands(image))
+    steps = "\n".join(commands(image))
+    places = [steps.index(word) for word in ("make image", "/livez", "docker push", "cosign sign")]
+    assert places == sorted(places)  # what is signed was built here, and was started
+
+
+def test_the_images_of_a_release_are_those_that_the_manifests_ask_for(workflow):
+    steps = "\n".join(commands(workflow["jobs"]["image"]))
+    named = dict(re.findall(r'"(\w+)=\$owner/([\w:$-]+)" >> "\$GITHUB_ENV"', steps))
+    made = set(re.findall(r'(?:--image |--tag ")\$(\w+)', steps))
+    started, pushed = (set(re.findall(r"\$(\w+)", found)) for found in re.findall(r"for image in (.*); do", steps))
+    assert made == pushed == named.keys() and started < pushed
+    kustomizations = (ROOT / "deploy" / "kubernetes").rglob("kustomization.yaml")
+    asked = {
+        f"{image['newName'].removeprefix('registry.example.com/')}:{image['newTag']}"
+        for path in kustomizations
+        for image in yaml.safe_load(path.read_text()).get("images", [])
+    }
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert {name.replace("$version", version) for name in named.values()} == asked
+    assert 'owner="${OWNER,,}"' in steps  # a registry takes small letters alone
 
 
 def test_only_the_job_that_signs_may_write_and_nothing_a_stranger_wrote_reaches_a_shell(workflow):
@@ -40,7 +59,7 @@ def test_only_the_job_that_signs_may_write_and_nothing_a_stranger_wrote_reaches_
         assert writes == ({"packages", "id-token"} if name == "image" else set())
         assert job["timeout-minutes"] <= 60
         assert not any("${{" in command for command in commands(job)), name
-        assert all(re.search(r"@v\d+$", step["uses"]) for step in job["steps"] if "uses" in step)
+        assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in job["steps"] if "uses" in step)
 
 
 def test_pre_commit_runs_the_checks_of_make_lint():
