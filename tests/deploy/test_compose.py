@@ -175,6 +175,10 @@ def test_a_key_file_that_is_replaced_is_seen_by_the_service_and_is_its_own(both)
     assert re.search(rf"install -d -o 10001 -g 10001 -m 700 .*{place.parent}$", text, re.MULTILINE)
 
 
+def test_the_place_of_a_replica_is_said_by_its_owner_and_never_a_folder_that_is_not_mounted(both):
+    assert "${VIGIL_RELEASES:-}" in both["sync"]["command"] and not any("file:" in w for w in both["sync"]["command"])
+
+
 def test_verbs_in_the_monitor_ask_the_prometheus_and_the_alertmanager_of_compose(both):
     for variable, name, port in (("PROMETHEUS", "prometheus", 9090), ("ALERTMANAGER", "alertmanager", 9093)):
         assert both["monitor"]["environment"][f"VIGIL_{variable}"] == f"http://{name}:{port}" and name in both
