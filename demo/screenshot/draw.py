@@ -30,6 +30,8 @@ from registry.errors import StackError
 
 HERE = Path(__file__).resolve().parent
 BUILD = stack.ROOT / "build" / "screenshot"  # away from the packages: the library has thousands of files
+STAMP = "fetched"  # the package.json whose packages are all there: a fetch that was cut off leaves none
+FETCH_S, DRAW_S = 1800.0, 120.0
 CAPTION = "drawn with Grafana's UI library, not by a Grafana server"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 WIDTH = 1440
@@ -163,13 +165,25 @@ def _bundle() -> None:
     if npm is None:
         raise StackError("npm is missing; install it with: sudo apt-get install npm")
     BUILD.mkdir(parents=True, exist_ok=True)
+    stamp, wanted = BUILD / STAMP, (HERE / "package.json").read_text()
     for name in ("package.json", "page.tsx", "page.html"):
         shutil.copy(HERE / name, BUILD)
-    if not (BUILD / "node_modules").exists():
+    if not stamp.exists() or stamp.read_text() != wanted:
         print("fetching Grafana's UI library with npm, 460 MB", file=sys.stderr)
         options = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]
-        subprocess.run([npm, "install", *options], cwd=BUILD, check=True)
-    subprocess.run([npm, "run", "--silent", "bundle"], cwd=BUILD, check=True)
+        _do([npm, "install", *options], FETCH_S)
+        stamp.write_text(wanted)
+    _do([npm, "run", "--silent", "bundle"], DRAW_S)
+
+
+def _do(command: list[str], most_s: float) -> None:
+    try:
+        subprocess.run(command, cwd=BUILD, check=True, capture_output=True, text=True, errors="replace", timeout=most_s)
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip()[-1500:]
+        raise StackError(f"{' '.join(command[:3])}: exit status {error.returncode}: {said}") from error
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"{' '.join(command[:3])}: not done after {most_s:g} s") from error
 
 
 def _photograph(drawn: dict[str, Any], height: int, target: Path) -> None:
@@ -180,13 +194,13 @@ def _photograph(drawn: dict[str, Any], height: int, target: Path) -> None:
     page = BUILD / "drawn.html"
     page.write_text((BUILD / "page.html").read_text().replace("/* drawn */", f"window.drawn = {data};"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
+    _do(
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=8000",
             "--allow-file-access-from-files", f"--window-size={WIDTH},{height}", f"--screenshot={target.resolve()}",
             page.as_uri(),
         ],
-        check=True, capture_output=True, timeout=120,
+        DRAW_S,
     )  # fmt: skip
 
 

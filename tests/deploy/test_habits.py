@@ -71,6 +71,13 @@ def test_pre_commit_runs_the_checks_of_make_lint():
         assert program in entries, program
 
 
+def test_pre_commit_looks_at_the_generated_files_when_what_they_are_made_of_changes():
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    (generated,) = (hook["files"] for hook in local["hooks"] if hook["id"] == "generated")
+    made_of = ("grafana/rules.py", "deploy/objects.py", "monitoring/metrics.py", "docs/metrics.md")
+    assert all(re.search(generated, path) and (ROOT / path).exists() for path in made_of)
+
+
 def test_every_test_that_the_security_page_names_exists():
     named = re.findall(r"`((?:tests|constraints)[\w/.]*)`", (ROOT / "SECURITY.md").read_text())
     assert len(named) > 8 and all((ROOT / path).exists() for path in named)

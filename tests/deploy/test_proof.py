@@ -3,13 +3,15 @@
 import hashlib
 import io
 import json
+import signal
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from deploy.image.proof import contents, secrets, workshop
+from deploy.image.proof import contents, secrets, trial, workshop
 from deploy.image.proof.workshop import Workshop
 from registry.errors import StackError
 
@@ -122,3 +124,15 @@ def test_a_program_that_fails_ends_the_proof(tmp_path):
         Workshop(tmp_path, {"PATH": "/usr/bin:/bin"}).run("sh", "-c", "exit 3")
     with pytest.raises(subprocess.TimeoutExpired):
         Workshop(tmp_path, {"PATH": "/usr/bin:/bin"}).run("sleep", "5", timeout_s=0.05)
+
+
+def test_a_service_that_ignores_sigterm_is_gone_at_the_end_with_its_workers():
+    worker = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    ignored = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {code}"
+    process = subprocess.Popen([sys.executable, "-c", ignored], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline() == b"up\n"
+    trial._end(process, 0.1)
+    assert process.returncode == -signal.SIGKILL
+    assert process.stdout.read() == b""  # the end of the pipe: nobody holds it
+    process.stdout.close()

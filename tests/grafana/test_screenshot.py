@@ -57,9 +57,26 @@ def test_what_a_run_left_behind_can_be_asked_again(watched, tmp_path):
             ask("rate(", {"time": time.time()})
 
 
+def test_a_fetch_that_failed_is_told_and_done_again(tmp_path, monkeypatch):
+    npm = tmp_path / "npm"
+    npm.write_text(
+        f'#!/bin/sh\necho "$1" >> {tmp_path}/asked\nmkdir -p node_modules\n'
+        f'[ "$1" = run ] || [ -e {tmp_path}/network ] || {{ echo no network >&2; exit 3; }}\n'
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(draw, "BUILD", tmp_path / "build")
+    with pytest.raises(StackError, match="npm install .*: exit status 3: no network"):
+        draw._bundle()
+    (tmp_path / "network").touch()
+    draw._bundle()
+    draw._bundle()
+    assert (tmp_path / "asked").read_text().split() == ["install", "install", "run", "run"]
+
+
 @pytest.mark.proof
 def test_a_picture_is_drawn(watched, tmp_path):
-    if not (draw.BUILD / "node_modules").exists():
+    if not (draw.BUILD / draw.STAMP).exists():
         pytest.skip("Grafana's UI library is not here; `make pictures` fetches it")
     draw._bundle()
     moment = draw.Moment("oncall", time.time(), "in a test")

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,18 @@ def _served(shop: Workshop, words: list[str]) -> Iterator[int]:
         eventually("the service outside", lambda: traffic.ready(port))
         yield port
     finally:
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[bytes]", patience_s: float = 60.0) -> None:
+    try:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+    finally:
+        with suppress(ProcessLookupError):  # a worker that hangs may outlive its parent
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextmanager
