@@ -111,6 +111,7 @@ def _run(asked: argparse.Namespace) -> int:
         gpus=tuple(asked.gpu_exporter),
         probe=asked.probe,
         chat=asked.chat,
+        key=asked.key,
     )
     profile = PROFILES[asked.profile]
     written = files(profile, addresses) | (documents() if asked.out.resolve() == HERE else {})
@@ -148,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         said = f"for the dashboard on GPU and host, as host:{port}; may be repeated"
         parser.add_argument(f"--{what}-exporter", action="append", default=[], metavar="HOST:PORT", help=said)
     parser.add_argument("--probe", default="", metavar="HOST:PORT", help="a blackbox exporter, for certificates")
+    parser.add_argument("--key", default="", metavar="FILE", help="holds the API key that servers ask for at /metrics")
     parser.add_argument("--chat", default="", metavar="FILE", help="holds the URL of a chat's incoming webhook")
     return parser
 

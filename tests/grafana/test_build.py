@@ -108,6 +108,13 @@ def test_a_chat_is_told_pages_and_tickets_by_the_file_that_holds_its_address():
     assert told == {"page": there, "ticket": there, "info": [], "deadman": []}
 
 
+def test_a_key_for_metrics_is_named_by_its_file_and_shown_to_the_servers_alone(tmp_path):
+    assert build.main(["--out", str(tmp_path), "--key", "/run/secrets/scrape"]) == 0
+    config = yaml.safe_load((tmp_path / "prometheus/prometheus.yml").read_text())
+    shown = {job["job_name"]: job.get("authorization") for job in config["scrape_configs"]}
+    assert shown.pop("vigil") == {"credentials_file": "/run/secrets/scrape"} and not any(shown.values())
+
+
 def test_exporters_are_scraped_where_they_are_named():
     addresses = Addresses(("s:3000",), hosts=("h:9100",), gpus=("h:9400",), probe="p:9115")
     config = yaml.safe_load(build.files(PRODUCTION, addresses)["prometheus/prometheus.yml"])
