@@ -39,7 +39,8 @@ def test_every_panel_is_given_what_prometheus_says(watched, eventually):
     def ask(query, span):
         return draw._asked(watched.ports["prometheus"], query, span)
 
-    eventually("rows in Prometheus", lambda: watched.has_data("sum(rate(vigil_input_rows_total[10s])) > 0"))
+    wanted = ('vigil_requests_total{code="200"}', 'vigil_requests_total{code="422"}')
+    eventually("both in Prometheus", lambda: all(watched.has_data(f"sum(rate({q}[10s])) > 0") for q in wanted))
     said = draw.answers(BOARD, ask, time.time())
     panels = {panel["title"]: panel for panel in BOARD["panels"] if panel["type"] != "row"}
     ready = said[panels["Servers ready"]["id"]]["A"]
