@@ -150,7 +150,7 @@ def verdict(options: argparse.Namespace) -> int:
 
     said = judged.judge(verbs.log_of(options), verbs.model_of(options.name))
     if options.promote:
-        return verbs.print_change(options, judged.promote(said, options.why))
+        return verbs.print_change(options, judged.promote(said, options.why), said.model)
     print(judged.as_json(said) if options.json else judged.as_text(said))
     return 0
 

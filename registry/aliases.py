@@ -13,11 +13,11 @@ import os
 import re
 import time
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from registry import durable, gate, store
+from registry import durable, followed, gate, store
 from registry.errors import AliasError, ReleaseError
 from registry.gate import Live
 from registry.release import NAME, VERSION, Release
@@ -151,6 +151,8 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
     live: says that the challenge under way should end so; then no held-out rows are compared.
     """
     name, _ = store.parts(tag)
+    verb = f"promote {tag}{' --force' if force else ''}" if live is None else f"verdict {name} --promote"
+    followed.demand_not(verb, why)
     with changing(name):
         release = store.open_release(tag)  # under the lock: nothing may collect it in between
         old = read(name)
@@ -167,6 +169,7 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
 
 def rollback(model: str, why: str) -> Change:
     """Make the champion before this one the champion again; raises AliasError if there is none."""
+    followed.demand_not(f"rollback --model {model}", why)
     with changing(model):
         old = read(model)
         if old.previous is None:
@@ -191,6 +194,7 @@ def challenge(tag: str, share: float, why: str) -> Change:
     name, _ = store.parts(tag)
     if not 0 < share <= 1:
         raise AliasError(f"--share {share:g}: accepted is a share above 0 and up to 1, such as 10%")
+    followed.demand_not(f"challenge {tag} --share {share:g}", why)
     with changing(name):
         release = store.open_release(tag)
         old = read(name)
@@ -207,6 +211,7 @@ def challenge(tag: str, share: float, why: str) -> Change:
 
 def end_challenge(model: str, why: str) -> Change:
     """End the challenge of `model`, its champion stays; raises AliasError if none is under way."""
+    followed.demand_not(f"challenge --end --model {model}", why)
     with changing(model):
         old = read(model)
         if old.challenger is None or old.champion is None:
@@ -217,15 +222,16 @@ def end_challenge(model: str, why: str) -> Change:
     return change
 
 
-def adopt(new: Aliases, overwrite: bool = False) -> None:
+def adopt(new: Aliases, content: bytes, overwrite: bool = False) -> None:
     """Make `new`, which comes from another store, the aliases of its model here.
 
+    content: what it was parsed from, kept as it is, so that what a newer program wrote there is not lost.
     Raises AliasError unless its history goes on where the one here ends, or `overwrite` drops what is here.
     """
     with changing(new.model):
         if not overwrite and not is_ahead(new, read(new.model)):
             raise AliasError(f"{new.model}: was changed here in the meantime; look again: vigil history")
-        _write(new)
+        _write(new, content)
 
 
 def is_ahead(new: Aliases, old: Aliases) -> bool:
@@ -305,8 +311,8 @@ def _reason(why: str) -> str:
     return why.strip()
 
 
-def _write(aliases: Aliases) -> None:
-    content = to_bytes(aliases)
+def _write(aliases: Aliases, content: bytes = b"") -> None:
+    content = content or to_bytes(aliases)
     place, copy = path(aliases.model), copy_of(aliases.model)
     for left in place.parent.glob(f".{place.name}*.tmp"):  # of a killed writer: the lock is ours now
         left.unlink()
@@ -324,18 +330,24 @@ def _parse(model: str, content: bytes) -> Aliases:
     said = json.loads(content)
     challenger = _challenge(said["challenger"]) if said["challenger"] else None
     history = tuple(_parse_change(change) for change in said["history"])
-    return Aliases(model, tuple(Pin(**pin) for pin in said["line"]), challenger, history)
+    return Aliases(model, tuple(Pin(**_known(Pin, pin)) for pin in said["line"]), challenger, history)
 
 
 def _parse_change(said: dict[str, Any]) -> Change:
-    live = said.get("live")
-    return Change(**said | {"forced": tuple(said["forced"]), "live": Live(**live) if live else None})
+    live = Live(**_known(Live, said["live"])) if said.get("live") else None
+    return Change(**_known(Change, said) | {"forced": tuple(said["forced"]), "live": live})
 
 
 def _challenge(said: dict[str, Any]) -> Challenge:
     if "pin" not in said:  # as written before a challenger answered rows
-        return Challenge(Pin(**said), OLD_SHARE, 0.0)
-    return Challenge(**said | {"pin": Pin(**said["pin"])})
+        return Challenge(Pin(**_known(Pin, said)), OLD_SHARE, 0.0)
+    return Challenge(**_known(Challenge, said) | {"pin": Pin(**_known(Pin, said["pin"]))})
+
+
+def _known(kind: type, said: dict[str, Any]) -> dict[str, Any]:
+    """Return what this program knows of a record: a newer one may write more, and replicas are older for a while."""
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in said.items() if name in names}
 
 
 def _cure(model: str) -> str:

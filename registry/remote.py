@@ -3,15 +3,16 @@
     URL/models/NAME/VERSION/...     the files of a release; the manifest is the last to be written
     URL/aliases/NAME.json           the line of champions and the history, as in a store
 
-A file there is the old one or the new one, never a part of it: an object store sees to that, elsewhere
-it is written beside and moved. Nothing that is read from here is believed before it is checked.
+A file there is the old one or the new one, never a part of it: an object store gives up an upload that
+did not come to its end, elsewhere a file is written beside and moved. Nothing that is read from here is
+believed before it is checked.
 """
 
 import hashlib
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -121,10 +122,25 @@ class Remote:
         final = f"{self._root}/{path}"
         place = final if self._whole else f"{final}.{os.getpid()}.tmp"
         self._files.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
-        with self._files.open(place, "wb") as file:
+        file = self._files.open(place, "wb")
+        try:
             yield file
-        if place != final:
-            self._files.mv(place, final)
+            file.close()
+            if place != final:
+                self._files.mv(place, final)
+        except BaseException:  # Ctrl-C, too
+            with suppress(Exception):  # what went wrong first is what is told
+                self._drop(file, place)
+            raise
+
+    def _drop(self, file: Any, place: str) -> None:
+        """Leave nothing of a file that was not written to its end."""
+        if self._whole:
+            file.closed = True  # closing, also by the garbage collector, is what makes an object of the beginning
+            file.discard()
+        else:
+            file.close()
+            self._files.rm(place)
 
     @contextmanager
     def _reached(self) -> Iterator[None]:

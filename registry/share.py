@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import aliases, durable, release, signing, store
+from registry import aliases, collect, durable, followed, release, signing, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, StackError, UserError
 from registry.release import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, Release, open_plain
@@ -72,11 +72,13 @@ def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     return _each(names, lambda name: _push_one(remote, name, overwrite))
 
 
-def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], None]) -> None:
+def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], None], keep: int = TAKEN) -> None:
     """Pull every `every_s` seconds until SIGTERM or SIGINT; a look that fails is logged and tried again.
 
-    After each look that succeeds, the file `synced` beside the aliases has the time of that.
+    After each look that succeeds, the file `synced` beside the aliases has the time of that. After one that changed
+    something, releases that came from there go as with `vigil gc --keep`; those published here stay.
     """
+    rule = collect.Rule(keep, named=True)
     import bentoml.models  # noqa: F401 - takes a second: now, not when a release has to come over
 
     ended, said = threading.Event(), ""
@@ -84,14 +86,23 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
         signal.signal(number, lambda *_: ended.set())
     while not ended.is_set():
         try:
-            tell([one for one in pull(url, model) if one.changed or one.releases])
+            found = [one for one in pull(url, model) if one.changed or one.releases]
+            tell(found)
+            followed.mark(Remote(url).name)
+            if found:
+                _collect(rule)
             said = ""
-            (store.home() / "synced").touch()
         except (UserError, OSError) as error:
             if str(error) != said:
                 log.warning("sync_failed", extra={"error": str(error)})
             said = str(error)
         ended.wait(every_s)
+
+
+def _collect(rule: collect.Rule) -> None:
+    going = [one.listing.tag for one in collect.collect(rule, lambda _: None) if not one.reason]
+    if going:
+        log.info("collected", extra={"releases": going})
 
 
 def _each(names: list[str], do: Callable[[str], Shared]) -> list[Shared]:
@@ -109,8 +120,9 @@ def _each(names: list[str], do: Callable[[str], Shared]) -> list[Shared]:
 
 
 def _pull_one(remote: Remote, model: str, overwrite: bool) -> Shared:
-    new, old = _of(remote, model), Aliases(model) if overwrite else aliases.read(model)
-    if new is None or new.champion is None:
+    content, old = _content(remote, model), Aliases(model) if overwrite else aliases.read(model)
+    new = _parsed(remote, model, content)
+    if content is None or new is None or new.champion is None:
         raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
     if new == old:
         demanded = _named(new, TAKEN) if os.environ.get(signing.VARIABLE) else []  # else it can wait for a change
@@ -122,12 +134,12 @@ def _pull_one(remote: Remote, model: str, overwrite: bool) -> Shared:
             f"send them: vigil models push {remote.name}, or drop them: --overwrite"
         )
     taken = [made for pin in _named(new, TAKEN) if (made := _take(remote, model, pin, new.champion)) is not None]
-    aliases.adopt(new, overwrite)
+    aliases.adopt(new, content, overwrite)
     return _shared(new, taken, True)
 
 
 def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
-    mine, there = aliases.read(model), None if overwrite else _of(remote, model)
+    mine, there = aliases.read(model), None if overwrite else _parsed(remote, model, _content(remote, model))
     if mine.champion is None:
         raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
     if there is not None and not aliases.is_ahead(mine, there):
@@ -152,11 +164,13 @@ def _named(state: Aliases, champions: int) -> list[Pin]:
     return list(dict.fromkeys([*state.line[-champions:], *([state.challenger.pin] if state.challenger else [])]))
 
 
-def _of(remote: Remote, model: str) -> Aliases | None:
+def _content(remote: Remote, model: str) -> bytes | None:
     aliases.path(model)  # raises AliasError for a name that would lead elsewhere
-    place = f"aliases/{model}.json"
-    content = remote.read(place, MOST_ALIAS_BYTES)
-    return None if content is None else aliases.parse(model, content, f"{remote.name}/{place}")
+    return remote.read(f"aliases/{model}.json", MOST_ALIAS_BYTES)
+
+
+def _parsed(remote: Remote, model: str, content: bytes | None) -> Aliases | None:
+    return None if content is None else aliases.parse(model, content, f"{remote.name}/aliases/{model}.json")
 
 
 def _give(remote: Remote, model: str, pin: Pin, thorough: bool) -> Copied | None:

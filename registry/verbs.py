@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from registry.share import Shared
 
 Parent = argparse.ArgumentParser
+PLACE = "VIGIL_RELEASES"  # the shared place that a change of the champion is sent to; as of `vigil models push`
 
 
 def models(options: argparse.Namespace) -> int:
@@ -47,15 +49,15 @@ def promote(options: argparse.Namespace) -> int:
     from registry import aliases
 
     change = aliases.promote(options.tag, options.why, options.force)
-    return print_change(options, change)
+    return print_change(options, change, options.tag.split(":")[0])
 
 
 def rollback(options: argparse.Namespace) -> int:
     """Go back to the champion before this one."""
     from registry import aliases
 
-    change = aliases.rollback(model_of(options.model), options.why)
-    return print_change(options, change)
+    model = model_of(options.model)
+    return print_change(options, aliases.rollback(model, options.why), model)
 
 
 def challenge(options: argparse.Namespace) -> int:
@@ -66,8 +68,10 @@ def challenge(options: argparse.Namespace) -> int:
     if options.end == bool(options.tag):
         raise AliasError("challenge: accepted is a TAG, or --end to stop the challenge under way")
     if not options.end:
-        return print_change(options, aliases.challenge(options.tag, options.share, options.why))
-    return print_change(options, aliases.end_challenge(model_of(options.model), options.why))
+        change = aliases.challenge(options.tag, options.share, options.why)
+        return print_change(options, change, options.tag.split(":")[0])
+    model = model_of(options.model)
+    return print_change(options, aliases.end_challenge(model, options.why), model)
 
 
 def history(options: argparse.Namespace) -> int:
@@ -168,9 +172,18 @@ def _describe_models(listed: Parent) -> None:
     listed.usage = "vigil models [NAME] | vigil models sync URL [--every S] | vigil models push URL"
     listed.add_argument("name", nargs="?", help="one model, all if left out; or sync, or push")
     listed.add_argument(
-        "url", nargs="?", help="sync: follow the champions there; push: send those here; file:///FOLDER, s3://BUCKET"
+        "url",
+        nargs="?",
+        help="sync: follow the champions there; push: send those here; file:///FOLDER, s3://BUCKET",
     )
     listed.add_argument("--every", type=_seconds, default=0.0, metavar="S", help="sync: look again every S seconds")
+    listed.add_argument(
+        "--keep",
+        type=int,
+        default=2,
+        metavar="N",
+        help="sync --every: after a change, delete what came from there but the last N champions and the newest N",
+    )
     listed.add_argument(
         "--overwrite", action="store_true", help="sync, push: drop changes of the other side that this one lacks"
     )
@@ -180,15 +193,18 @@ def _share(options: argparse.Namespace) -> int:
     from registry import share
     from registry.errors import ConfigError
 
-    if not options.url:
-        raise ConfigError(f"vigil models {options.name}: name the place, such as file:///srv/releases or s3://BUCKET")
+    url = options.url or os.environ.get(PLACE)
+    if not url:
+        raise ConfigError(
+            f"vigil models {options.name}: name a place, here or in {PLACE}: file:///srv/releases, s3://BUCKET"
+        )
     if options.every and (options.name == "push" or options.overwrite):
         raise ConfigError("--every is for sync alone, and not together with --overwrite: once is enough for that")
     if options.every:
-        share.follow(options.url, options.model, options.every, lambda found: _print_shared(options, found))
+        share.follow(url, options.model, options.every, lambda found: _print_shared(options, found), options.keep)
     else:
         move = share.pull if options.name == "sync" else share.push
-        _print_shared(options, move(options.url, options.model, options.overwrite))
+        _print_shared(options, move(url, options.model, options.overwrite))
     return 0
 
 
@@ -260,8 +276,11 @@ def _portion(text: str) -> float:
     return number
 
 
-def print_change(options: argparse.Namespace, change: "Change") -> int:
-    """Print who follows whom, with what was overruled; return the exit status 0."""
+def print_change(options: argparse.Namespace, change: "Change", model: str) -> int:
+    """Print who follows whom, with what was overruled, and send it where VIGIL_RELEASES says; return exit status 0.
+
+    Raises StackError, after the change was printed, if it could not be sent; it stays.
+    """
     text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
     if change.share:
         share = f"{100 * change.share:g} % of the requests of {change.from_version}"
@@ -276,4 +295,23 @@ def print_change(options: argparse.Namespace, change: "Change") -> int:
         )
     if change.ended and change.action != "end":
         notes.append(f"  the challenge of {change.ended} ended with it")
-    return say(options, asdict(change), "\n".join([text, *notes]))
+    say(options, asdict(change), "\n".join([text, *notes]))
+    if url := os.environ.get(PLACE):
+        _send(options, url, model)
+    return 0
+
+
+def _send(options: argparse.Namespace, url: str, model: str) -> None:
+    from registry import share
+    from registry.errors import StackError, UserError
+    from registry.remote import Remote
+
+    try:
+        share.push(url, model)
+        if not options.json:
+            print(f"  sent to {Remote(url).name}", flush=True)
+    except UserError as error:
+        raise StackError(
+            f"{model}: the change is made in this store, but was not sent, and servers elsewhere do not follow it yet: "
+            f"{error}\nSend it: vigil models push --model {model}"
+        ) from error

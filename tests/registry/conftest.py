@@ -1,4 +1,4 @@
-"""Key pairs for the tests of signatures, and a disk that is full."""
+"""Key pairs for the tests of signatures, a disk that is full, and stores that share a place."""
 
 import resource
 from contextlib import contextmanager
@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from registry import aliases
 
 PEM, PUBLIC = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
 
@@ -45,3 +47,27 @@ def small_files():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limit
+
+
+@pytest.fixture
+def shared(tmp_path):
+    """Return the URL of an empty shared folder."""
+    return f"file://{tmp_path}/shared"
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """Return a function that goes to the store of another machine."""
+    return lambda name: monkeypatch.setenv("BENTOML_HOME", str(tmp_path / name))
+
+
+@pytest.fixture
+def promoted(publish):
+    """Return a function that publishes a release and makes it the champion."""
+
+    def make(seed, name="tiny"):
+        made = publish(name, seed, created=f"2026-11-24T11:00:{seed:02d}Z")
+        aliases.promote(made.tag, f"release {seed}", force=True)
+        return made
+
+    return make
