@@ -1,10 +1,13 @@
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
 
+HERE = Path(__file__).resolve().parent
+WATCHED = ExitStack()
 INSTALL = "apt-get install -y --no-install-recommends prometheus prometheus-alertmanager"
 
 
@@ -47,8 +50,18 @@ def grafana_folder():
 
 @pytest.fixture(scope="session")
 def watched(tmp_path_factory):
-    """The real service, monitor and Prometheus under traffic, one for all tests; see `tests.grafana.live`."""
+    """The real service, monitor and Prometheus under traffic, one for all tests here; see `tests.grafana.live`."""
     from tests.grafana import live
 
-    with live.watched(tmp_path_factory.mktemp("watched")) as seen:
-        yield seen
+    return WATCHED.enter_context(live.watched(tmp_path_factory.mktemp("watched")))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem):
+    # It takes a part of a core as long as it runs: the tests of other folders do not wait beside it.
+    if nextitem is None or HERE not in nextitem.path.parents:
+        WATCHED.close()
+
+
+def pytest_sessionfinish():
+    WATCHED.close()
