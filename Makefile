@@ -27,7 +27,7 @@ help:
 
 # The stamp is the lock file's: a changed pin sets up again.
 $(VENV)/.ready: constraints.txt pyproject.toml
-	@echo "setting up $(VENV) with the versions in constraints.txt"
+	@echo "setting up $(VENV) with the versions in constraints.txt: about 1 GB to fetch, 3 GB on disk; takes minutes"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11-3.13 is needed, this is {v[0]}.{v[1]}; choose one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'

@@ -240,7 +240,9 @@ def main(arguments: list[str] | None = None) -> int:
     logs.set_up()
     run: Verb = options.run
     try:
-        return run(options)
+        status = run(options)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"vigil: {error}", file=sys.stderr)
         return 2
@@ -252,6 +254,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("vigil: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head` has read enough; what is left to print goes nowhere, also at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 _SHARED = (

@@ -1,6 +1,7 @@
 """The command line, as a user types it."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -198,6 +199,16 @@ def test_labels_of_a_file_are_written_and_unknown_ids_counted(run, tmp_path):
     file.write_text("id,label\na,1\nb,2\n")
     assert run("labels", str(file))[1] == "2 labels written, 2 of them for an id that is not in the log (yet)\n"
     assert json.loads(run("labels", str(file), "--json")[1]) == {"accepted": 2, "unknown": 2}
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    environment = os.environ | {"BENTOML_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "vigil", "models"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_installed_program_prints_its_help():
