@@ -30,6 +30,8 @@ def models(options: argparse.Namespace) -> int:
         print(listing.as_json(found))
     elif found:
         print(listing.table(found))
+    elif options.name and (others := sorted({one.tag.split(":")[0] for one in store.releases()})):
+        raise ReleaseError(f"vigil models: no model '{options.name}'; there is {', '.join(others)}")
     else:
         print(f"no releases in {store.models()}; train one: vigil train examples/digits.toml")
     return 0

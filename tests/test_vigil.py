@@ -45,6 +45,8 @@ def test_models_shows_every_release_with_its_alias_and_a_broken_one_as_broken(ru
     lines = {line.split()[0]: line for line in run("models")[1].splitlines()}
     assert lines[one.tag].endswith("previous") and lines[two.tag].endswith("champion")
     assert "BROKEN" in lines["tiny:20260101-000000-0badc0de"]
+    status, _, said = run("models", "tiney")
+    assert status == 2 and "no model 'tiney'; there is tiny" in said
     said = json.loads(run("models", "--json")[1])
     assert {one["tag"]: one["problem"] is None for one in said} == {
         one.tag: True,

@@ -44,9 +44,10 @@ def _by_column(row: Any, index: int, spec: InputSpec) -> list[Any]:
         if column not in spec.columns:
             why = f"unknown column '{column}'; this model has {some(spec.columns)}"
             refuse("rows", index, why, "unknown_column")
-    for column in spec.columns:
-        if column not in row and column not in spec.fills:
-            refuse("rows", index, f"column '{column}' is missing", "missing")
+    missing = tuple(column for column in spec.columns if column not in row and column not in spec.fills)
+    if missing:
+        word = f"column '{missing[0]}' is" if len(missing) == 1 else f"columns {some(missing)} are"
+        refuse("rows", index, f"{word} missing", "missing")
     return [row.get(column) for column in spec.columns]
 
 
@@ -54,6 +55,8 @@ def _code(value: Any, codes: dict[str, float], row: int, column: str) -> float:
     text = value
     if type(value) in (bool, int):  # a code such as 404 may be sent as a number, the text "true" as true
         text = json.dumps(value)
+        if text not in codes:
+            text = str(value)  # "True", as pandas writes it into a CSV file
     if not isinstance(text, str) or text not in codes:
         found = shown(value) if isinstance(value, str) else kind(value)
         refuse("rows", row, f"must be one of {some(codes)}, found {found}", "unknown_category", f"['{column}']")

@@ -81,6 +81,7 @@ def test_what_is_wrong_is_named_by_field_and_row(sent, message, reason):
     ("row", "message", "reason"),
     [
         ({"age": 1, "height": 2}, "rows[0]: column 'weight' is missing", "missing"),
+        ({"age": 1}, "rows[0]: columns height, weight are missing", "missing"),
         ({"age": 1, "height": 2, "wieght": 3}, "unknown column 'wieght'; this model has age, height", "unknown_column"),
         ({"age": 1, "height": 2, "weight": "3"}, "rows[0]['weight']: must be a number, found a string", "dtype"),
         ([1, 2], "rows[0]: must hold 3 values, found 2", "shape"),
@@ -230,6 +231,8 @@ def test_a_code_may_be_sent_as_a_whole_number_which_is_never_taken_for_an_index(
 def test_a_column_of_true_and_false_takes_them_as_json_has_them():
     spec = InputSpec("float32", (1,), ("garage",), {"garage": ("false", "true")})
     assert decode(body([[True], ["true"], [False]]), spec).rows.tolist() == [[1], [1], [0]]
+    of_pandas = InputSpec("float32", (1,), ("garage",), {"garage": ("False", "True")})
+    assert decode(body([[True], ["True"], [False]]), of_pandas).rows.tolist() == [[1], [1], [0]]
 
 
 def test_null_in_a_column_without_a_fill_is_refused():
