@@ -4,7 +4,7 @@ Each alert is damaged in every way by itself, and the cases of that alert are ru
 
 - never: it cannot fire; always: it fires whatever happens
 - threshold: one limit is three times as high, or a third
-- for: it does not wait; wait: it waits one evaluation longer
+- for: it does not wait, or one evaluation longer, in the steps of the cases in which it fires
 - label: one of its labels has another value
 - annotation: its description or a link says something else
 
@@ -33,11 +33,16 @@ from grafana.statement import Alert, Statement
 
 LIMIT = re.compile(r"(==|[<>]=?) ([0-9.]+)(?![\w.])")
 LIMIT_METRICS = (
-    r"vigil_drift_\w+_threshold", "vigil_quality_floor", "vigil_quality_slice_floor", "vigil_quality_decline_limit",
+    r"vigil_drift_\w+_threshold", "vigil_missing_class_z_threshold",
+    "vigil_quality_floor", "vigil_quality_slice_floor", "vigil_quality_decline_limit",
     "vigil_monitor_interval_seconds", "vigil_quality_min_rows", "vigil_drift_min_rows",
 )  # fmt: skip
 LIMIT_METRIC = re.compile(rf"\b((?:{'|'.join(LIMIT_METRICS)})\b(?:\{{[^}}]*\}})?)")
-DRIFT_LIMITS, DRIFT = "model_signal:drifted_z", "VigilDataDrift"  # where its limits are applied
+DRIFT = "VigilDataDrift"  # its limits are applied in records
+FALLEN = "model_signal_bin:fallen_share"
+DRIFT_LIMITS = (
+    "model_signal:drifted_z", "model_signal:drift_limit", "model_signal:missing_limit", FALLEN,
+)  # fmt: skip
 ALWAYS_ON, TIER = "Watchdog", "tier"
 FACTOR = 3
 GOAL = 0.95
@@ -61,22 +66,31 @@ def mutations(name: str, content: Statement) -> Iterator[Mutation]:
     every = [rule for group in content["groups"] for rule in group["rules"]]
     places = [i for i, rule in enumerate(every) if "alert" in rule]
     for alert, place in zip(known, places, strict=True):
-        for kind, what, change in _of_rule(every[place]):
+        for kind, what, change in _of_rule(every[place], _step_s(name, alert)):
             if alert.name != ALWAYS_ON or kind != "always":
                 yield Mutation(kind, alert, place, what, change)
         if alert.name == DRIFT:
-            (limits,) = (i for i, rule in enumerate(every) if rule.get("record") == DRIFT_LIMITS)
-            for kind, what, change in _thresholds(every[limits]["expr"]):
-                yield Mutation(kind, alert, limits, what, change)
+            for limits in (i for i, rule in enumerate(every) if rule.get("record") in DRIFT_LIMITS):
+                expr = every[limits]["expr"]
+                for kind, what, change in _shares(expr) if every[limits]["record"] == FALLEN else _thresholds(expr):
+                    yield Mutation(kind, alert, limits, what, change)
 
 
-def _of_rule(rule: Rule) -> Iterator[tuple[str, str, Callable[[Rule], Rule]]]:
+def _step_s(name: str, alert: Alert) -> int:
+    known = rules.ALERTS[name](PRODUCTION)
+    return (
+        min(case.step for case in rule_tests.CASES[name]() if alert in [one for _, _, one in due(case, known)])
+        * MINUTE_S
+    )
+
+
+def _of_rule(rule: Rule, step_s: int) -> Iterator[tuple[str, str, Callable[[Rule], Rule]]]:
     yield "never", "", lambda one: one | {"expr": "vector(0) > 1"}
     yield "always", "", lambda one: one | {"expr": 'label_replace(vector(1), "model", "m", "", "")'}
     yield from _thresholds(rule["expr"])
     if "for" in rule:
         yield "for", "none", lambda one: {key: value for key, value in one.items() if key != "for"}
-        yield "for", "longer", lambda one: one | {"for": _longer(one["for"])}
+        yield "for", "longer", lambda one: one | {"for": _longer(one["for"], step_s)}
     for label in rule["labels"]:
         yield "label", label, lambda one, label=label: one | {"labels": one["labels"] | {label: "another"}}
     for key in rule["annotations"]:
@@ -96,9 +110,17 @@ def _thresholds(expr: str) -> Iterator[tuple[str, str, Callable[[Rule], Rule]]]:
             yield "threshold", f"{found[1]} * {factor:.3g}", lambda one, changed=changed: one | {"expr": changed}
 
 
-def _longer(waits: str) -> str:
+def _shares(expr: str) -> Iterator[tuple[str, str, Callable[[Rule], Rule]]]:
+    # The share of its rows that a class must lose.
+    for found in re.finditer(r"(?<=\()0\.\d+(?= \*)", expr):
+        for other in (float(found[0]) / FACTOR, 1):
+            changed = f"{expr[: found.start()]}{other:.3g}{expr[found.end() :]}"
+            yield "threshold", f"{found[0]} *: {other:.3g}", lambda one, changed=changed: one | {"expr": changed}
+
+
+def _longer(waits: str, step_s: int) -> str:
     seconds = int(waits[:-1]) * {"s": 1, "m": MINUTE_S, "h": 60 * MINUTE_S}[waits[-1]]
-    return duration(seconds + 20 * MINUTE_S)
+    return duration(seconds + step_s)
 
 
 def with_rule(content: Statement, place: int, change: Callable[[Rule], Rule]) -> Statement:

@@ -107,14 +107,18 @@ def alertmanager(profile: Profile, addresses: Addresses) -> Config:
                     "group_wait": "0s",
                     "repeat_interval": duration(max(profile.evaluation_s, profile.delivery[1])),
                 },
-                {"receiver": "page", "matchers": ['severity="critical"']},
+                {"receiver": "page", "matchers": ['severity="critical"'], "group_wait": duration(profile.page_wait_s)},
                 {"receiver": "ticket", "matchers": ['severity="warning"']},
                 {"receiver": "info", "matchers": ['severity="info"']},
             ],
         },
         "inhibit_rules": [
             _silence('alertname="VigilAbsent"', _any_of(BLIND_WITHOUT_SERVER)),
-            _silence('alertname="VigilMonitorAbsent"', _any_of(BLIND_WITHOUT_MONITOR)),
+            # One of several that is gone, which the alert names, mutes nothing of the others.
+            {
+                "source_matchers": ['alertname="VigilMonitorAbsent"', 'instance=""'],
+                "target_matchers": [_any_of(BLIND_WITHOUT_MONITOR)],
+            },
             _silence('severity="critical"', 'severity="warning"', "alertname", "model"),
         ],
         "receivers": [_receiver(name, addresses) for name in RECEIVERS],

@@ -53,6 +53,9 @@ def _traffic() -> list[Case]:
     probes = asked("0+60x400", "/metrics")
     return [
         Case(name, "what came yesterday does not come", asked(f"{until} {end}x60") | probes, (stopped,), step=step),
+        Case(
+            name, "by the other protocol", asked(f"{until} {end}x60", "/v2/models/{name}/infer"), (stopped,), step=step
+        ),
         Case(name, "it comes again", asked(f"{until} {end}x10 {end}+24x40"), (stopped,), clears=day + 120, step=step),
         Case(name, "never any", asked("0x400"), last=day + 120, step=step),
         Case(name, "a few a day", asked("0+8x375 3000x60"), last=day + 180, step=step),

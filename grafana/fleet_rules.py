@@ -2,9 +2,9 @@
 
 from grafana.config import SAMPLE_LIMIT
 from grafana.profile import Profile, duration
+from grafana.slo_rules import ROUTES
 from grafana.statement import Alert, Statement, record
 
-ROUTES = 'job="vigil",route=~"/v1/.*"'
 USUAL_RATE = 0.05  # requests/s from which a service has traffic that can stop
 QUEUE_S = 0.1  # a bucket of vigil_stage_seconds
 LONELY_ROWS, HASTE_S, RUNS = 1.5, 0.02, 5  # rows a run, seconds in the queue, runs a second

@@ -31,13 +31,14 @@ def _rules() -> list[Case]:
 def _notifications() -> list[Case]:
     name = "VigilNotificationsFailing"
 
-    def failed(values: str, integration: str = "webhook") -> Series:
-        return series("alertmanager_notifications_failed_total", values, job="alertmanager", integration=integration)
+    def failed(values: str, integration: str = "webhook", job: str = "alertmanager") -> Series:
+        return series("alertmanager_notifications_failed_total", values, job=job, integration=integration)
 
     lost = Fire(21, labels={"integration": "webhook"}, value="1")
     return [
         Case(name, "the receiver is gone", failed("0x20 1x60"), (lost,), clears=36),
         Case(name, "failures of long ago", failed("7x60")),
+        Case(name, "an Alertmanager of somebody else", failed("0x20 1x60", job="theirs"), last=25),
         Case(name, "another receiver works", failed("0x20 1x60") | failed("0x90", "slack"), (lost,)),
     ]
 

@@ -2,7 +2,8 @@
 
 The numbers come from exporters that others maintain, each scraped as a job of ours, so that hosts of somebody else
 in the same Prometheus open no ticket: node exporter as vigil-host, the DCGM exporter as vigil-gpu, the blackbox
-exporter as vigil-probe.
+exporter as vigil-probe. The Alertmanager that tells of our alerts is scraped as the job "alertmanager"; where that
+Prometheus watches those of others too, give theirs another name, or their broken receivers page here.
 """
 
 from grafana.config import GPU, HOST, PROBE
@@ -11,6 +12,7 @@ from grafana.statement import Alert, Statement, record
 
 DISK_LEFT, MEMORY_LEFT, GPU_USED = 0.1, 0.05, 0.95
 CERTIFICATE_S = 14 * DAY_S
+OURS = 'job="alertmanager"'  # the Alertmanager that pages of this project go through
 GROUPS = ".*;vigil-.*"  # the rule groups of this project, as Prometheus names them
 
 
@@ -52,7 +54,7 @@ def _alerting(profile: Profile) -> list[Alert]:
             component="monitor",
             summary="Alertmanager cannot deliver to {{ $labels.integration }}.",
             description=f'{{{{ printf "%.0f" $value }}}} notifications were not delivered in {window}.',
-            expr=f"sum by (integration) (increase(alertmanager_notifications_failed_total[{window}])) > 0",
+            expr=f"sum by (integration) (increase(alertmanager_notifications_failed_total{{{OURS}}}[{window}])) > 0",
             for_s=profile.urgent_s,
         ),
     ]

@@ -55,6 +55,7 @@ class Burn:
 class Profile:
     """One column of the table above; `delivery` is group wait, group interval and repeat interval.
 
+    page_wait_s: the group wait of pages, shorter: nobody asleep needs the whole picture first.
     season_s: after which traffic looks alike again. What was promised to callers is in slo.toml.
     """
 
@@ -71,6 +72,7 @@ class Profile:
     labels_late_s: int
     season_s: int
     delivery: tuple[int, int, int]
+    page_wait_s: int
 
     @property
     def availability(self) -> float:
@@ -104,6 +106,7 @@ PRODUCTION = Profile(
     labels_late_s=DAY_S,
     season_s=DAY_S,
     delivery=(30, 5 * MINUTE_S, 4 * HOUR_S),
+    page_wait_s=10,
 )
 DEMO = Profile(
     name="demo",
@@ -124,6 +127,7 @@ DEMO = Profile(
     labels_late_s=60,
     season_s=600,
     delivery=(1, 2, HOUR_S),
+    page_wait_s=1,
 )
 PROFILES = {profile.name: profile for profile in (PRODUCTION, DEMO)}
 

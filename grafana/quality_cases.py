@@ -4,6 +4,7 @@ from grafana.cases import Case, Fire, Series, series
 from grafana.serving_cases import M, info
 
 MONITOR = {"job": "vigil-monitor", "instance": "m:3001"}
+OTHER = MONITOR | {"instance": "n:3001"}  # the monitor beside another server
 
 
 def cases() -> list[Case]:
@@ -19,11 +20,13 @@ def cases() -> list[Case]:
     ]
 
 
-def _measured(upper: float, rows: int, floor: float = 0.9, metric: str = "accuracy") -> Series:
+def _measured(
+    upper: float, rows: int, floor: float = 0.9, metric: str = "accuracy", by: dict[str, str] = MONITOR
+) -> Series:
     def gauge(what: str, value: float) -> Series:
-        return series(f"vigil_quality_{what}", f"{value}x60", **MONITOR, **M, version="v1", metric=metric)
+        return series(f"vigil_quality_{what}", f"{value}x60", **by, **M, version="v1", metric=metric)
 
-    fewest = series("vigil_quality_min_rows", "200x60", **MONITOR, **M)
+    fewest = series("vigil_quality_min_rows", "200x60", **by, **M)
     return gauge("upper", upper) | gauge("floor", floor) | gauge("rows", rows) | fewest
 
 
@@ -37,11 +40,19 @@ def _floor() -> list[Case]:
     return [
         Case(name, "the whole interval is under the floor", low | info("1x60"), (under,)),
         Case(name, "a regression is too often far off", numbers | info("1x60"), (far_off,)),
+        Case(name, "beside one that has three labels", low | _measured(0.99, 3, by=OTHER) | info("1x60"), (under,)),
+        Case(
+            name, "rows of one, interval of another", _measured(0.88, 3) | _measured(0.95, 900, by=OTHER) | info("1x60")
+        ),
         Case(name, "a rollback ends it at once", low | rolled_back, (under,), clears=10),
         Case(name, "the interval reaches the floor", _measured(0.91, 200) | info("1x60")),
         Case(name, "one row too few", _measured(0.88, 199) | info("1x60")),
         Case(name, "a release that is not live", low | info("1x60", stage="previous")),
     ]
+
+
+def _of(monitor: dict[str, str], found: Series) -> Series:
+    return {key.replace(MONITOR["instance"], monitor["instance"]): values for key, values in found.items()}
 
 
 def _gauge(name: str, values: str, **labels: str) -> Series:
@@ -65,6 +76,12 @@ def _slices() -> list[Case]:
     better = measured(0.8, 200) | _gauge("quality_slice", "0.8x19 0.95x40", bound="upper", slice="city=Bern")
     return [
         Case(name, "one slice of three is under its floor", measured(0.8, 200) | good | hard | info("1x60"), (under,)),
+        Case(
+            name,
+            "beside a monitor that has three labels",
+            measured(0.8, 200) | _of(OTHER, measured(0.99, 3)) | info("1x60"),
+            (under,),
+        ),
         Case(name, "a slice that was harder from the start", hard | info("1x60")),
         Case(name, "a slice with one row too few", measured(0.8, 199) | info("1x60")),
         Case(name, "the interval reaches the floor of the slice", measured(0.9, 200) | info("1x60")),
@@ -82,6 +99,12 @@ def _decline() -> list[Case]:
     fallen = Fire(10, labels={**M, "version": "v1"}, value="0.880")
     return [
         Case(name, "the evidence reaches its limit", declined("1x9 20x50") | info("1x60"), (fallen,)),
+        Case(
+            name,
+            "beside a monitor without evidence",
+            declined("1x9 20x50") | _of(OTHER, declined("0x60")) | info("1x60"),
+            (fallen,),
+        ),
         Case(name, "it recovers", declined("1x9 20x20 19x20") | info("1x60"), (fallen,), clears=31),
         Case(name, "the evidence is not enough", declined("19.9x60") | info("1x60")),
         Case(name, "a decline of a release that is not live", declined("40x60") | info("1x60", stage="previous")),
@@ -105,6 +128,12 @@ def _estimates() -> list[Case]:
     rolled_back = info("1x19 stale") | info("_x20 1x40", stage="previous")
     return [
         Case(name, "both estimates are under the floor", estimated(0.88, 0.87) | info("1x60"), (under,)),
+        Case(
+            name,
+            "beside a monitor that is not sure",
+            estimated(0.88, 0.87) | _of(OTHER, estimated(0.99, 0.99)) | info("1x60"),
+            (under,),
+        ),
         Case(name, "few labels say nothing against it", estimated(0.88, 0.87, labelled=199) | info("1x60"), (under,)),
         Case(name, "a rollback ends it at once", estimated(0.88, 0.87) | rolled_back, (under,), clears=20),
         Case(name, "there are labels", estimated(0.88, 0.87, labelled=200) | info("1x60")),
@@ -149,21 +178,30 @@ def _monitor() -> list[Case]:
     def behind(values: str) -> Series:
         return runs("0+60x90") | series("vigil_monitor_lag_seconds", values, **MONITOR)
 
+    text = "{} quality and label alerts cannot fire, drift alerts can."
+    none, dead = (Fire(since, description=text.format("No monitor is scraped:")) for since in (0, 11))
+    named = text.format("The monitor at m:3001 is not scraped, others are: of its part")
+    one = Fire(11, labels=MONITOR, description=named)
+    two = runs("0+60x10 stale") | series("up", "1x10 0x60", **MONITOR)
+    two |= _of(OTHER, runs("0+60x60") | series("up", "1x60", **MONITOR))
     again = runs("0+60x10 stale _x20 1900+60x30")
-    slow = Fire(10, labels={"job": "vigil-monitor"}, value="15m 1s")
-    stale = Fire(36, labels={"job": "vigil-monitor"}, value="31m 0s")
+    slow = Fire(10, labels=MONITOR, value="15m 1s")
+    stale = Fire(36, labels=MONITOR, value="31m 0s")
     return [
         Case("VigilMonitorStale", "three intervals without a run", runs("0+60x20 1200x70"), (stale,)),
+        Case("VigilMonitorStale", "another goes on", runs("0+60x20 1200x70") | _of(OTHER, runs("0+60x90")), (stale,)),
         Case("VigilMonitorStale", "a run ends again", runs("0+60x20 1200x38 3600+60x30"), (stale,), clears=60),
         Case("VigilMonitorStale", "runs keep ending", runs("0+60x90"), last=80),
         Case("VigilMonitorStale", "one run is missed", runs("0+60x20 1200x9 1800+60x60"), last=50),
         Case("VigilMonitorBehind", "it reads slower than rows come", behind("0x9 901x70"), (slow,)),
+        Case("VigilMonitorBehind", "another keeps up", behind("0x9 901x70") | _of(OTHER, behind("0x90")), (slow,)),
         Case("VigilMonitorBehind", "it has caught up", behind("0x9 901x20 0x30"), (slow,), clears=31),
         Case("VigilMonitorBehind", "it reads an old log for ten minutes", behind("0x9 90000x10 0x60")),
         Case("VigilMonitorBehind", "rows wait for the next run", behind("300x60")),
-        Case("VigilMonitorAbsent", "served, but not watched", info("1x60"), (Fire(0),)),
-        Case("VigilMonitorAbsent", "the monitor dies", info("1x60") | runs("0+60x10 stale"), (Fire(11),)),
-        Case("VigilMonitorAbsent", "it is started again", info("1x60") | again, (Fire(11),), clears=32),
+        Case("VigilMonitorAbsent", "served, but not watched", info("1x60"), (none,)),
+        Case("VigilMonitorAbsent", "the monitor dies", info("1x60") | runs("0+60x10 stale"), (dead,)),
+        Case("VigilMonitorAbsent", "it is started again", info("1x60") | again, (dead,), clears=32),
+        Case("VigilMonitorAbsent", "one of two dies", info("1x60") | two, (one,)),
         Case("VigilMonitorAbsent", "nothing is served", series("up", "1x60")),
         Case("VigilMonitorAbsent", "watched", info("1x60") | runs("0+60x60")),
     ]

@@ -1,4 +1,9 @@
-"""Alerts on what the monitor measures, and on the monitor itself."""
+"""Alerts on what the monitors measure, and on the monitors themselves.
+
+Each replica may have a monitor of its own, which sees the part of the rows that its server answered. So each part is
+judged by itself and the verdicts are joined last: an interval of three labels says nothing, and must not outvote the
+narrow one of another part.
+"""
 
 from grafana.profile import Profile, duration
 from grafana.statement import Alert, Statement, record
@@ -6,14 +11,17 @@ from grafana.statement import Alert, Statement, record
 MEASURED = "model, version, metric"
 RELEASE = "model, version"
 SLICE = "model, version, slice"
-ENOUGH = "on (model) group_left () max by (model) (vigil_quality_min_rows)"
+PART = "job, instance"
+ENOUGH = f"on ({PART}, model) group_left () vigil_quality_min_rows"
 LIVE = '(vigil_model_info{stage="live"} == 1)'
 
 
 def records(profile: Profile) -> list[Statement]:
     """Return the ages that alerts and panels share."""
     return [
-        record("job:monitor_age:seconds", "time() - max by (job) (vigil_monitor_last_success_timestamp_seconds)"),
+        record(
+            "instance:monitor_age:seconds", f"time() - max by ({PART}) (vigil_monitor_last_success_timestamp_seconds)"
+        ),
         record("model:labels_age:seconds", "time() - max by (model) (vigil_labels_latest_timestamp_seconds > 0)"),
     ]
 
@@ -27,7 +35,8 @@ def alerts(profile: Profile) -> list[Alert]:
 
 
 def _under_floor(profile: Profile) -> Alert:
-    upper, floor, rows = (f"max by ({MEASURED}) (vigil_quality_{what})" for what in ("upper", "floor", "rows"))
+    own = f"on ({PART}, {MEASURED})"
+    under = f"vigil_quality_upper < {own} vigil_quality_floor\n  and {own} vigil_quality_rows >= {ENOUGH}"
     return Alert(
         name="VigilQualityUnderFloor",
         severity="critical",
@@ -37,14 +46,15 @@ def _under_floor(profile: Profile) -> Alert:
             "Even the upper end of the 95 % interval of the {{ $labels.metric }} of {{ $labels.model }} "
             '{{ $labels.version }}, {{ printf "%.3f" $value }}, is under the floor it was released with.'
         ),
-        expr=(f"{upper} < {floor}\nand on ({MEASURED}) {rows} >= {ENOUGH}\nand on (model, version) {LIVE}"),
+        expr=f"max by ({MEASURED}) (\n  {under}\n)\nand on ({RELEASE}) {LIVE}",
         for_s=profile.urgent_s,
     )
 
 
 def _slice_under_floor(profile: Profile) -> Alert:
-    upper = f'max by ({SLICE}) (vigil_quality_slice{{bound="upper"}})'
-    floor, rows = (f"max by ({SLICE}) (vigil_quality_slice_{what})" for what in ("floor", "rows"))
+    own = f"on ({PART}, {SLICE})"
+    under = f'vigil_quality_slice{{bound="upper"}} < {own} vigil_quality_slice_floor'
+    enough = f"and {own} vigil_quality_slice_rows >= {ENOUGH}"
     return Alert(
         name="VigilQualitySliceUnderFloor",
         severity="warning",
@@ -55,13 +65,13 @@ def _slice_under_floor(profile: Profile) -> Alert:
             '{{ $labels.slice }}, {{ printf "%.3f" $value }}, is under the floor of that slice. '
             "The intervals of all slices hold together with 95 %."
         ),
-        expr=f"{upper} < {floor}\nand on ({SLICE}) {rows} >= {ENOUGH}\nand on ({RELEASE}) {LIVE}",
+        expr=f"max by ({SLICE}) (\n  {under}\n  {enough}\n)\nand on ({RELEASE}) {LIVE}",
         for_s=profile.urgent_s,
     )
 
 
 def _declined(profile: Profile) -> Alert:
-    evidence = f"max by ({RELEASE}) (vigil_quality_decline_evidence)"
+    enough = f"on ({PART}) group_left () vigil_quality_decline_limit"
     return Alert(
         name="VigilQualityDeclined",
         severity="warning",
@@ -72,8 +82,8 @@ def _declined(profile: Profile) -> Alert:
             "{{ $labels.version }} were right; at its release it was better by more than the tolerance."
         ),
         expr=(
-            f"max by ({RELEASE}) (vigil_quality_decline_value)\n"
-            f"and on ({RELEASE}) {evidence} >= on () group_left () max(vigil_quality_decline_limit)\n"
+            f"max by ({RELEASE}) (\n  vigil_quality_decline_value\n"
+            f"  and on ({PART}, {RELEASE}) vigil_quality_decline_evidence >= {enough}\n)\n"
             f"and on ({RELEASE}) {LIVE}"
         ),
         for_s=profile.urgent_s,
@@ -82,6 +92,7 @@ def _declined(profile: Profile) -> Alert:
 
 def _estimate_under_floor(profile: Profile) -> Alert:
     # Both ways of estimating must agree, and labels, where there are enough, say more than any estimate.
+    own = f"on ({PART}, {RELEASE})"
     return Alert(
         name="VigilQualityEstimateUnderFloor",
         severity="warning",
@@ -92,10 +103,11 @@ def _estimate_under_floor(profile: Profile) -> Alert:
             '{{ printf "%.3f" $value }}, are under the floor, and nothing speaks against the estimates.'
         ),
         expr=(
-            f'max by ({RELEASE}) (vigil_quality_estimate{{bound="upper"}})'
-            f' < max by ({RELEASE}) (vigil_quality_floor{{metric="accuracy"}})\n'
-            f"and on ({RELEASE}) max by ({RELEASE}) (vigil_quality_estimate_valid) == 1\n"
-            f"unless on ({RELEASE}) max by ({RELEASE}) (vigil_quality_rows) >= {ENOUGH}\n"
+            f"max by ({RELEASE}) (\n"
+            f'  max by ({PART}, {RELEASE}) (vigil_quality_estimate{{bound="upper"}})'
+            f' < {own} vigil_quality_floor{{metric="accuracy"}}\n'
+            f"  and {own} vigil_quality_estimate_valid == 1\n"
+            f"  unless {own} vigil_quality_rows >= {ENOUGH}\n)\n"
             f"and on ({RELEASE}) {LIVE}"
         ),
         for_s=profile.patient_s,
@@ -118,14 +130,16 @@ def _labels_late(profile: Profile) -> Alert:
 
 
 def _monitor(profile: Profile) -> list[Alert]:
+    interval = f"3 * max by ({PART}) (vigil_monitor_interval_seconds)"
+    runs = "vigil_monitor_last_success_timestamp_seconds"
     return [
         Alert(
             name="VigilMonitorStale",
             severity="warning",
             component="monitor",
             summary="The monitor stopped finishing its runs.",
-            description="The last good run of {{ $labels.job }} was {{ $value | humanizeDuration }} ago.",
-            expr="job:monitor_age:seconds > on (job) 3 * max by (job) (vigil_monitor_interval_seconds)",
+            description="The last good run of {{ $labels.instance }} was {{ $value | humanizeDuration }} ago.",
+            expr=f"instance:monitor_age:seconds > on ({PART}) {interval}",
             for_s=profile.patient_s,
         ),
         Alert(
@@ -133,10 +147,8 @@ def _monitor(profile: Profile) -> list[Alert]:
             severity="warning",
             component="monitor",
             summary="The monitor does not keep up with the log.",
-            description="What {{ $labels.job }} has not read goes back {{ $value | humanizeDuration }}.",
-            expr=(
-                "max by (job) (vigil_monitor_lag_seconds) > on (job) 3 * max by (job) (vigil_monitor_interval_seconds)"
-            ),
+            description="What {{ $labels.instance }} has not read goes back {{ $value | humanizeDuration }}.",
+            expr=f"max by ({PART}) (vigil_monitor_lag_seconds) > on ({PART}) {interval}",
             for_s=profile.patient_s,
         ),
         Alert(
@@ -144,8 +156,15 @@ def _monitor(profile: Profile) -> list[Alert]:
             severity="warning",
             component="monitor",
             summary="Models are served, but nothing watches their quality.",
-            description="No monitor is scraped: quality and label alerts cannot fire, drift alerts can.",
-            expr=("absent(max(vigil_monitor_last_success_timestamp_seconds))\nand on () count(vigil_model_info) > 0"),
+            description=(
+                "{{ with $labels.instance }}The monitor at {{ . }} is not scraped, others are: of its part{{ else }}"
+                "No monitor is scraped:{{ end }} quality and label alerts cannot fire, drift alerts can."
+            ),
+            # All of them, or one of several.
+            expr=(
+                f"absent(max({runs}))\nand on () count(vigil_model_info) > 0\n"
+                f'or max by ({PART}) (up{{job="vigil-monitor"}}) == 0 and on () count({runs}) > 0'
+            ),
             for_s=profile.patient_s,
         ),
     ]

@@ -116,8 +116,13 @@ def _sum(a: str, b: str) -> str:
 def _edges() -> list[Case]:
     name = "VigilErrorBurn"
     only_good = series("vigil_requests_total", "0+60x60", route="/v1/predict", code="200")
+    hot = Fire(1, tier="fast", labels={"job": "vigil"}, value="100%")
     probes = _errors("0+60x60", "0+60x60", route="/metrics")
     return [
+        *(
+            Case(name, f"all fail at {route}", _errors("0x60", "0+20x60", route), (hot,))
+            for route in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer", "/predict")
+        ),
         Case(name, "a spike that ended 40 minutes ago", _errors("0+100x60", "0x10 0+50x10 500x40"), last=60),
         Case(name, "no traffic", _errors("0x60", "0x60"), last=20),
         Case(name, "no traffic for long", _errors("0x60", "0x60"), last=ALL_DAY, step=THIRDS),

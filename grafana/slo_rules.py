@@ -3,7 +3,8 @@
 from grafana.profile import Burn, Profile, duration
 from grafana.statement import Alert, Statement, record
 
-ROUTES = 'job="vigil",route=~"/v1/.*"'
+ASKED = "/v1/.*|/v2/models/.*/infer|/predict"  # what callers ask, by any of the three protocols; probes are not
+ROUTES = f'job="vigil",route=~"{ASKED}"'
 ENOUGH_BAD = 10  # fewer failures than this in the long window wake nobody, however few requests there were
 REQUESTS, BAD = "job:slo_requests:rate", "job:slo_bad:rate"
 MEANING = {

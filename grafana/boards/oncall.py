@@ -150,7 +150,7 @@ def _budget_tiles() -> tuple[View, ...]:
 
 
 def _release_tiles() -> tuple[View, ...]:
-    interval = "max by (job) (vigil_monitor_interval_seconds)"
+    interval = "max by (job, instance) (vigil_monitor_interval_seconds)"
     target = f"vigil_model_target_info{{{BOTH}}}"
     live = f'vigil_model_info{{stage="live",{BOTH}}}'
     served = f"max by (model, version, provider) ({live})"
@@ -189,7 +189,7 @@ def _release_tiles() -> tuple[View, ...]:
                 "Monitor age",
                 "Seconds since the monitor last finished a run, in units of its interval; over 3 is stale.",
                 "none",
-                ((f"max(job:monitor_age:seconds / on (job) {interval})", "intervals"),),
+                ((f"max(instance:monitor_age:seconds / on (job, instance) {interval})", "intervals"),),
                 steps=((GREEN, None), (ORANGE, 1.5), (RED, 3.0)),
                 words={"null": ("no monitor", RED)},
                 none="no monitor",

@@ -207,8 +207,8 @@ def monitoring() -> tuple[View, ...]:
             "Seconds since the monitor finished a run; above the dashed line, three intervals, it is stale.",
             "s",
             (
-                ("job:monitor_age:seconds", "{{job}}"),
-                ("3 * max by (job) (vigil_monitor_interval_seconds)", "{{job}} limit"),
+                ("instance:monitor_age:seconds", "{{instance}}"),
+                ("max(3 * vigil_monitor_interval_seconds)", "limit"),
             ),
             dashed=".*limit",
             none="no monitor",

@@ -3,10 +3,10 @@
 from grafana.boards.board import Board, servers_and_models
 from grafana.boards.views import GREEN, ORANGE, RED, SCRAPED, WINDOW, View
 from grafana.profile import Profile
-from grafana.slo_rules import ENOUGH_BAD
+from grafana.slo_rules import ASKED, ENOUGH_BAD
 
 JOB = 'job=~"$job"'
-ROUTES = f'{SCRAPED},route=~"/v1/.*"'
+ROUTES = f'{SCRAPED},route=~"{ASKED}"'
 LEFT = ((RED, None), (ORANGE, 0.0), (GREEN, 0.25))
 
 

@@ -15,8 +15,8 @@ def _monitor() -> tuple[View, ...]:
             "Age of the oldest row or label that the monitor has not read, and the interval of its runs.",
             "s",
             (
-                ("max by (job) (vigil_monitor_lag_seconds)", "{{job}}"),
-                ("max by (job) (vigil_monitor_interval_seconds)", "{{job}} interval"),
+                ("max by (job, instance) (vigil_monitor_lag_seconds)", "{{instance}}"),
+                ("max(vigil_monitor_interval_seconds)", "interval"),
             ),
             dashed=".*interval",
             none="no monitor",

@@ -101,6 +101,16 @@ def test_what_production_takes_at_most_is_scrape_evaluation_for_and_the_wait_of_
     assert limits.for_s(DEMO, "VigilAbsent", "critical") == 2
 
 
+def test_a_page_that_waits_for_nothing_reaches_the_webhook_within_a_minute_and_the_decision_says_what_each_takes():
+    pages = limits.pages()
+    at_once = [one["most_s"] for one in pages if one["for_s"] == 0]
+    assert at_once and max(at_once) <= 60
+    text = (Path(__file__).parents[2] / "docs/decisions/0059-what-a-page-takes.md").read_text()
+    for one in pages:
+        (line,) = (line for line in text.splitlines() if line.startswith("|") and one["alert"] in line)
+        assert line.endswith(f"| {one['for_s']} s | {one['most_s']} s |")
+
+
 def test_the_table_has_a_line_for_each_fault_and_says_what_was_wrong():
     good = noted(notice(13, "VigilAbsent"), notice(26, "VigilAbsent", "resolved"))
     bad = Outcome("g", "what", "cure", "VigilX", "critical", false=["VigilY"], error="it broke")

@@ -158,6 +158,14 @@ def test_alerts_that_an_absence_mutes_exist():
                 assert set(matcher.split('"')[1].split("|")) <= names
 
 
+def test_pages_wait_less_than_tickets_and_one_dead_monitor_of_several_mutes_no_other():
+    routes = yaml.safe_load(build.files(PRODUCTION)["alertmanager/alertmanager.yml"])
+    (page,) = (one for one in routes["route"]["routes"] if one["receiver"] == "page")
+    assert (page["group_wait"], routes["route"]["group_wait"]) == ("10s", "30s")
+    (absent,) = (one for one in routes["inhibit_rules"] if "VigilMonitorAbsent" in str(one["source_matchers"]))
+    assert 'instance=""' in absent["source_matchers"]
+
+
 def test_a_missing_program_fails_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(pytest.fail.Exception, match="promtool is not installed; run: apt-get install .* prometheus "):

@@ -62,6 +62,18 @@ def test_mutations_cover_every_alert_in_every_kind():
     assert sum(kind == "threshold" for _, kind in every) > 120
 
 
+def test_every_limit_of_drift_is_a_limit_that_is_mistaken():
+    what = {m.what for m in mutate_rules.mutations("drift", FILES["drift"])}
+    limits = "vigil_missing_class_z_threshold", "vigil_drift_z_threshold", "vigil_drift_psi_threshold"
+    assert all(any(text.startswith(limit) for text in what) for limit in (*limits, "0.7 *"))
+
+
+def test_waiting_one_evaluation_longer_is_a_mistake():
+    every = list(mutate_rules.mutations("serving", FILES["serving"]))
+    longer = next(m for m in every if m.alert.name == "VigilAbsent" and (m.kind, m.what) == ("for", "longer"))
+    assert longer.change({"for": "2m"}) == {"for": "3m"}
+
+
 @pytest.mark.proof
 def test_each_mistake_made_alone_is_noticed():
     kinds, missed = mutate_rules.score()
