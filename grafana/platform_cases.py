@@ -38,6 +38,7 @@ def _notifications() -> list[Case]:
     return [
         Case(name, "the receiver is gone", failed("0x20 1x60"), (lost,), clears=36),
         Case(name, "failures of long ago", failed("7x60")),
+        Case(name, "that of a cluster", failed("0x20 1x60", job="alertmanager-main"), (lost,)),
         Case(name, "an Alertmanager of somebody else", failed("0x20 1x60", job="theirs"), last=25),
         Case(name, "another receiver works", failed("0x20 1x60") | failed("0x90", "slack"), (lost,)),
     ]

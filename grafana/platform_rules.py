@@ -2,7 +2,8 @@
 
 The numbers come from exporters that others maintain, each scraped as a job of ours, so that hosts of somebody else
 in the same Prometheus open no ticket: node exporter as vigil-host, the DCGM exporter as vigil-gpu, the blackbox
-exporter as vigil-probe. The Alertmanager that tells of our alerts is scraped as the job "alertmanager"; where that
+exporter as vigil-probe. The Alertmanager that tells of our alerts is scraped as the job "alertmanager", or
+as an operator names the job of a cluster's; where that
 Prometheus watches those of others too, give theirs another name, or their broken receivers page here.
 """
 
@@ -12,7 +13,7 @@ from grafana.statement import Alert, Statement, record
 
 DISK_LEFT, MEMORY_LEFT, GPU_USED = 0.1, 0.05, 0.95
 CERTIFICATE_S = 14 * DAY_S
-OURS = 'job="alertmanager"'  # the Alertmanager that pages of this project go through
+OURS = 'job=~"(.+-)?alertmanager(-main)?"'  # the Alertmanager that pages go through, also as an operator names it
 GROUPS = ".*;vigil-.*"  # the rule groups of this project, as Prometheus names them
 
 
