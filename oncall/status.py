@@ -105,6 +105,9 @@ def read(prometheus: str, alertmanager: str, model: str) -> Status:
     firing = [one for one in firing or [] if one.name != WATCHDOG and _of(one, model)]
     promoted = _or_problem(problems, aliases.models) or []
     names = sorted({*promoted, *(measured.models() if measured else ())})
+    if model and model not in names:
+        known = f"; promoted here: {', '.join(names)}" if names else ""
+        problems.append(f"no model '{model}' is served, and none is promoted in this store{known}")
     every = [_model(name, measured, problems) for name in names if model in ("", name)]
     return Status(time.time(), shown or [], every, firing, problems)
 

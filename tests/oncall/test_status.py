@@ -94,11 +94,15 @@ def test_the_first_row_of_the_dashboard_is_told_with_each_model_and_what_fires(l
 
 def test_one_model_can_be_asked_for_and_another_has_none_of_its_lines(said):
     assert set(json.loads(said("--json", "--model", "tiny")[1])["models"]) == {"tiny"}
-    assert json.loads(said("--json", "--model", "other")[1])["models"] == {}
+    status, text = said("--json", "--model", "other")
+    found = json.loads(text)
+    assert (status, found["models"]) == (2, {})  # a name that is mistyped must not look calm
+    assert found["problems"] == ["no model 'other' is served, and none is promoted in this store; promoted here: tiny"]
 
 
 def test_the_name_of_a_model_may_hold_a_hyphen_and_what_is_no_name_is_refused(said, capsys):
-    assert json.loads(said("--json", "--model", "my-model")[1])["problems"] == []
+    (problem,) = json.loads(said("--json", "--model", "my-model")[1])["problems"]
+    assert problem.startswith("no model 'my-model' is served")  # Prometheus took the query
     assert vigil.main(["status", "--model", 'x"} or vector(1)']) == 2
     assert "is not a model name; `vigil models` lists them" in capsys.readouterr().err
 
