@@ -2,9 +2,9 @@
 
 The numbers come from exporters that others maintain, each scraped as a job of ours, so that hosts of somebody else
 in the same Prometheus open no ticket: node exporter as vigil-host, the DCGM exporter as vigil-gpu, the blackbox
-exporter as vigil-probe. The Alertmanager that tells of our alerts is scraped as the job "alertmanager", or
-as an operator names the job of a cluster's; where that
-Prometheus watches those of others too, give theirs another name, or their broken receivers page here.
+exporter as vigil-probe. The Alertmanager that tells of our alerts is scraped as the job "alertmanager", or as an
+operator names the job of a cluster's; where that Prometheus watches those of others too, give theirs another name, or
+their broken receivers page here.
 """
 
 from grafana.config import GPU, HOST, PROBE
