@@ -186,22 +186,7 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         return made
 
-    begun = verb(init)
-    begun.add_argument("name", help="of the release; the file is NAME.toml, here")
-    begun.add_argument(
-        "--from", dest="source", required=True, metavar="PATH", help="CSV, Parquet, NPZ, or image folder"
-    )
-    begun.add_argument("--target", default="", help="the column to predict; guessed if left out")
-    for made in (trained := verb(train), folded := verb(crossval), searched := verb(search)):
-        made.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
-        made.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
-        _configured(made)
-    trained.add_argument("--find-rate", action="store_true", help="only look for a peak of the learning rate")
-    folded.add_argument("--folds", type=int, default=5, metavar="K")
-    searched.add_argument("--trials", type=int, default=0, metavar="N", help="default: search.trials of the file")
-    _configured(verb(explore)).add_argument(
-        "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"
-    )
+    _add_training(verb)
     verbs.add(verb, why, model)
     tls.add_options(_address(verb(serve, model), port=3000))
     key_verbs.add_to(every, as_json)
@@ -209,16 +194,7 @@ def parser() -> argparse.ArgumentParser:
     built.add_argument("tag", nargs="?", help="name:version; the champion if left out")
     built.add_argument("--follow", action="store_true", help="carry none: follow the champion of the store it runs on")
     built.add_argument("--gpu", action="store_true", help="for a machine with an NVIDIA GPU")
-    watched = _address(verb(watch, log), port=9109)
-    watched.add_argument("--interval-s", type=_positive, default=30.0)
-    watched.add_argument("--window-s", type=_positive, default=86_400.0, help="how far back quality looks")
-    watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
-    watched.add_argument(
-        "--state", type=Path, help="where its counts are kept; default: beside the log, on a local disk"
-    )
-    report_verbs.add_folder(watched)
-    watched.add_argument("--keep-reports", type=int, default=60, metavar="N", help="of a model, the newest")
-    watched.add_argument("--keep-days", type=float, default=90.0, help="no report is kept longer")
+    _add_watch(verb(watch, log))
     judged = verb(verdict, log)
     judged.add_argument("name", nargs="?", default="", help="the model, if several have a champion")
     judged.add_argument("--promote", action="store_true", help="if so it says; the verdict goes into the history")
@@ -257,6 +233,38 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has read enough; what is left to print goes nowhere, also at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _add_training(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    begun = verb(init)
+    begun.add_argument("name", help="of the release; the file is NAME.toml, here")
+    begun.add_argument(
+        "--from", dest="source", required=True, metavar="PATH", help="CSV, Parquet, NPZ, or image folder"
+    )
+    begun.add_argument("--target", default="", help="the column to predict; guessed if left out")
+    for made in (trained := verb(train), folded := verb(crossval), searched := verb(search)):
+        made.add_argument("--resume", action="store_true", help="go on where a stopped run of this file ended")
+        made.add_argument("--run-folder", help="for checkpoints and logs; default runs/NAME OF THE FILE")
+        _configured(made)
+    trained.add_argument("--find-rate", action="store_true", help="only look for a peak of the learning rate")
+    folded.add_argument("--folds", type=int, default=5, metavar="K")
+    searched.add_argument("--trials", type=int, default=0, metavar="N", help="default: search.trials of the file")
+    _configured(verb(explore)).add_argument(
+        "--out", type=Path, help="the page; default runs/NAME OF THE FILE/explore.html"
+    )
+
+
+def _add_watch(made: argparse.ArgumentParser) -> None:
+    watched = _address(made, port=9109)
+    watched.add_argument("--interval-s", type=_positive, default=30.0)
+    watched.add_argument("--window-s", type=_positive, default=86_400.0, help="how far back quality looks")
+    watched.add_argument("--min-rows", type=int, default=200, help="fewest labelled rows to judge on")
+    watched.add_argument(
+        "--state", type=Path, help="where its counts are kept; default: beside the log, on a local disk"
+    )
+    report_verbs.add_folder(watched)
+    watched.add_argument("--keep-reports", type=int, default=60, metavar="N", help="of a model, the newest")
+    watched.add_argument("--keep-days", type=float, default=90.0, help="no report is kept longer")
 
 
 _SHARED = (

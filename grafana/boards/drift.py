@@ -39,35 +39,34 @@ def _both_keys() -> tuple[View, ...]:
     restless = f'model_signal:drift_limit_restless{{window="short",{CHOSEN}}}'
     floor = f"vigil_drift_psi_threshold{{{MODEL}}}"
     return (
-        View(
+        _nearest(
             "How sure: z over its limit",
             "The twenty signals nearest to or over their limit, short window. Over 1 it moved for sure; a ticket needs "
             "the next table over 1, too.",
-            "none",
-            ((f"sort_desc(topk(20, {_over('drift_z', restless, 'short', SIGNAL)}))", ""),),
-            kind="table",
-            width=12,
-            height=9,
-            steps=((GREEN, None), (RED, 1.0)),
-            none="no rows yet",
-            links=(REPORT,),
-            value="times the limit",
-            cells="times the limit",
+            _over("drift_z", restless, "short", SIGNAL),
         ),
-        View(
+        _nearest(
             "How much: PSI over its limit",
             "Size of the shift, short window; it does not grow with the rows. Over 1 it is worth telling.",
-            "none",
-            ((f"sort_desc(topk(20, {_over('drift_psi', floor, 'short', RELEASE)}))", ""),),
-            kind="table",
-            width=12,
-            height=9,
-            steps=((GREEN, None), (RED, 1.0)),
-            none="no rows yet",
-            links=(REPORT,),
-            value="times the limit",
-            cells="times the limit",
+            _over("drift_psi", floor, "short", RELEASE),
         ),
+    )
+
+
+def _nearest(title: str, description: str, ratio: str) -> View:
+    return View(
+        title,
+        description,
+        "none",
+        ((f"sort_desc(topk(20, {ratio}))", ""),),
+        kind="table",
+        width=12,
+        height=9,
+        steps=((GREEN, None), (RED, 1.0)),
+        none="no rows yet",
+        links=(REPORT,),
+        value="times the limit",
+        cells="times the limit",
     )
 
 

@@ -270,6 +270,12 @@ def _changes() -> tuple[View, ...]:
             stack=True,
             none="no rows",
         ),
+        *_restarts(),
+    )
+
+
+def _restarts() -> tuple[View, ...]:
+    return (
         View(
             "Restarts and failed loads",
             "Starts of a server process, and releases that were refused or failed to load.",
