@@ -184,6 +184,29 @@ def alerting(folder, target, webhook):
         yield addresses
 
 
+def message(receiver):
+    """Wait for the text of the page on the wrong version; return its lines."""
+
+    def written():
+        return next((text for title, text in receiver.messages if title == TITLE), None)
+
+    return poll(written, lambda: f"a message; came: {receiver.messages}").splitlines()
+
+
+def looked(prometheus):
+    """Return what Prometheus has of v2 at the times that an alert looks back to."""
+    query = f'max_over_time(timestamp(vigil_model_info{{version="v2"}})[1h:{told.LOOKED_S}s])'
+    url = f"http://{prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+    with urllib.request.urlopen(url, timeout=5) as reply:
+        return json.load(reply)["data"]["result"]
+
+
+def muted(alertmanager, name):
+    """Return which alerts mute the one of this name."""
+    status = {one["labels"]["alertname"]: one["status"] for one in alerts_of(alertmanager)}
+    return status.get(name, {}).get("inhibitedBy")
+
+
 def test_alerts_reach_the_webhook_say_what_moved_and_resolve(tmp_path):
     with contextlib.ExitStack() as stack:
         exporter, receiver = Exporter(), Receiver()
@@ -210,10 +233,7 @@ def test_alerts_reach_the_webhook_say_what_moved_and_resolve(tmp_path):
         assert wrong["labels"]["version"] == "v2"
         assert (wrong["annotations"]["live"], wrong["annotations"]["previous"]) == ("m:v1", "m:v0")
 
-        def written():
-            return next((text for title, text in receiver.messages if title == TITLE), None)
-
-        lines = poll(written, lambda: f"a message; came: {receiver.messages}").splitlines()
+        lines = message(receiver)
         assert lines[0] == "m does not serve the version that was promoted."
         assert lines[2:5] == ["Live: m:v1", "Before: m:v0", f"To go back: {COMMAND}"]
         assert lines[6] == f"Runbook: http://{addresses.monitor}/runbooks/VigilWrongVersionServed.md"
@@ -223,19 +243,10 @@ def test_alerts_reach_the_webhook_say_what_moved_and_resolve(tmp_path):
         receiver.wait("/page", "VigilWrongVersionServed", "resolved")
         receiver.wait("/ticket", "VigilDataDrift", "resolved")
 
-        def looked():
-            query = f'max_over_time(timestamp(vigil_model_info{{version="v2"}})[1h:{told.LOOKED_S}s])'
-            url = f"http://{addresses.prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": query})
-            with urllib.request.urlopen(url, timeout=5) as reply:
-                return json.load(reply)["data"]["result"]
-
-        poll(looked, lambda: "v2 in the hour before")
+        poll(lambda: looked(addresses.prometheus), lambda: "v2 in the hour before")
         server.close()
         absent = receiver.wait("/page", "VigilAbsent", "firing")
         assert absent["annotations"]["live"] == "m:v2"  # the last of the hour before: the servers tell no more
 
-        def muted():
-            status = {one["labels"]["alertname"]: one["status"] for one in alerts_of(addresses.alertmanager)}
-            return status.get("VigilInstanceDown", {}).get("inhibitedBy")
-
-        poll(muted, lambda: f"VigilInstanceDown muted; {alerts_of(addresses.alertmanager)}")
+        manager = addresses.alertmanager
+        poll(lambda: muted(manager, "VigilInstanceDown"), lambda: f"VigilInstanceDown muted; {alerts_of(manager)}")
