@@ -22,8 +22,11 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# Of the registry, between our processes, and of who looks at them.
-NOT_OURS = (signing.VARIABLE, signing.PASSWORD, lifecycle.SUPERVISOR, "VIGIL_PROMETHEUS", "VIGIL_ALERTMANAGER")
+# Of the registry, between our processes, of the monitor, and of who looks at them.
+NOT_OURS = (
+    signing.VARIABLE, signing.PASSWORD, "VIGIL_RELEASES", lifecycle.SUPERVISOR, "VIGIL_REPORTS", "VIGIL_PROMETHEUS",
+    "VIGIL_ALERTMANAGER",
+)  # fmt: skip
 LANES = ("auto", "fast", "asgi")
 POSITIVE = frozenset(
     f"VIGIL_{name}"

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 
 from registry.errors import ConfigError
@@ -15,6 +18,19 @@ def test_every_kind_of_variable_is_read():
     made = settings.from_environment(said | {"VIGIL_MAX_BATCH_ROWS": "32"})
     assert (made.models, made.providers, made.record, made.poll_s) == (("m", "n"), ("cuda", "cpu"), False, 0.5)
     assert made.max_batch_rows == 32
+
+
+def test_no_variable_that_another_room_reads_keeps_the_service_from_starting():
+    root, known = (
+        Path(__file__).resolve().parents[2],
+        {f"VIGIL_{name.upper()}" for name in settings.Settings.__annotations__},
+    )
+    rooms = [
+        path for room in ("registry", "monitoring", "oncall", "drill", "demo") for path in (root / room).rglob("*.py")
+    ]
+    read = {name for path in [root / "vigil.py", *rooms] for name in re.findall(r'"(VIGIL_[A-Z_]+)"', path.read_text())}
+    assert {"VIGIL_RELEASES", "VIGIL_REPORTS", "VIGIL_PROMETHEUS"} <= read
+    assert settings.from_environment(dict.fromkeys(read - known, "x")) == settings.Settings()
 
 
 @pytest.mark.parametrize(
