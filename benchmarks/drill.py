@@ -5,6 +5,7 @@ python -m benchmarks.drill [--only NAME,...] [--clean-s 600] [--good HOME]
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 def main(arguments: list[str]) -> int:
     """Run the drill, write benchmarks/results/drill-DATE.json and print the table; return 0 if all is well."""
     options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     with tempfile.TemporaryDirectory() as folder:
         order = run.Order(Path(folder) / "drill", options.only, options.clean_s, options.good or None)
         report = run.run(order, lambda line: print(line, file=sys.stderr, flush=True))
