@@ -111,6 +111,8 @@ def _cell(spec: InputSpec, column: str) -> Schema:
 
 def _spellings(value: str) -> Iterator[str | int]:
     yield value
+    if value in ("False", "True"):  # as Python writes them
+        yield value == "True"
     try:
         read = json.loads(value)
     except ValueError:
