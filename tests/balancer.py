@@ -48,10 +48,7 @@ class Balancer:
     async def _watch(self, server):
         while True:
             try:
-                reader, writer = await asyncio.open_connection(*server)
-                writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-                ready = b" 200 " in await reader.readline()
-                await _close(writer)
+                ready = await _is_ready(server)
             except OSError:
                 ready = False
             if ready != (server in self.ready):
@@ -64,7 +61,8 @@ class Balancer:
                 writer.write(await self._pass_on(content))
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
-        await _close(writer)
+        finally:
+            await _close(writer)
 
     async def _pass_on(self, content):
         server = writer = None
@@ -81,6 +79,10 @@ class Balancer:
             if self._moves_on and server is not None:
                 await self._leave(server)
             return b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n"
+        except asyncio.CancelledError:
+            if writer is not None:
+                writer.close()
+            raise
         if b"connection: close" in head.lower():
             await _close(writer)
             return answer.replace(b"connection: close\r\n", b"", 1)
@@ -112,6 +114,15 @@ class Balancer:
                 return reader, writer
             await _close(writer)
         return await asyncio.open_connection(*server)
+
+
+async def _is_ready(server):
+    reader, writer = await asyncio.open_connection(*server)
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return b" 200 " in await reader.readline()
+    finally:
+        await _close(writer)
 
 
 async def _close(writer):
