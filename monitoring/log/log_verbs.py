@@ -35,7 +35,7 @@ def export(options: argparse.Namespace) -> int:
         raise ConfigError(f"log export: {error}; {EXTRA}") from error
     log = verbs.log_of(options)
     if options.file:
-        written = parquet.write_file(log, Path(options.file), _chosen(options))
+        written = parquet.write_file(log, Path(options.file), _chosen(options), options.force)
         print(written.to_json() if options.json else written.to_text())
         return 0
     if options.model or options.version or options.since or options.until:
@@ -92,6 +92,7 @@ def add_to(every: Any, as_json: argparse.ArgumentParser, log: argparse.ArgumentP
         one.add_argument("--until", type=duration, metavar="LENGTH", help="leave out what is newer than this")
     made[show].add_argument("--rows", type=_positive, default=10, metavar="N", help="the newest N; default 10")
     made[export].add_argument("file", nargs="?", default="", metavar="FILE.parquet")
+    made[export].add_argument("--force", action="store_true", help="replace FILE.parquet where it is there already")
     made[export].add_argument("--to", default="", metavar="URL", help="file:///folder, s3://bucket/folder, ...")
     made[export].add_argument("--this-hour", action="store_true", help="also what the hour under way brought so far")
     made[export].add_argument("--every", type=duration, metavar="LENGTH", help="go on, and look again after that long")

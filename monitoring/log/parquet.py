@@ -19,6 +19,7 @@ from monitoring.log import decoded, logfile
 from monitoring.log.decoded import Form, Row, Selection
 from registry.errors import DataError
 
+SUFFIX = ".parquet"
 TIME = pa.timestamp("us", tz="UTC")
 KINDS = {"seq": pa.int64(), "time": TIME, "label_time": TIME}
 WHOLE = "row"  # of images and tensors: their numbers in a row, of the shape that the file's metadata tell
@@ -45,11 +46,16 @@ class Written:
         return f"{self.rows} rows: {self.file}" + (gone if self.undecoded else "")
 
 
-def write_file(log: Path, file: Path, chosen: Selection) -> Written:
+def write_file(log: Path, file: Path, chosen: Selection, force: bool = False) -> Written:
     """Write the rows of the selection to a Parquet file, which is there as a whole or not at all.
 
-    Raises DataError if the log cannot be read, the file cannot be written, or releases do not go together.
+    force: replace a file that is there. Raises DataError if the log cannot be read, the file cannot be written, is
+    there already or has another kind of name, or releases do not go together.
     """
+    if file.suffix != SUFFIX:
+        raise DataError(f"{file}: must end in {SUFFIX}, which is what is written; pandas, DuckDB and Spark read it")
+    if file.exists() and not force:
+        raise DataError(f"{file}: is there already; choose another name, or replace it with --force")
     if not log.exists():
         raise DataError(f"{log}: there is no prediction log; name the one of the service with --log")
     unfinished = file.with_name(file.name + ".unfinished")

@@ -82,7 +82,8 @@ def test_rows_are_chosen_by_model_version_and_time(publish, log, tmp_path):
     fill(log, other, [f"n{i}" for i in range(10)], time_s=100)
 
     def ids(**chosen):
-        return pq.read_table(write_file(log, tmp_path / "out.parquet", Selection(**chosen)).file)["id"].to_pylist()
+        written = write_file(log, tmp_path / "out.parquet", Selection(**chosen), force=True)
+        return pq.read_table(written.file)["id"].to_pylist()
 
     assert ids(model="m") == [f"m{i}" for i in range(10)]
     assert ids(model="n", version=other.version, from_s=103, to_s=105) == ["n3", "n4"]
@@ -147,14 +148,29 @@ def test_show_prints_the_newest_rows_by_name(homes, log, capsys):
         (["a.parquet", "--version", "v"], "--version needs --model"),
         (["a.parquet", "--log", "no.sqlite"], "no.sqlite: there is no prediction log"),
         (["no/a.parquet"], "no/a.parquet: cannot be written"),
+        (["x.csv"], "x.csv: must end in .parquet"),
+        (["log.sqlite"], "log.sqlite: must end in .parquet"),
+        (["there.parquet"], "there.parquet: is there already; choose another name, or replace it with --force"),
         (["--to", "nowhere://x"], "nowhere://x: Protocol not known"),
     ],
 )
 def test_an_export_that_cannot_be_is_refused_with_the_cure(homes, arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     fill(store.home() / "log.sqlite", homes, ["a"])
+    mine = [tmp_path / name for name in ("there.parquet", "x.csv", "log.sqlite")]
+    for file in mine:
+        file.write_text("mine")
     assert vigil.main(["log", "export", *arguments]) == 2
     assert message in capsys.readouterr().err
+    assert [file.read_text() for file in mine] == ["mine"] * 3
+
+
+def test_an_export_replaces_a_file_when_it_is_told_to(homes, tmp_path, capsys):
+    fill(store.home() / "log.sqlite", homes, ["a"])
+    file = tmp_path / "there.parquet"
+    file.write_text("mine")
+    assert vigil.main(["log", "export", str(file), "--force"]) == 0
+    assert pq.read_table(file)["id"].to_pylist() == ["a"]
 
 
 @pytest.mark.proof
@@ -167,7 +183,7 @@ def test_memory_does_not_grow_with_the_rows_that_are_exported(publish, log, tmp_
         code = (
             "import sys; from pathlib import Path; from monitoring.log.parquet import write_file;"
             "from monitoring.log.decoded import Selection;"
-            "write_file(Path(sys.argv[1]), Path(sys.argv[2]), Selection());"
+            "write_file(Path(sys.argv[1]), Path(sys.argv[2]), Selection(), force=True);"
             "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
         )
         command = [sys.executable, "-c", code, str(log), str(tmp_path / "out.parquet")]
