@@ -41,7 +41,8 @@ LIMIT_METRIC = re.compile(rf"\b((?:{'|'.join(LIMIT_METRICS)})\b(?:\{{[^}}]*\}})?
 DRIFT = "VigilDataDrift"  # its limits are applied in records
 FALLEN = "model_signal_bin:fallen_share"
 DRIFT_LIMITS = (
-    "model_signal:drifted_z", "model_signal:drift_limit", "model_signal:missing_limit", FALLEN,
+    "model_signal:drifted_z", "model_signal:drift_limit",
+    "model_signal:missing_limit", "model_signal:missing_z", FALLEN,
 )  # fmt: skip
 ALWAYS_ON, TIER = "Watchdog", "tier"
 FACTOR = 3

@@ -201,20 +201,27 @@ def _missing() -> list[Case]:
     limited = usual
     for window in ("short", "medium", "long"):
         limited = limited | series("vigil_missing_class_z_threshold", "4x90", **RELEASE, window=window)
-    z = missing_score(np.array(rates) * 10, np.array(EVEN), REFERENCE_ROWS, 3)
-    told = f"1 signals of m v1 moved, surely and by much: class d missing (z {z:.1f})."
+    halved = (300, 290, 290, 120)
+    gone, half = (
+        Fire(minutes, labels=RELEASE, description=_told_missing(each, minutes))
+        for each, minutes in ((rates, 10), (halved, 1))
+    )
     rare = _steady(signal, rates, (0.4, 0.3, 0.298, 0.002))
     return [
-        Case(
-            name, "a class no longer comes, and is named", limited | _steady(signal, rates),
-            (Fire(10, labels=RELEASE, description=told),),
-        ),
-        Case(name, "a release that says nothing of missing classes", usual | _steady(signal, rates), last=80),
-        Case(name, "a class lost over a fourth, surely", limited | _steady(signal, (2900, 2700, 2600, 1800)), last=80),
-        Case(name, "a class so rare that it may stay away", limited | rare, last=80),
-        Case(name, "too few rows to miss a class", limited | _steady(signal, (1, 0, 0, 0)), last=80),
-        Case(name, "another signal misses a bin", limited | _steady("brightness", rates), last=80),
-    ]  # fmt: skip
+        Case(name, "a class no longer comes, and is named", limited | _steady(signal, rates), (gone,)),
+        Case(name, "a class lost half of its share", limited | _steady(signal, halved), (half,)),
+        Case(name, "half of it, not surely", limited | _steady(signal, (3, 3, 3, 1)), last=10),
+        Case(name, "a release that says nothing of missing classes", usual | _steady(signal, rates), last=20),
+        Case(name, "a class lost over a fourth, surely", limited | _steady(signal, (2900, 2700, 2600, 1800)), last=4),
+        Case(name, "a class so rare that it may stay away", limited | rare, last=20),
+        Case(name, "too few rows to miss a class", limited | _steady(signal, (1, 0, 0, 0)), last=40),
+        Case(name, "another signal misses a bin", limited | _steady("brightness", rates), last=20),
+    ]
+
+
+def _told_missing(rates: tuple[int, ...], minutes: int) -> str:
+    z = missing_score(np.array(rates) * minutes, np.array(EVEN), REFERENCE_ROWS, 3)
+    return f"1 signals of m v1 moved, surely and by much: class d missing (z {z:.1f})."
 
 
 def _told(shifts: Mapping[str, tuple[int, ...]], minutes: int) -> str:

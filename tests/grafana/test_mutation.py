@@ -68,6 +68,17 @@ def test_every_limit_of_drift_is_a_limit_that_is_mistaken():
     assert all(any(text.startswith(limit) for text in what) for limit in (*limits, "0.7 *"))
 
 
+def test_a_class_that_lost_half_of_its_share_tells_limits_of_its_loss_that_are_too_low(tmp_path):
+    # Its cases alone: they are over in ten minutes.
+    own = [case for case in rule_tests.CASES["drift"]() if "half of" in case.title]
+    lower = "0.7 *: 0.233", "vigil_missing_class_z_threshold * 0.333"
+    chosen = [m for m in mutate_rules.mutations("drift", FILES["drift"]) if m.what in lower]
+    for i, mutation in enumerate(chosen):
+        broken = mutate_rules.with_rule(FILES["drift"], mutation.place, mutation.change)
+        assert len(mutate_rules.failing("drift", broken, own, tmp_path / str(i))) == 1, mutation.what
+    assert len(chosen) == len(lower)
+
+
 def test_waiting_one_evaluation_longer_is_a_mistake():
     every = list(mutate_rules.mutations("serving", FILES["serving"]))
     longer = next(m for m in every if m.alert.name == "VigilAbsent" and (m.kind, m.what) == ("for", "longer"))
