@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .PHONY: help setup programs demo test proof lint dashboards lint-dashboards pictures image lock proof-container clean
 
 help:
-	@echo "make setup        .venv with pinned versions, and the Debian packages (the others call it)"
+	@echo "make setup        .venv with pinned versions, and the Debian packages (the others call it; PYTHON=python3.13 chooses)"
 	@echo "make demo         set up, then run the whole house on real data (KEEP=1 leaves it running)"
 	@echo "make test         set up, then run the tests"
 	@echo "make proof        the slow proofs: long loops and benchmarks, results in benchmarks/results"
@@ -25,11 +25,21 @@ help:
 	@echo "make lint-dashboards   hold the dashboards against Grafana's types (needs npm)"
 	@echo "make pictures     run the demo and draw docs/oncall-*.png (needs npm and Chromium)"
 
+# A .venv keeps its Python until PYTHON= names another version; then it is made anew.
+ifneq ($(origin PYTHON),file)
+HELD := $(shell sed -n 's/^version = \([0-9]*\.[0-9]*\).*/\1/p' $(VENV)/pyvenv.cfg 2>/dev/null)
+ASKED := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+ifneq ($(HELD),$(ASKED))
+CLEAR := --clear
+.PHONY: $(VENV)/.ready
+endif
+endif
+
 # The stamp is the lock file's: a changed pin sets up again.
 $(VENV)/.ready: constraints.txt pyproject.toml
 	@echo "setting up $(VENV) with the versions in constraints.txt: about 1 GB to fetch, 3 GB on disk; takes minutes"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11-3.13 is needed, this is {v[0]}.{v[1]}; choose one: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	$(if $(CLEAR),,@$(BIN)/python -m pip --version >/dev/null 2>&1 ||) $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
