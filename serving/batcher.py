@@ -1,7 +1,8 @@
 """Rows from many requests -> one run of the model. No timer and no polling.
 
 What arrives in one turn of the event loop, or while the model is busy, is the next batch. A batch
-expected to be short runs on the loop itself, since a hop to a thread would cost more than it saves.
+expected to be short runs on the loop itself, since a hop to a thread would cost more than it saves. A model of
+which one run there took far longer gets the thread from then on: what was measured at load does not hold for it.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 import onnxruntime
 
 from registry.errors import RequestError
-from serving.engine import Engine
+from serving.engine import Engine, Stopped
+from serving.watchdog import Due, Inline
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +64,24 @@ class Job:
 class Batcher:
     """The queue in front of one engine. Use from one event loop only."""
 
-    def __init__(self, engine: Engine, main: str, max_batch_rows: int, observe: Callable[[int], None]) -> None:
-        """main: the output every job gets. observe: called with the rows of each run."""
+    def __init__(
+        self,
+        engine: Engine,
+        main: str,
+        max_batch_rows: int,
+        observe: Callable[[int], None],
+        inline: Inline | None = None,
+    ) -> None:
+        """main: the output every job gets. observe: called with the rows of each run.
+
+        inline: where the watchdog of the worker sees the runs on the loop; None: none looks.
+        """
         self._engine = engine
         self._main = main
         self._max_batch_rows = max_batch_rows
         self._observe = observe
+        self._inline = inline or Inline()
+        self._keeps_time = True
         self._waiting: deque[Job] = deque()
         self._waiting_rows = 0
         self._busy_until = 0.0
@@ -116,20 +130,39 @@ class Batcher:
         if not batch:
             self._rest()
             return
-        loop = self._loop or asyncio.get_running_loop()
         self._observe(rows)
         expected_s = self._engine.expected_s(rows)
-        if expected_s < INLINE_S:
-            self._run(batch, None)
+        if expected_s >= INLINE_S or not self._keeps_time:
+            self._run_in_thread(batch, expected_s)
+        elif stopped := self._run_inline(batch):
+            self._run_in_thread(stopped, expected_s)
+        elif self._waiting:
+            (self._loop or asyncio.get_running_loop()).call_soon(self._next)
+        else:
+            self._rest()
+
+    def _run_inline(self, batch: list[Job]) -> list[Job]:
+        # Returns those whose run was stopped, since it took far longer than expected; the others have their answers.
+        inline = self._inline
+        self._run(batch, inline)
+        if not inline.stopped:
             _deliver(batch)
-            if self._waiting:
-                loop.call_soon(self._next)
-            else:
-                self._rest()
-            return
+            return []
+        inline.renew()
+        stopped = [job for job in batch if isinstance(job.error, Stopped)]
+        _deliver([job for job in batch if not isinstance(job.error, Stopped)])
+        if stopped:
+            self._keeps_time = False
+            log.warning("runs_leave_the_loop", extra={"since": str(stopped[0].error)})
+        for job in stopped:
+            job.error = None
+        return stopped
+
+    def _run_in_thread(self, batch: list[Job], expected_s: float) -> None:
+        loop = self._loop or asyncio.get_running_loop()
         self._busy_until = time.perf_counter() + expected_s
         watch = _Watch(loop, batch)
-        run = loop.run_in_executor(self._thread, self._run, batch, watch.options)
+        run = loop.run_in_executor(self._thread, self._run, batch, watch)
         run.add_done_callback(lambda done: self._finish(batch, watch, done))
 
     def _rest(self) -> None:
@@ -160,19 +193,22 @@ class Batcher:
                 rows += len(first.rows)
         return batch, rows
 
-    def _run(self, batch: list[Job], options: onnxruntime.RunOptions | None) -> None:
+    def _run(self, batch: list[Job], watched: "Inline | _Watch") -> None:
         # May be in the thread: it fills the jobs in and settles none of them.
+        watched.running = batch
         try:
-            self._run_together(batch, options)
+            self._run_together(batch, watched.options)
         except Exception as error:  # ONNX Runtime raises many types; find out whose rows they are
-            if len(batch) == 1 or (options is not None and options.terminate):
+            if len(batch) == 1 or watched.options.terminate:
                 for job in batch:
                     job.error = job.error or error  # one that is late has its error
                 return
             for job in batch:
-                self._run([job], options)
+                self._run([job], watched)
+        finally:
+            watched.running = None
 
-    def _run_together(self, batch: list[Job], options: onnxruntime.RunOptions | None) -> None:
+    def _run_together(self, batch: list[Job], options: onnxruntime.RunOptions) -> None:
         start = time.perf_counter()
         names = _names(batch, self._main)
         if len(batch) == 1:
@@ -198,6 +234,7 @@ class _Watch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, batch: list[Job]) -> None:
         self.options = onnxruntime.RunOptions()
+        self.running: Sequence[Due] | None = None
         self._loop = loop
         self._batch = batch
         self._timer: asyncio.TimerHandle | None = None
@@ -245,34 +282,3 @@ def _settle(job: Job, error: Exception | None) -> None:
         job.settle(error)
     except Exception:  # writing one answer must not cost the others theirs, nor the model its next run
         log.exception("answer_not_delivered")
-
-
-class Admission:
-    """The bound on rows in flight of one model: what exceeds it is refused at once, before any queue."""
-
-    def __init__(self, limit_rows: int) -> None:
-        self.limit_rows = limit_rows
-        self.rows = 0
-        self.show: Callable[[float], None] = lambda _: None  # told of the rows at each change
-
-    def enter(self, rows: int) -> None:
-        """Take `rows` in, or raise RequestError: 413 for more than ever fit, 503 for more than fit now."""
-        if rows > self.limit_rows:
-            raise RequestError(
-                f"rows: {rows} in one request, at most {self.limit_rows} are accepted; send several requests",
-                reason="too_many",
-                status=413,
-            )
-        if self.rows + rows > self.limit_rows:
-            raise RequestError(
-                f"{self.rows} rows are in flight, {rows} more would pass the limit of {self.limit_rows}; retry later",
-                reason="queue_full",
-                status=503,
-            )
-        self.rows += rows
-        self.show(self.rows)
-
-    def leave(self, rows: int) -> None:
-        """Let `rows` out, answered or failed."""
-        self.rows -= rows
-        self.show(self.rows)

@@ -23,11 +23,13 @@ from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.release import REFERENCE, Release
 from serving import cards
-from serving.batcher import Admission, Batcher
+from serving.admission import Admission
+from serving.batcher import Batcher
 from serving.challenger import Challenger
 from serving.engine import Engine, EngineError, GpuSettings
 from serving.rehearsal import rehearse
 from serving.settings import Settings
+from serving.watchdog import Inline
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Host:
         self._pinned = pinned
         self.admission = Admission(settings.max_inflight_rows)
         self.challenger = Challenger(settings, metrics)
+        self.inline = Inline()  # until it is told which one the watchdog of the worker looks at
         self._live: Served | None = None
         self._previous: Served | None = None
         self._refused: tuple[Pin, float] | None = None
@@ -215,7 +218,7 @@ class Host:
         redaction = policy.redaction(opened.name, opened.manifest.input, normal.bins) if policy is not None else None
         rows = self._metrics.batch_rows.labels(*place)
         tally = self._tally(opened, normal)
-        batcher = Batcher(engine, opened.manifest.output, self._settings.max_batch_rows, rows.observe)
+        batcher = Batcher(engine, opened.manifest.output, said.max_batch_rows, rows.observe, self.inline)
         served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction)
         self._metrics.holders.add(place, served, tally)
         return served

@@ -10,6 +10,7 @@ from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
 from serving.host import Host
 from serving.settings import Settings
+from serving.watchdog import Inline
 
 
 class Hosts:
@@ -50,14 +51,15 @@ class Hosts:
         """Return the signal counts of all live releases, for a scrape."""
         return [state for host in self.all for state in host.states()]
 
-    async def start(self, recorder: Recorder | None) -> None:
+    async def start(self, recorder: Recorder | None, inline: Inline | None = None) -> None:
         """Load what should be live; a model without a release is not ready, and is looked for again.
 
-        recorder: where the answers of challengers go, if anywhere.
+        recorder: where the answers of challengers go, if anywhere. inline: where a watchdog looks for runs.
         """
         self._tell_ready()
         for host in self.all:
             host.challenger.recorder = recorder
+            host.inline = inline or host.inline
         await asyncio.gather(*(host.start() for host in self.all))
 
     async def stop(self) -> None:

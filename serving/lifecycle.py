@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 SUPERVISOR = "VIGIL_SUPERVISOR"  # PID:FD, from the parent: who it is, and where a worker says that it is up
 LINGER_S = 1.0  # how long open connections are answered on once nothing new is accepted
+CLEAN_UP_S = 5.0  # for a worker to write its log after the grace time
 PR_SET_PDEATHSIG = 1
 
 
@@ -90,12 +91,18 @@ def follow_parent(environment: Mapping[str, str]) -> None:
 
     Without this a worker whose parent was killed would serve on and hold the port. Linux only.
     """
-    parent, _ = _supervisor(environment)
-    if parent in (0, os.getpid()) or sys.platform != "linux":
+    parent = parent_of(environment)
+    if not parent or sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
     if os.getppid() != parent:  # it died before the kernel knew that we care
         signal.raise_signal(signal.SIGHUP)
+
+
+def parent_of(environment: Mapping[str, str]) -> int:
+    """Return the supervisor of this worker, 0 in a process that has none."""
+    parent, _ = _supervisor(environment)
+    return 0 if parent == os.getpid() else parent
 
 
 def tell_up(environment: Mapping[str, str]) -> None:

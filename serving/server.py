@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,12 @@ from serving.busy_poll import BusyPoll
 from serving.host import Host
 from serving.hosts import Hosts
 from serving.http import JSON, Call, Head, Reply
-from serving.lifecycle import Lifecycle
+from serving.lifecycle import Lifecycle, parent_of
 from serving.predict import NOW, Plan, Prediction, Predictor, Start, refusal
 from serving.routes import Match, Parameters, Route, Routes
 from serving.settings import Settings
 from serving.tracing import Tracer
+from serving.watchdog import Inline, Watchdog
 
 GARBAGE_OBJECTS = 50_000  # made and not freed, before the collector looks for cycles among the newest
 
@@ -48,6 +50,8 @@ class Server:
         # Who stays awake takes the core: where clients or workers need it too, they would wait for each other.
         self.busy_poll = BusyPoll(settings.busy_poll_us * 1e-6 if cores.available() > settings.workers else 0.0)
         self.lifecycle = Lifecycle(settings.drain_s, settings.grace_s)
+        self.inline = Inline()
+        self.watchdog = Watchdog(self.inline, parent_of(os.environ), settings.drain_s, settings.grace_s)
         self.routes = Routes(
             [
                 Route("GET", "/", "predict", self.start_page),
@@ -84,7 +88,8 @@ class Server:
 
     async def start(self) -> None:
         """Load the live releases there are; a service without one runs, but is not ready."""
-        await self.hosts.start(self.recorder)
+        self.watchdog.start()
+        await self.hosts.start(self.recorder, self.inline)
         # What is here now stays: without it each search for garbage would look through all of it again, and with
         # the usual threshold there would be one every few dozen requests.
         gc.collect()
@@ -99,6 +104,7 @@ class Server:
         for part in (self.recorder, self.tracer):
             if part is not None:
                 await asyncio.get_running_loop().run_in_executor(None, part.close)
+        self.watchdog.stop()
 
     def admit(self, head: Head, admin: bool) -> Match | None:
         """Return the route of a request whose key may use it; None for one of BentoML's pages.

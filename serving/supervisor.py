@@ -17,7 +17,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from zmq import ZMQError
 
-from serving.lifecycle import SUPERVISOR
+from serving.lifecycle import CLEAN_UP_S, SUPERVISOR
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ GIVE_UP = 3  # workers in a row that ended before they were up
 RETRY_S = 30.0  # after that many, while others serve
 START_S = 120.0  # for one worker to come up in a roll
 BUSY_S = 0.05  # until circus is asked again when it was busy
-CLEAN_UP_S = 5.0  # for a worker to write its log after the grace time
 
 
 def prepare(settings: Settings) -> None:

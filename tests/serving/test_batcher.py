@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from registry.errors import RequestError
-from serving.batcher import Admission, Batcher, Job
+from serving.admission import Admission
+from serving.batcher import Batcher, Job
 
 
 class Doubling:
