@@ -35,8 +35,8 @@ class Pace:
 
 
 PACES = (
-    Pace("fast", 15, MINUTE, (19, 5, 13, 15), (50, 19, 72, MINUTE), (19, 3)),
-    Pace("steady", 7, MINUTE, (12, 20, 3, 50), (100, 10, 144, SLOWLY), (10, 0.8)),
+    Pace("fast", 15, MINUTE, (19, 5, 13, 15), (52, 19, 72, SLOWLY), (19, 3)),
+    Pace("steady", 7, SLOWLY, (12, 20, 3, 52), (100, 10, 144, SLOWLY), (10, 3.2)),
     Pace("slow", 3.5, THIRDS, (5.9, 40, 2.5, 180), (400, 5.9, 560, THIRDS), (4, 2.5)),
     Pace("creeping", 1.5, THIRDS, (2.9, 200, 0.5, 520), (800, 2.9, 1160, THIRDS), (2, 1.1)),
 )
@@ -71,7 +71,7 @@ def _tiers(name: str, traffic: Callable[[str, str], Series], objective: float) -
         found.append(Case(name, f"{pace.times:g} times too fast", flow((ALL_DAY, pace.times)), (steady,), step=step))
 
         times, ends, after, until = pace.ended
-        due = step + WAITS[pace.tier]
+        due = step + ceil(WAITS[pace.tier] / step) * step
         mean = (times * min(ends, due) + after * max(0, due - ends)) / due
         ended = fire(step, value=said(mean), until=until)
         slower = flow((ends // step, times), (ALL_DAY, after))
@@ -117,13 +117,14 @@ def _edges() -> list[Case]:
     name = "VigilErrorBurn"
     only_good = series("vigil_requests_total", "0+60x60", route="/v1/predict", code="200")
     hot = Fire(1, tier="fast", labels={"job": "vigil"}, value="100%")
+    spike = _errors("0+400x15", "0x2 0+200x2 600x10")
     probes = _errors("0+60x60", "0+60x60", route="/metrics")
     return [
         *(
             Case(name, f"all fail at {route}", _errors("0x60", "0+20x60", route), (hot,))
             for route in ("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer", "/predict")
         ),
-        Case(name, "a spike that ended 40 minutes ago", _errors("0+100x60", "0x10 0+50x10 500x40"), last=60),
+        Case(name, "a spike that ended 40 minutes ago", spike, last=60, step=SLOWLY),
         Case(name, "no traffic", _errors("0x60", "0x60"), last=20),
         Case(name, "no traffic for long", _errors("0x60", "0x60"), last=ALL_DAY, step=THIRDS),
         Case(name, "no failure ever", only_good, last=ALL_DAY, step=THIRDS),

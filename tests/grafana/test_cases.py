@@ -76,6 +76,14 @@ def test_every_alert_on_a_number_has_a_partner_that_fires_when_there_is_none():
         assert OF_MONITOR not in needed or alert.name not in blind, alert.name
 
 
+def test_what_happens_to_a_server_happens_while_it_is_scraped():
+    # Without one VigilAbsent fires in every evaluation, and looks into the hour before each time.
+    for case in rule_tests.CASES["serving"]():
+        if case.alert != OF_SERVER:
+            names = {name.partition("{")[0] for name in case.series}
+            assert {"up", "vigil_ready"} <= names, f"{case.alert}: {case.title}"
+
+
 @pytest.mark.parametrize("step", [1, 4])
 def test_a_series_is_read_as_promtool_reads_it(run, tmp_path, step):
     written = ["1x3 stale _x4 7", "_x2 5 _ 6x2 _x9", "0+2x4 10-1x5", "1 2 3", "-1.5 1e2x2 stale"]
