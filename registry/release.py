@@ -32,6 +32,7 @@ HELDOUT = "heldout.npz"
 SIGNATURE = "model.sig"
 BENTOML_FILE = "model.yaml"
 NOT_IN_MANIFEST = frozenset({MANIFEST, BENTOML_FILE, SIGNATURE})
+EMBEDDING = "embedding"  # the output of a graph that drift watches beside its answer
 OUTPUTS = {"classification": "probabilities", "regression": "prediction"}
 HEADLINE = {"classification": "accuracy", "regression": "mae"}
 _TABLES = ("metrics", "baselines", "parity", "gate", "quality", "data", "config", "code")

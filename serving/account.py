@@ -150,7 +150,8 @@ class Ledger:
         outputs = np.concatenate([one.answers[self._main] for one in waiting])
         bulk = Bulk(waiting, outputs, self._count_classes(outputs), time.time())
         if self._served.tally.wants(rows):
-            self._served.tally.add(bulk.rows, outputs)
+            more = [np.concatenate([one.answers[name] for one in waiting]) for name in self._served.reference.watched]
+            self._served.tally.add(bulk.rows, outputs, *more)
         wants, sizes = self._wants, bulk.sizes
         taken = [True] * len(sizes) if wants is None else [wants(rows) for rows in sizes]
         if self._recorder is not None and (recorded := self._part(bulk, taken)) is not None:

@@ -67,17 +67,18 @@ class Batcher:
     def __init__(
         self,
         engine: Engine,
-        main: str,
+        outputs: tuple[str, ...],
         max_batch_rows: int,
         observe: Callable[[int], None],
         inline: Inline | None = None,
     ) -> None:
-        """main: the output every job gets. observe: called with the rows of each run.
+        """outputs: what every job gets, the main one first. observe: called with the rows of each run.
 
         inline: where the watchdog of the worker sees the runs on the loop; None: none looks.
         """
         self._engine = engine
-        self._main = main
+        self._main, *also = outputs
+        self._also = tuple(also)
         self._max_batch_rows = max_batch_rows
         self._observe = observe
         self._inline = inline or Inline()
@@ -210,7 +211,7 @@ class Batcher:
 
     def _run_together(self, batch: list[Job], options: onnxruntime.RunOptions) -> None:
         start = time.perf_counter()
-        names = _names(batch, self._main)
+        names = _names(batch, self._main, self._also)
         if len(batch) == 1:
             job = batch[0]
             outputs = self._engine.run(job.rows, names, options)
@@ -261,8 +262,8 @@ def late() -> RequestError:
     return RequestError("the deadline passed before the model answered; retry later", reason="deadline", status=503)
 
 
-def _names(batch: list[Job], main: str) -> tuple[str, ...]:
-    asked = {name for job in batch if job.outputs for name in job.outputs}
+def _names(batch: list[Job], main: str, also: tuple[str, ...]) -> tuple[str, ...]:
+    asked = {name for job in batch if job.outputs for name in job.outputs}.union(also)
     return (main, *sorted(asked - {main})) if asked else (main,)
 
 

@@ -1,6 +1,7 @@
 """A release that is loaded: on the provider that was asked for or an error, checked by its own answers."""
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,17 @@ class Engine:
         if self._bound is not None:
             return self._bound.expected_s(rows)
         return self._seconds[0] + self._seconds[1] * rows
+
+    def demand(self, name: str, numbers: int) -> None:
+        """Raise EngineError unless the graph has an output `name` of so many numbers for each row."""
+        shape = self.outputs[name].shape if name in self.outputs else ()
+        if not shape or math.prod(size or 0 for size in shape) != numbers:
+            found = f"is {'x'.join(str(size or '?') for size in shape)}" if shape else "is not there"
+            raise EngineError(
+                f"{self._release.tag}: the output '{name}' {found}, its reference is of {numbers} numbers for each "
+                "row; publish the model again",
+                "load",
+            )
 
     def facts(self) -> dict[str, Any]:
         """Return how this engine runs, for people: provider, threads, buckets, and what was measured."""

@@ -218,7 +218,10 @@ class Host:
         redaction = policy.redaction(opened.name, opened.manifest.input, normal.bins) if policy is not None else None
         rows = self._metrics.batch_rows.labels(*place)
         tally = self._tally(opened, normal)
-        batcher = Batcher(engine, opened.manifest.output, said.max_batch_rows, rows.observe, self.inline)
+        for name, numbers in normal.watched.items():
+            engine.demand(name, numbers)
+        outputs = (opened.manifest.output, *normal.watched)
+        batcher = Batcher(engine, outputs, said.max_batch_rows, rows.observe, self.inline)
         served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction)
         self._metrics.holders.add(place, served, tally)
         return served

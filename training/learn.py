@@ -44,9 +44,9 @@ def fit(task: Task, world: World, follow: Follow = lambda entry: None) -> Traine
     if isinstance(model, models.Regressor):
         return Trained(model, fitted)
     with loop.reproducible(config.loop.threads):  # the temperature is part of the exported file, to the bit
-        _, logits = models.predict(model, validation.x)
+        logits = models.predict(model, validation.x)[1]
         model.temperature.fill_(calibration.temperature(logits, validation.y))
-        probabilities, _ = models.predict(model, validation.x)
+        probabilities = models.predict(model, validation.x)[0]
     cut = threshold.choose(config.evaluate.threshold, validation.y, probabilities)
     return Trained(model, fitted, float(model.temperature), cut)
 

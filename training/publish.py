@@ -29,7 +29,8 @@ MOST_HELDOUT = 2000
 def asked(task: Task, model: models.Trainable) -> export.Asked:
     """Return what the exported file must look like from outside."""
     unit = float(model.scale) if isinstance(model, models.Regressor) else 1.0
-    return export.Asked(task.table.spec, task.table.classes, task.table.task, unit)
+    width = models.embedding_width(model, task.table.x[task.parts.validation[:2]])
+    return export.Asked(task.table.spec, task.table.classes, task.table.task, unit, width)
 
 
 def write_model(task: Task, model: models.Trainable, path: Path) -> Variant:
@@ -40,11 +41,13 @@ def write_model(task: Task, model: models.Trainable, path: Path) -> Variant:
         "name": task.config.name, "classes": json.dumps(table.classes), "columns": json.dumps(table.names),
         "data_digest": table.digest,
     }  # fmt: skip
-    export.export(model, asked(task, model), path, facts)
+    wanted = asked(task, model)
+    export.export(model, wanted, path, facts)
     held_out = np.concatenate([parts.test, parts.validation])[: certificate.MOST_ROWS]
     limit = certificate.Limit(task.config.export.limit)
-    parity = certificate.certify(model, asked(task, model), path, table.x[held_out], limit)
-    return Variant("fp32", path, parity, export.run(export.open_file(path), table.x[parts.test], 64)[0])
+    parity = certificate.certify(model, wanted, path, table.x[held_out], limit)
+    answers, *more = export.run(export.open_file(path), table.x[parts.test], 64)
+    return Variant("fp32", path, parity, answers, variants.embedded(wanted, more))
 
 
 def make_variants(task: Task, trained: Trained, full: Variant) -> variants.Made:
@@ -61,19 +64,22 @@ def publish(
     """Return the release of an exported file and its draft; parent: of a variant, the tag of the release in fp32."""
     files = file.path.parent
     answered = on_test_rows(task, file.answers, simple, trained)
-    write_rows(task, answered, files)
+    write_rows(task, answered, files, file.embedded)
     draft = replace(make_draft(task, answered, file.parity), precision=file.precision, parent=parent)
     write_card(draft, trained, answered, files)
     return draft, store.publish(draft, files)
 
 
-def write_rows(task: Task, answered: verdict.Answered, files: Path) -> None:
-    """Write the drift reference and the held-out rows, from the test rows and what the file answers."""
+def write_rows(task: Task, answered: verdict.Answered, files: Path, embedded: np.ndarray | None = None) -> None:
+    """Write the drift reference and the held-out rows, from the test rows and what the file answers.
+
+    embedded: of the test rows, (n, width), where the file gives it out.
+    """
     table, test, answers = task.table, task.parts.test, answered.model
     train = task.parts.train
     seen = Support.of(table.x[train[:: -(-len(train) // MOST_ROWS)]])
     named = tuple(map(str, table.classes))
-    held = reference.HeldOut(table.spec, table.x[test], answers, answered.threshold, seen, named)
+    held = reference.HeldOut(table.spec, table.x[test], answers, answered.threshold, seen, named, embedded)
     built = reference.build(task.config.reference, held)
     estimation = Estimation.fit(answers, table.y[test], answered.threshold) if table.classes else None
     (files / REFERENCE).write_bytes(replace(built, estimation=estimation).to_json())

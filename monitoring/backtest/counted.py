@@ -32,7 +32,8 @@ class Counted:
     """Of one version, by bucket. buckets: int64 (b,), rising, the bucket k holds the times from k * bucket_s on.
 
     counts: int32 (b, signals, BINS). sums: of the embedding's components, float64 (b, k), over `embedded` rows, which
-    are those that were recorded whole. rows, embedded: int64 (b,). last_s: time of the last row, (b,). estimated: what
+    are those that were recorded whole; k is 0 where the graph's own embedding is watched, which no log holds. rows,
+    embedded: int64 (b,). last_s: time of the last row, (b,). estimated: what
     the release's estimation adds up, float64 (b, m), m being 0 without one.
     """
 
@@ -198,10 +199,10 @@ def _count(batch: Batch, known: Opened, bucket_s: int, gone: np.ndarray | None) 
     values = counting.meter.measure(inputs, outputs)
     runs = [slice(begin, begin + length) for begin, length in zip(starts.tolist(), rows.tolist(), strict=True)]
     counts = np.array([counting.binner.count(values[run]) for run in runs], np.int32)
-    if gone is None:
+    sums = np.zeros((len(runs), 0 if counting.width else counting.components))
+    if gone is None and not counting.width:
         sums = np.array([counting.sums(inputs[run], outputs[run])[:-1] for run in runs])
-    else:
-        sums = np.zeros((len(runs), counting.components))
+    if gone is not None:
         counts[:, _lost(known, gone)] = 0
     last_s = np.maximum.reduceat(batch.time_s[order], starts)
     embedded = rows if gone is None else np.zeros_like(rows)

@@ -31,7 +31,7 @@ class Sliding:
     @property
     def window(self) -> Window:
         """What the window holds now."""
-        whole = self._embedded == self._rows and len(self._sums)  # else the policy hid what the embedding needs
+        whole = self._embedded == self._rows and len(self._sums)  # else the log lacks what the embedding needs
         return Window(self._counts.astype(np.float64), self._sums.copy() if whole else None, self._rows)
 
     @property

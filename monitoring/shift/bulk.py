@@ -16,6 +16,8 @@ from monitoring.shift.reference import Reference
 from monitoring.shift.signals import BINS, Binner, Meter
 from registry.release import InputSpec
 
+Part = tuple[np.ndarray, ...]  # rows, their answers and, where the graph gives one out, their embedding
+
 FLUSH_S = 2e-4  # how long counting may delay an answer
 CPU_SHARE = 0.01  # what it takes to put the rows together comes on top, for large ones a third more
 MOST_BUFFER_ROWS = 1024
@@ -41,25 +43,38 @@ class Counting:
         """Return how many components the embedding has, 0 without one."""
         return len(self.embedding.centres) if self.embedding is not None else 0
 
+    @property
+    def width(self) -> int:
+        """Return the numbers per row of the graph's own embedding, 0 where none is watched."""
+        return self.embedding.width if self.embedding is not None else 0
+
     def counts(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         """Return how many rows fall into each bin, int64 (signals, BINS); arguments as in `signals.compute`."""
         return self.binner.count(self.meter.measure(inputs, outputs))
 
-    def sums(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Return the sums of the embedding's components and then the number of rows, float64 (components + 1,)."""
+    def sums(self, inputs: np.ndarray, outputs: np.ndarray, embedded: np.ndarray | None = None) -> np.ndarray:
+        """Return the sums of the embedding's components and then the number of rows, float64 (components + 1,).
+
+        embedded: (n, ...), what the graph gave out as its embedding; without it no row counts where that is watched.
+        """
         summed = np.zeros(self.components + 1)
+        seen = inputs if not self.width else embedded
+        if seen is None:
+            return summed
         summed[-1] = len(inputs)
         if self.embedding is not None:
-            summed[:-1] = self.embedding.sums(inputs, outputs)
+            summed[:-1] = self.embedding.sums(seen.reshape(len(seen), -1) if self.width else seen, outputs)
         return summed
 
-    def example(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows of zeros and answers for them, to measure what counting costs."""
+    def example(self, rows: int) -> Part:
+        """Return rows of zeros, answers and what else is counted of them, to measure what counting costs."""
         inputs = np.zeros((rows, *self.meter.spec.shape), dtype=self.meter.spec.dtype)
         columns = 2 if self.meter.classes else 1
+        seen = np.zeros((rows, self.width), np.float32) if self.width else inputs
         if self.embedding is not None:
-            columns = len(self.embedding.low) - flatten(inputs[:1], np.zeros((1, 0))).shape[1]
-        return inputs, np.full((rows, columns), 1 / columns, dtype=np.float32)
+            columns = len(self.embedding.low) - flatten(seen[:1], np.zeros((1, 0))).shape[1]
+        answers = np.full((rows, columns), 1 / columns, dtype=np.float32)
+        return (inputs, answers, seen) if self.width else (inputs, answers)
 
 
 @dataclass(frozen=True)
@@ -88,8 +103,7 @@ class Tally:
     def __init__(self, counting: Counting, totals: Totals | None = None, rows_per_s: float = math.inf) -> None:
         """totals: what to add to; new zeros if None. rows_per_s: see `wants`."""
         self._counting = counting
-        self._inputs: list[np.ndarray] = []
-        self._outputs: list[np.ndarray] = []
+        self._waiting: list[Part] = []
         self._rows = 0
         self._totals = Totals.new(counting) if totals is None else totals
         call_s, row_s = self._line()
@@ -106,11 +120,10 @@ class Tally:
         """
         return self._take(rows)
 
-    def add(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
-        """Remember a request; counts it only when enough rows are waiting."""
-        self._inputs.append(inputs)
-        self._outputs.append(outputs)
-        self._rows += len(inputs)
+    def add(self, *part: np.ndarray) -> None:
+        """Remember a request, see Part; counts it only when enough rows are waiting."""
+        self._waiting.append(part)
+        self._rows += len(part[0])
         if self._rows >= self.buffer_rows:
             self._drain()
 
@@ -139,25 +152,25 @@ class Tally:
     def _count_some(self) -> None:
         # Whole requests, as many as fit, so that a large one is not copied; or the first rows of one that does not.
         requests, rows = 0, 0
-        for waiting in self._inputs:
-            if requests and rows + len(waiting) > self.buffer_rows:
+        for waiting in self._waiting:
+            if requests and rows + len(waiting[0]) > self.buffer_rows:
                 break
-            requests, rows = requests + 1, rows + len(waiting)
-        inputs, outputs = _joined(self._inputs[:requests]), _joined(self._outputs[:requests])
-        del self._inputs[:requests], self._outputs[:requests]
+            requests, rows = requests + 1, rows + len(waiting[0])
+        joined = tuple(map(_joined, zip(*self._waiting[:requests], strict=True)))
+        del self._waiting[:requests]
         if rows > self.buffer_rows:
-            part = -(-rows // -(-rows // self.buffer_rows))  # all of a size: a last one of few rows costs as a full one
-            self._inputs.insert(0, inputs[part:])
-            self._outputs.insert(0, outputs[part:])
-            inputs, outputs = inputs[:part], outputs[:part]
-        self._rows -= len(inputs)
-        self._count(self._totals, inputs, outputs)
+            some = -(-rows // -(-rows // self.buffer_rows))  # all of a size: a last one of few rows costs as a full one
+            self._waiting.insert(0, tuple(values[some:] for values in joined))
+            joined = tuple(values[:some] for values in joined)
+        self._rows -= len(joined[0])
+        self._count(self._totals, joined)
 
-    def _count(self, totals: Totals, inputs: np.ndarray, outputs: np.ndarray) -> None:
+    def _count(self, totals: Totals, part: Part) -> None:
+        inputs, outputs = part[:2]
         np.add(totals.counts, self._counting.counts(inputs, outputs), out=totals.counts)
         if self._counting.embedding is not None:
-            some = slice(None, None, -(-len(inputs) // MOST_EMBEDDED_ROWS))
-            np.add(totals.sums, self._counting.sums(inputs[some], outputs[some]), out=totals.sums)
+            step = -(-len(inputs) // MOST_EMBEDDED_ROWS)
+            np.add(totals.sums, self._counting.sums(*(values[::step] for values in part)), out=totals.sums)
 
     def _line(self) -> tuple[float, float]:
         # What a call costs, and each row in it: from one row and so many that they cost twice as much.
@@ -172,10 +185,10 @@ class Tally:
         took = []
         for _ in range(4):
             begun = time.thread_time()  # of this thread alone: a release is loaded while another one answers
-            self._count(totals, *example)
+            self._count(totals, example)
             took.append(time.thread_time() - begun)
         return min(took)
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
+def _joined(parts: tuple[np.ndarray, ...]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

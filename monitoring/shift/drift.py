@@ -67,10 +67,14 @@ class Finding:
 def window_of(
     reference: Reference, spec: InputSpec, inputs: np.ndarray, outputs: np.ndarray, threshold: float | None = None
 ) -> Window:
-    """Return the window of rows; arguments as in `signals.compute`."""
+    """Return the window of rows; arguments as in `signals.compute`.
+
+    Without sums where the graph's own embedding is watched, which rows and answers do not tell.
+    """
     counting = Counting.of(reference, spec, threshold)
     counts = counting.counts(inputs, outputs).astype(np.float64)
-    return Window(counts, counting.sums(inputs, outputs)[:-1] if reference.embedding else None, len(inputs))
+    known = counting.embedding is not None and not counting.width
+    return Window(counts, counting.sums(inputs, outputs)[:-1] if known else None, len(inputs))
 
 
 def scores(reference: Reference, window: Window) -> dict[str, float]:

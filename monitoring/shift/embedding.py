@@ -5,6 +5,8 @@ the reference, is the maximum mean discrepancy (MMD, Gretton et al. 2012) of a G
 scaled so that over the reference each has variance 1 and none goes with another. So the squared length of the gap
 between the two means is Hotelling's T2, whose law is known also for a small reference, and sums over rows are all
 that has to be counted: they add up over workers, replicas and restarts.
+
+Where the graph gives out an embedding of its own, beside its answer, that stands for the row.
 """
 
 from dataclasses import dataclass
@@ -37,7 +39,8 @@ class Embedding:
     low, high: where each place of the flat row is cut off, (places,). weights: (places, waves); offsets: (waves,),
     in radians. means: of each wave over the reference. whitening: (waves, k), from waves to components. centres:
     (k,), the mean of each component over the reference, so large that no component of a row is below 0. Means and
-    whitening are those of the share JUDGED of the reference.
+    whitening are those of the share JUDGED of the reference. width: of the graph's own embedding, which `inputs` are
+    then everywhere, (n, width); 0 where they are raw rows.
     """
 
     low: tuple[float, ...]
@@ -47,6 +50,7 @@ class Embedding:
     means: tuple[float, ...]
     whitening: tuple[tuple[float, ...], ...]
     centres: tuple[float, ...]
+    width: int = 0
 
     @classmethod
     def from_json(cls, said: dict[str, Any]) -> "Embedding":

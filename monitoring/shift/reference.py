@@ -20,7 +20,7 @@ from monitoring.shift.embedding import Embedding
 from monitoring.shift.signals import BINS, CELLS, Bins
 from monitoring.shift.support import Support
 from registry.errors import DataError, ReleaseError
-from registry.release import InputSpec
+from registry.release import EMBEDDING, InputSpec
 
 __all__ = [
     "LOOKS_30D",
@@ -64,6 +64,7 @@ class HeldOut:
     """Rows that a release has not learned from, and what it answers; as in `signals.compute`, but not all are finite.
 
     seen: where the model has learned. named: the classes in the order of the outputs; () calls them by their places.
+    embedded: (n, ...), what the graph gives out as its embedding; None where it gives none.
     """
 
     spec: InputSpec
@@ -72,6 +73,7 @@ class HeldOut:
     threshold: float | None = None
     seen: Support | None = None
     named: tuple[str, ...] = ()
+    embedded: np.ndarray | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -83,7 +85,12 @@ class HeldOut:
     def finite(self) -> np.ndarray:
         """Which rows hold finite numbers alone, bool (n,)."""
         found: np.ndarray = np.isfinite(self.inputs.reshape(len(self.inputs), -1)).all(axis=1)
-        return found
+        return found if self.embedded is None else found & np.isfinite(self.joint).all(axis=1)
+
+    @property
+    def joint(self) -> np.ndarray:
+        """What the Fourier embedding is laid over: the graph's own, (n, width), or else the rows."""
+        return self.inputs if self.embedded is None else self.embedded.reshape(len(self.embedded), -1)
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,12 @@ class Reference:
         table.flags.writeable = False
         return table
 
+    @property
+    def watched(self) -> dict[str, int]:
+        """Return the outputs, beside the answer, that drift is told from, and the numbers in a row of each."""
+        width = self.embedding.width if self.embedding is not None else 0
+        return {EMBEDDING: width} if width else {}
+
     def outside_shares(self) -> np.ndarray:
         """Return the share of rows outside the range of each signal, float64 (signals,)."""
         return np.array(self.outside or (0.0,) * len(self.bins))
@@ -182,7 +195,9 @@ def build(settings: ReferenceSettings, held: HeldOut) -> Reference:
         far.append((0, len(bins[-1].cuts)) if endless else ())
     plain = _counted(settings, tuple(bins), tuple(far), values)
     whole = held.finite
-    waves = embedding.fit(held.inputs[whole], held.outputs[whole], settings.seed)
+    waves = embedding.fit(held.joint[whole], held.outputs[whole], settings.seed)
+    if waves is not None and held.embedded is not None:
+        waves = replace(waves, width=held.joint.shape[1])
     return _calibrated(settings, replace(plain, embedding=waves, support=held.seen), values, held)
 
 
@@ -222,7 +237,7 @@ def _calibrated(settings: ReferenceSettings, plain: Reference, values: np.ndarra
     waves, extra = plain.embedding, None
     df = np.maximum((plain.padded_shares() > 0).sum(axis=1) - 1, 1)
     if waves is not None:
-        components = np.where(held.finite[:, None], waves.components(held.inputs, held.outputs), np.nan)
+        components = np.where(held.finite[:, None], waves.components(held.joint, held.outputs), np.nan)
         extra = calibration.of_embedding(waves, components)
         df = np.append(df, len(waves.centres))
     nulls = calibration.draw(binning.codes_of(plain.bins, plain.far, values), extra, settings.seed)

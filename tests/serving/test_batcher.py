@@ -49,11 +49,11 @@ def engine(request):
     return Doubling(request.param)
 
 
-def jobs(engine, made, max_batch_rows=64, before=lambda job: None):
+def jobs(engine, made, max_batch_rows=64, before=lambda job: None, also=()):
     """Return the jobs after each was settled."""
 
     async def ask():
-        batcher = Batcher(engine, "main", max_batch_rows, observe=lambda rows: None)
+        batcher = Batcher(engine, ("main", *also), max_batch_rows, observe=lambda rows: None)
         left, done = len(made), asyncio.get_running_loop().create_future()
 
         def settled(_):
@@ -158,7 +158,7 @@ def test_the_wait_grows_with_the_rows_that_are_ahead():
     engine = Doubling(1.0)
 
     async def ask():
-        batcher = Batcher(engine, "main", 4, observe=lambda rows: None)
+        batcher = Batcher(engine, ("main",), 4, observe=lambda rows: None)
         waits = [batcher.expected_wait_s()]
         done = asyncio.Event()
         for _ in range(6):
@@ -197,7 +197,7 @@ def test_admission_tells_of_each_change_and_of_no_refusal():
 
 def test_requests_that_wait_when_the_batcher_closes_are_still_answered(engine):
     async def ask():
-        batcher = Batcher(engine, "main", 1, observe=lambda rows: None)
+        batcher = Batcher(engine, ("main",), 1, observe=lambda rows: None)
         made = [Job(rows(i), lambda job: None) for i in range(10)]
         for job in made:
             batcher.submit(job)
@@ -208,3 +208,10 @@ def test_requests_that_wait_when_the_batcher_closes_are_still_answered(engine):
         return made
 
     assert [job.answers["main"][0, 0] for job in asyncio.run(ask())] == [2.0 * i for i in range(10)]
+
+
+def test_an_output_that_drift_watches_comes_with_every_answer(engine):
+    made = [Job(np.full((2, 1), i), None, ("main", "other") if i == 2 else ()) for i in range(4)]
+    for job in jobs(engine, made, also=("embedding",)):
+        assert job.answers["embedding"].tolist() == (job.rows + 100.0).tolist()
+        assert job.answers["main"].tolist() == (job.rows * 2.0).tolist()

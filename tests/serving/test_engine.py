@@ -110,3 +110,12 @@ def test_bytes_that_were_changed_after_publishing_never_reach_onnx_runtime(publi
     (made.path / "model.onnx").write_bytes(content)
     with pytest.raises(ReleaseError, match=r"model\.onnx is not the file that was published"):
         Engine(made, ("cpu",), threads=1)
+
+
+@pytest.mark.parametrize(("name", "found"), [("embedding", "is not there"), ("logits", "is 10")])
+def test_an_output_that_the_reference_is_of_and_the_graph_lacks_is_refused(publish, name, found):
+    engine = Engine(publish(), ("cpu",), threads=1)
+    engine.demand("logits", 10)
+    with pytest.raises(EngineError, match=f"the output '{name}' {found}, its reference is of 16 numbers") as caught:
+        engine.demand(name, 16)
+    assert caught.value.reason == "load"

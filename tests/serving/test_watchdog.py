@@ -65,7 +65,7 @@ def answers(engine, *rounds, before=lambda inline: None):
         inline, made = Inline(), []
         watchdog = Watchdog(inline, 0, 0, 0)
         watchdog.start()
-        batcher = Batcher(engine, "main", 64, lambda rows: None, inline)
+        batcher = Batcher(engine, ("main",), 64, lambda rows: None, inline)
         for jobs in rounds:
             before(inline)
             left = [asyncio.get_running_loop().create_future() for _ in jobs]

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 
 from registry.errors import ExportError
+from registry.release import EMBEDDING
 from training.export import export
 from training.export.export import PROVIDER, Asked
 from training.fit import models
@@ -40,7 +41,8 @@ def certify(model: models.Trainable, asked: Asked, path: Path, rows: np.ndarray,
 
     Every row, of at most MOST_ROWS, is run in every batch size of BATCH_ROWS on every provider that
     is present. The difference is the largest absolute one over the outputs (relative would be judged
-    where a logit is near 0), in a regression divided by `asked.unit`. The headline is that of the CPU;
+    where a logit is near 0), in a regression divided by `asked.unit`, of an embedding by the largest number in it if
+    that is above 1. The headline is that of the CPU;
     `by_provider` has one entry for each of PROVIDERS, with the numbers or with why it was `skipped`.
     Raises ExportError above the limit; below it a top class can change only where two are all but equal.
     """
@@ -90,9 +92,10 @@ def _judged(
     asked, limit, place = said
     classes = asked.task == "classification"
     gaps, changes = [], 0
+    units = _units_of(asked, expected)
     for size in BATCH_ROWS:
         found = export.run(session, rows, size, place)[: limit.outputs]
-        gaps += [np.abs(got - want) / asked.unit for got, want in zip(found, expected, strict=True)]
+        gaps += [np.abs(got - want) / unit for got, want, unit in zip(found, expected, units, strict=True)]
         changes += int((found[0].argmax(axis=1) != expected[0].argmax(axis=1)).sum())
     largest, count = float(np.max([gap.max() for gap in gaps])), len(rows) * len(BATCH_ROWS)
     if not largest <= limit.value:  # NaN is above any limit
@@ -109,3 +112,11 @@ def _judged(
         "limit": limit.value,
         "versions": versions_on(session.get_providers()[0]),
     }  # fmt: skip
+
+
+def _units_of(asked: Asked, expected: tuple[np.ndarray, ...]) -> list[float]:
+    # An embedding has whatever scale the network gives it.
+    return [
+        max(1.0, float(np.abs(want).max())) if name == EMBEDDING else asked.unit
+        for name, want in zip(asked.outputs, expected, strict=False)
+    ]

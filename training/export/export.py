@@ -16,7 +16,7 @@ import torch
 
 from registry import graph
 from registry.errors import ExportError, ReleaseError
-from registry.release import OUTPUTS, InputSpec
+from registry.release import EMBEDDING, OUTPUTS, InputSpec
 
 OPSET = 20  # the exporter's default in torch 2.13; below 18 it falls back to 18 without raising
 PROVIDER = "CPUExecutionProvider"
@@ -32,23 +32,27 @@ class Asked:
     """What the file must look like from outside.
 
     classes: () in a regression. unit: of a regression, the standard deviation of the target over the
-    training rows; differences are measured in it, so that one limit fits euros and light years.
+    training rows; differences are measured in it, so that one limit fits euros and light years. embedding: the numbers
+    in a row of the embedding that is given out, 0 without one.
     """
 
     input: InputSpec
     classes: tuple[str, ...] = ()
     task: str = "classification"
     unit: float = 1.0
+    embedding: int = 0
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Return the names of the outputs, the one that answers first."""
-        return (OUTPUTS[self.task], "logits") if self.task == "classification" else (OUTPUTS[self.task],)
+        return tuple(self.widths)
 
     @property
-    def width(self) -> int:
-        """Return the numbers in one row of an output."""
-        return len(self.classes) if self.task == "classification" else 1
+    def widths(self) -> dict[str, int]:
+        """Return the numbers in one row of each output, by its name and in their order."""
+        found = dict.fromkeys((OUTPUTS[self.task],), len(self.classes) or 1)
+        found |= {"logits": len(self.classes)} if self.task == "classification" else {}
+        return found | ({EMBEDDING: self.embedding} if self.embedding else {})
 
 
 def export(
@@ -208,7 +212,7 @@ def _check_weights(proto: onnx.ModelProto, outside: Mapping[str, np.ndarray], pl
 def _check_signature(proto: onnx.ModelProto, asked: Asked, place: str) -> None:
     spec = asked.input
     wanted_input: Signature = [(spec.name, _ELEMENT[spec.dtype], ("batch", *spec.shape))]
-    wanted_outputs: Signature = [(name, onnx.TensorProto.FLOAT, ("batch", asked.width)) for name in asked.outputs]
+    wanted_outputs: Signature = [(n, onnx.TensorProto.FLOAT, ("batch", width)) for n, width in asked.widths.items()]
     for side, found, wanted in (
         ("input", _signature(proto.graph.input), wanted_input),
         ("output", _signature(proto.graph.output), wanted_outputs),

@@ -29,12 +29,16 @@ TIMED_S, FEWEST_ROUNDS, MOST_ROUNDS = 0.5, 15, 301
 
 @dataclass(frozen=True)
 class Variant:
-    """An exported file in one precision with its certificate; answers: to the test rows, float32 (n, width)."""
+    """An exported file in one precision with its certificate; answers: to the test rows, float32 (n, width).
+
+    embedded: what it gives out as the embedding of these, (n, width); None if it gives out none.
+    """
 
     precision: str
     path: Path
     parity: dict[str, Any]
     answers: np.ndarray
+    embedded: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,11 @@ def speed(full: Path, coarse: Path, rows: np.ndarray) -> dict[str, Any]:
     return max(found, key=least_speedup)
 
 
+def embedded(asked: Asked, more: list[np.ndarray]) -> np.ndarray | None:
+    """Return the embedding among all outputs but the first; None if there is none."""
+    return more[-1] if asked.embedding else None
+
+
 def least_speedup(row: dict[str, Any]) -> float:
     """Return the smaller of the speed-ups at the two batch sizes."""
     return min(float(row[f"speedup_batch_{size}"]) for size in BATCH_ROWS)
@@ -154,12 +163,12 @@ def _made(
         parity = certificate.certify(source.model, source.asked, path, held_out, LIMITS[wanted])
     except ExportError as error:
         return row | {"reason": str(error)}, None
-    coarse = export.run(export.open_file(path), rows.x, 64)[0]
+    coarse, *more = export.run(export.open_file(path), rows.x, 64)
     row |= {key: parity[key] for key in ("max_difference", "top_class_share")} | _score(config, rows, coarse)
     row |= {"lost": lost(config, rows, source.full.answers, coarse)} | speed(source.full.path, path, rows.x)
     objections = _objections(config, row, len(rows.y))
     row |= {"accepted": not objections, "reason": "; ".join(objections) or "keeps its accuracy and is faster"}
-    return row, None if objections else Variant(wanted, path, parity, coarse)
+    return row, None if objections else Variant(wanted, path, parity, coarse, embedded(source.asked, more))
 
 
 def _full_row(config: Config, source: Source, rows: Rows, others: list[dict[str, Any]]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ class Classifier(nn.Module):
     """Raw rows -> probabilities and logits, with everything between them inside the exported graph.
 
     Rows (n, *shape), uint8 or float32, are encoded (see Encoder) with the moments of the training rows.
-    `body` answers logits (n, classes); they are divided by `temperature`, which is 1 until it is fitted.
+    `body` answers logits (n, classes), which are divided by `temperature`, 1 until it is fitted; or these and an
+    embedding (n, ...), which is given out as it is.
     """
 
     temperature: Tensor
@@ -33,15 +34,15 @@ class Classifier(nn.Module):
         self.body = body
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities and logits, both float32 (n, classes)."""
-        logits = self.raw(rows) / self.temperature
-        return torch.softmax(logits, dim=1), logits
+    def forward(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """Return probabilities and logits, both float32 (n, classes), and the embedding (n, width) if there is one."""
+        raw, *embedding = _answers(self.body(self.encoder(rows)))
+        logits = raw / self.temperature
+        return torch.softmax(logits, dim=1), logits, *embedding
 
     def raw(self, rows: Tensor) -> Tensor:
         """Return the logits before the temperature (n, classes): what training works on."""
-        answer: Tensor = self.body(self.encoder(rows))
-        return answer
+        return _answers(self.body(self.encoder(rows)))[0]
 
     def losses(self, raw: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy of each row, float32 (n,), for labels int64 (n,)."""
@@ -57,21 +58,22 @@ class Regressor(nn.Module):
     def __init__(
         self, body: nn.Module, moments: Moments, target: tuple[float, float], spec: InputSpec | None = None
     ) -> None:
-        """target: mean and standard deviation of the training targets. `body` answers (n, 1)."""
+        """target: mean and standard deviation of the training targets. `body`: as a Classifier has it, but (n, 1)."""
         super().__init__()
         self.encoder = Encoder(moments, spec)
         self.body = body
         self.register_buffer("centre", torch.tensor(target[0], dtype=torch.float32))
         self.register_buffer("scale", torch.tensor(target[1], dtype=torch.float32))
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Return the prediction, float32 (n, 1)."""
-        return self.raw(rows) * self.scale + self.centre
+    def forward(self, rows: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Return the prediction, float32 (n, 1), and the embedding (n, width) if there is one."""
+        raw, *embedding = _answers(self.body(self.encoder(rows)))
+        prediction: Tensor = raw * self.scale + self.centre
+        return (prediction, *embedding) if embedding else prediction
 
     def raw(self, rows: Tensor) -> Tensor:
         """Return the prediction of the standardised target (n, 1): what training works on."""
-        answer: Tensor = self.body(self.encoder(rows))
-        return answer
+        return _answers(self.body(self.encoder(rows)))[0]
 
     def losses(self, raw: Tensor, y: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the squared error of each row in squared deviations of the target, float32 (n,), for y float64 (n,).
@@ -87,6 +89,8 @@ Trainable = Classifier | Regressor
 
 def build(model: Model, shape: tuple[int, ...], outputs: int, folder: Path) -> nn.Module:
     """Return an untrained network: encoded rows -> (n, outputs), logits or the one number of a regression.
+
+    One of the user's own may answer two tensors, the second an embedding (n, ...): see `monitoring.shift.embedding`.
 
     shape: of one row, `encoding.shape`. A kind "module:function" is imported, also from `folder`, and called
     as function(shape, outputs), with the channels of an image first; the module it returns is taken as it is.
@@ -138,7 +142,8 @@ def cnn(shape: tuple[int, ...], outputs: int, model: Model) -> nn.Sequential:
 def predict(model: Trainable, x: np.ndarray, batch_rows: int = 1024) -> tuple[np.ndarray, ...]:
     """Return what `model` answers for x (n, *shape) in evaluation mode, float32.
 
-    Probabilities and logits (n, classes) of a Classifier, the prediction (n, 1) alone of a Regressor.
+    Probabilities and logits (n, classes) of a Classifier, the prediction (n, 1) of a Regressor; then the embedding
+    (n, width) if the model has one.
     """
     was_training, device = model.training, next(model.buffers()).device
     model.eval()
@@ -149,6 +154,12 @@ def predict(model: Trainable, x: np.ndarray, batch_rows: int = 1024) -> tuple[np
             parts.append(answer if isinstance(answer, tuple) else (answer,))
     model.train(was_training)
     return tuple(np.concatenate([part.cpu().numpy() for part in output]) for output in zip(*parts, strict=True))
+
+
+def embedding_width(model: Trainable, x: np.ndarray) -> int:
+    """Return the numbers in the embedding of a row, found by asking for the rows x (n, *shape); 0 without one."""
+    more = predict(model, x)[2 if isinstance(model, Classifier) else 1 :]
+    return int(more[0].shape[1]) if more else 0
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -180,6 +191,16 @@ def _check_body(body: object, shape: tuple[int, ...], outputs: int, kind: str) -
             answer = body(torch.zeros(2, *shape))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ConfigError(f"model.kind: {kind} does not take rows of shape {shape}: {error}") from error
-    if not isinstance(answer, Tensor) or tuple(answer.shape) != (2, outputs):
-        found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    first, *more = answer if isinstance(answer, tuple) and answer else (answer,)
+    if not isinstance(first, Tensor) or tuple(first.shape) != (2, outputs) or len(more) > 1:
+        found = tuple(first.shape) if isinstance(first, Tensor) and len(more) < 2 else type(answer).__name__
         raise ConfigError(f"model.kind: {kind} answers {found} for 2 rows; accepted is (2, {outputs})")
+    for found in more:
+        if not isinstance(found, Tensor) or found.ndim < 2 or len(found) != 2 or not found.is_floating_point():
+            what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise ConfigError(f"model.kind: {kind} embeds 2 rows as {what}; accepted are floats (2, ...)")
+
+
+def _answers(said: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    # The answer and, if there is one, the embedding as float32 (n, width).
+    return (said[0], said[1].flatten(1).float()) if isinstance(said, tuple) else (said,)

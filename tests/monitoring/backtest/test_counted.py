@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -139,3 +141,14 @@ def test_quality_is_told_from_enough_rows_on_and_only_under_the_floor(publish):
 
 def test_nothing_is_the_sum_of_no_parts():
     assert counted.together([]).counted == {} and len(counted.together([Seen()]).invalid[0]) == 0
+
+
+def test_a_log_says_nothing_of_the_embedding_of_a_graph_and_all_of_the_rest(known):
+    whole = batch(known)
+    usual = counted.count(whole, known, BUCKET_S)
+    watched = replace(known.reference.embedding, width=len(known.reference.embedding.low) - 10)
+    other = counted.count(whole, replace(known, reference=replace(known.reference, embedding=watched)), BUCKET_S)
+    assert np.array_equal(usual.counts, other.counts)
+    sliding = Sliding(other, 7)
+    sliding.move(int(other.buckets[0]) + 3)
+    assert sliding.whole and sliding.window.sums is None and sliding.window.rows

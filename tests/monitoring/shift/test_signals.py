@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -141,6 +143,20 @@ def test_a_full_buffer_is_embedded_in_part_and_single_requests_whole():
     assert bulk.MOST_EMBEDDED_ROWS / 2 < many.sums()[-1] <= bulk.MOST_EMBEDDED_ROWS
     step = round(1000 / many.sums()[-1])
     np.testing.assert_allclose(many.sums(), whole.sums(x[::step], p[::step]))
+
+
+@pytest.mark.parametrize("buffer_rows", [1, 7, 1000])
+def test_the_embedding_of_the_graph_stands_for_the_row_and_stays_with_its_answer(buffer_rows):
+    x, p, e = rows_of(IMAGE, 300), probabilities(300), np.random.default_rng(4).standard_normal((300, 2, 3))
+    made = replace(embedding.fit(e.reshape(300, 6), p), width=6)
+    whole = Counting(Meter(IMAGE, BINNER.signals), BINNER, made)
+    tally = Tally(whole)
+    tally.buffer_rows = buffer_rows
+    for some in np.array_split(np.arange(60), 9):
+        tally.add(x[some], p[some], e[some])
+    np.testing.assert_allclose(tally.sums()[:-1], made.components(e[:60].reshape(60, 6), p[:60]).sum(axis=0), rtol=1e-5)
+    assert tally.sums()[-1] == tally.counts()[0].sum() == 60
+    assert not whole.sums(x, p).any()  # rows alone say nothing of it
 
 
 @pytest.mark.parametrize("far", [1e35, -1e35, 3.4e38, -3.4e38])

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,3 +182,20 @@ def test_on_a_gpu_the_file_answers_as_torch_does(good, regression):
 def test_what_the_file_says_about_itself_can_be_read_when_it_runs(good):
     found = export.open_file(good[1]).get_modelmeta().custom_metadata_map
     assert found == FACTS
+
+
+class Embeds(torch.nn.Module):
+    def forward(self, x):
+        return x[:, :1], torch.stack([x * 1e4, -x], dim=1)
+
+
+def test_an_embedding_is_an_output_of_its_own_and_judged_by_its_size(tmp_path):
+    model = models.Regressor(Embeds(), moments(HOMES), (3e5, 1e5)).eval()
+    asked = replace(PRICES, embedding=models.embedding_width(model, HOMES[:2]))
+    export.export(model, asked, tmp_path / "model.onnx", {"name": "prices"})
+    found = certify(model, asked, tmp_path / "model.onnx", HOMES, LIMIT)
+    assert found["outputs"] == ["prediction", "embedding"] and found["max_difference"] < 1e-5
+    _, embedded = export.run(export.open_file(tmp_path / "model.onnx"), HOMES[:9], 2)
+    assert embedded == pytest.approx(models.predict(model, HOMES[:9])[1], rel=1e-5) and embedded.shape == (9, 6)
+    with pytest.raises(ExportError, match=r"embedding float \('batch', 6\); accepted is prediction float"):
+        export.check(tmp_path / "model.onnx", PRICES)

@@ -83,6 +83,20 @@ def other(shape, classes):
     return torch.nn.Linear(3, classes)
 def text(shape, classes):
     return "network"
+class Embeds(torch.nn.Module):
+    def __init__(self, classes, *embeddings):
+        super().__init__()
+        self.last, self.embeddings = torch.nn.Linear(5, classes), embeddings
+    def forward(self, x):
+        return self.last(x), *(made(x) for made in self.embeddings)
+def embeds(shape, classes):
+    return Embeds(classes, lambda x: (2 * x).reshape(-1, 1, 5))
+def flat(shape, classes):
+    return Embeds(classes, lambda x: x[:, 0])
+def whole(shape, classes):
+    return Embeds(classes, lambda x: x.long())
+def twice(shape, classes):
+    return Embeds(classes, lambda x: x, lambda x: x)
 """
 
 
@@ -106,6 +120,33 @@ def test_a_network_of_your_own_that_does_not_fit_is_refused(tmp_path, kind, mess
     (tmp_path / "own_networks_b.py").write_text(OWN)
     with pytest.raises(ConfigError, match=message):
         models.build(Model(kind=kind), (4, 4), 3, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("flat", r"embeds 2 rows as torch.float32 \(2,\); accepted are floats \(2, ...\)"),
+        ("whole", r"embeds 2 rows as torch.int64 \(2, 5\)"),
+        ("twice", r"answers tuple for 2 rows"),
+    ],
+)
+def test_an_embedding_that_is_none_is_refused(tmp_path, kind, message):
+    (tmp_path / "own_networks_c.py").write_text(OWN)
+    with pytest.raises(ConfigError, match=message):
+        models.build(Model(kind=f"own_networks_c:{kind}"), (5,), 3, tmp_path)
+
+
+@pytest.mark.parametrize("classes", [3, 0])
+def test_the_embedding_of_a_network_comes_last_and_flat_and_is_not_what_training_works_on(tmp_path, classes):
+    (tmp_path / "own_networks_d.py").write_text(OWN)
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    body = models.build(Model(kind="own_networks_d:embeds"), (5,), classes or 1, tmp_path)
+    model = models.Classifier(body, moments(x)) if classes else models.Regressor(body, moments(x), (0.0, 1.0))
+    *answers, embedded = models.predict(model, x)
+    assert [answer.shape for answer in answers] == ([(6, 3)] * 2 if classes else [(6, 1)])
+    assert embedded == pytest.approx(2 * model.encoder(torch.from_numpy(x)).numpy(), abs=1e-5)
+    assert models.embedding_width(model, x[:2]) == 5
+    assert model.raw(torch.from_numpy(x)).shape == (6, classes or 1)
 
 
 @pytest.mark.parametrize(("shape", "depth", "message"), [((30,), 2, "cnn needs images"), ((8, 8), 4, "4 halvings")])
