@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from registry.aliases import Aliases, Challenge, Pin
 from registry.errors import ReleaseError, UserError
 from registry.release import Release
 from serving.engine import Engine, EngineError, GpuSettings
-from serving.rehearsal import rehearse
+from serving.rehearsal import GivenUp, rehearse
 from serving.settings import Settings
 from serving.shadow import Shadow
 
@@ -38,6 +39,7 @@ class Challenger:
         self._info: GaugeChild | None = None
         self._wanted: tuple[Pin, str] | None = None  # the challenger and the version of the champion
         self._loading: asyncio.Task[None] | None = None
+        self._unwanted = threading.Event()  # the one that is loading
         self._refused_s = 0.0
 
     def follow(self, aliases: Aliases, live: str, idle: Callable[[], bool]) -> None:
@@ -69,6 +71,7 @@ class Challenger:
             await asyncio.get_running_loop().run_in_executor(None, shadow.join)
 
     def _drop(self) -> None:
+        self._unwanted.set()
         if self.shadow is not None:
             self.shadow.stop()
             log.info("challenger_dropped", extra={"release": self.shadow.release.tag})
@@ -78,8 +81,11 @@ class Challenger:
 
     async def _load(self, model: str, challenge: Challenge, live: str, idle: Callable[[], bool]) -> None:
         tag, loop = f"{model}:{challenge.version}", asyncio.get_running_loop()
+        self._unwanted = threading.Event()
         try:
-            release, engine = await loop.run_in_executor(None, self._open, tag, challenge.pin)
+            release, engine = await loop.run_in_executor(None, self._open, tag, challenge.pin, self._unwanted)
+        except GivenUp:
+            return
         except UserError as error:
             self._refuse(tag, error.reason if isinstance(error, EngineError) else "verify", str(error))
             return
@@ -102,12 +108,12 @@ class Challenger:
         self._refused_s = time.monotonic() + RETRY_S
         log.error("challenger_refused", extra={"release": tag, "reason": reason, "error": error})
 
-    def _open(self, tag: str, pin: Pin) -> tuple[Release, Engine]:
+    def _open(self, tag: str, pin: Pin, unwanted: threading.Event) -> tuple[Release, Engine]:
         release = store.open_release(tag)
         if release.digest != pin.digest:
             raise ReleaseError(f"{tag}: is not the release that was put up as challenger (its digest differs)")
         if self._settings.rehearsal_mb:
-            rehearse(release, self._settings.rehearsal_mb)
+            rehearse(release, self._settings.rehearsal_mb, unwanted)
         device = GpuSettings(self._settings.cuda_graphs, self._settings.tensorrt_path)
         # One thread: it is to run beside the live release, not in its place.
         return release, Engine(release, self._settings.providers, 1, device, self._settings.workers)

@@ -6,12 +6,12 @@ serving, and the failure is a metric.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from monitoring.counting.counts import Gauge
 from monitoring.counting.signal_metrics import SignalState
 from monitoring.log.redaction import Redaction
 from monitoring.metrics import ServingMetrics
@@ -22,19 +22,18 @@ from registry import aliases, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.release import REFERENCE, Release
-from serving import cards
+from serving import cards, gauges
 from serving.admission import Admission
 from serving.batcher import Batcher
 from serving.challenger import Challenger
 from serving.engine import Engine, EngineError, GpuSettings
-from serving.rehearsal import rehearse
+from serving.rehearsal import GivenUp, rehearse
 from serving.settings import Settings
 from serving.watchdog import Inline
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
-Told = tuple[Gauge, tuple[str, ...], float]  # a gauge, its labels and its value
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +76,8 @@ class Host:
         self._previous: Served | None = None
         self._refused: tuple[Pin, float] | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._target: list[Told] = []
-        self._told: list[Told] = []
+        self._target: list[gauges.Told] = []
+        self._told: list[gauges.Told] = []
         self.reason = "starting"
 
     @property
@@ -183,9 +182,10 @@ class Host:
         return wanted
 
     async def _try(self, tag: str, pin: Pin | None) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            served = await loop.run_in_executor(None, self._load, tag, pin)
+            served = await self._load_while_wanted(tag, pin)
+        except GivenUp:
+            log.warning("release_given_up", extra={"release": tag})
         except UserError as error:
             reason = error.reason if isinstance(error, EngineError) else "verify"
             log.error("release_refused", extra={"release": tag, "reason": reason, "error": str(error)})
@@ -202,7 +202,27 @@ class Host:
         self._refused = (pin, time.monotonic()) if pin is not None else None
         self.reason = why if self._live is None else self.reason
 
-    def _load(self, tag: str, pin: Pin | None) -> Served:
+    async def _load_while_wanted(self, tag: str, pin: Pin | None) -> Served:
+        # A release may hang for as long as its rehearsal may: who goes back meanwhile does not wait for that.
+        unwanted = threading.Event()
+        loading = asyncio.get_running_loop().run_in_executor(None, self._load, tag, pin, unwanted)
+        loading.add_done_callback(lambda done: done.cancelled() or done.exception())  # also of one nobody waits for
+        try:
+            while not loading.done():
+                await asyncio.wait([loading], timeout=self._settings.poll_s)
+                if not self._wants(pin):
+                    raise GivenUp(tag)
+        finally:
+            unwanted.set()
+        return loading.result()
+
+    def _wants(self, pin: Pin | None) -> bool:
+        try:
+            return pin is None or self._wanted().champion == pin
+        except AliasError:  # of a store that says nothing the last word holds
+            return True
+
+    def _load(self, tag: str, pin: Pin | None, unwanted: threading.Event) -> Served:
         opened = store.open_folder(self._pinned, tag) if self._pinned is not None else store.open_release(tag)
         if pin is not None and opened.digest != pin.digest:
             raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
@@ -210,7 +230,7 @@ class Host:
         loading = _Loading()
         self._metrics.holders.add(place, loading)
         if self._live is not None and said.rehearsal_mb:  # without one there is nothing to protect
-            rehearse(opened, said.rehearsal_mb)
+            rehearse(opened, said.rehearsal_mb, unwanted)
         device = GpuSettings(said.cuda_graphs, said.tensorrt_path)
         engine = Engine(opened, said.providers, said.threads, device, said.workers)
         normal = reference.parse(opened.read(REFERENCE))
@@ -246,13 +266,13 @@ class Host:
         log.info("release_live", extra={"release": served.release.tag, "threads": served.engine.threads})
 
     def _tell_target(self, wanted: Aliases) -> None:
-        told: list[Told] = []
+        told: list[gauges.Told] = []
         if wanted.champion is not None:
             told.append((self._metrics.model_target, (wanted.model, wanted.champion.version), 1))
             self._metrics.promoted.labels(wanted.model).set(wanted.changed_s)
         if wanted.previous is not None:
             told.append((self._metrics.model_before, (wanted.model, wanted.previous.version), 1))
-        self._target = _tell(self._target, told)
+        self._target = gauges.tell(self._target, told)
 
     def _tell_loaded(self) -> None:
         metrics, told = self._metrics, []
@@ -267,20 +287,9 @@ class Host:
                 (metrics.drift_min_rows, place, float(normal.min_rows)),
             ]
             told += [(metrics.drift_z_threshold, (*place, w), limit) for w, limit in normal.z_thresholds.items()]
-        self._told = _tell(self._told, told)
+        self._told = gauges.tell(self._told, told)
         self.admission.show = metrics.inflight_rows.labels(self.name).set
         metrics.inflight_rows_limit.labels(self.name).set(self._settings.max_inflight_rows)
-
-
-def _tell(before: list[Told], now: list[Told]) -> list[Told]:
-    # Gauges are shared by all models: what this one said before is taken back, and nothing else.
-    said = {(id(gauge), labels) for gauge, labels, _ in now}
-    for gauge, labels, _ in before:
-        if (id(gauge), labels) not in said:
-            gauge.labels(*labels).clear()
-    for gauge, labels, value in now:
-        gauge.labels(*labels).set(value)
-    return now
 
 
 def _state(served: Served) -> SignalState:

@@ -9,6 +9,8 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,28 +23,36 @@ from serving.source import CPU, EngineError, Source
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 120
+LOOK_S = 0.1  # between two looks whether it is still wanted
 FILE_SHARE = 4  # times its files: as bytes, as ONNX Runtime's copy, packed for its kernels, and a margin
 REFUSED = 3  # the exit status of a child that says why on its last line
 
 
-def rehearse(candidate: Release, memory_mb: int) -> None:
+class GivenUp(Exception):  # noqa: N818 - nothing failed: nobody wants the release any more
+    """A rehearsal that was ended before it had a result."""
+
+
+def rehearse(candidate: Release, memory_mb: int, unwanted: threading.Event) -> None:
     """Raise EngineError unless a child loads `candidate` on the CPU and repeats its stored answers.
 
-    memory_mb: what that may take besides FILE_SHARE times the size of its files.
+    memory_mb: what that may take besides FILE_SHARE times the size of its files. unwanted: when it is set, by any
+    thread, the child is ended, and GivenUp raised.
     """
     command = [sys.executable, "-m", "serving.rehearsal", str(candidate.path), candidate.tag, candidate.digest]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    child = subprocess.Popen(
+        [*command, str(memory_mb)],
+        env=os.environ | {"PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        done = subprocess.run(
-            [*command, str(memory_mb)],
-            env=os.environ | {"PYTHONPATH": path},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-        )
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"{candidate.tag}: did not answer its held-out rows within {TIMEOUT_S} s", "load") from None
+        done = _result(child, candidate.tag, unwanted)
+    finally:
+        child.kill()
+        child.communicate()
     if done.returncode == REFUSED:
         said = json.loads(done.stdout.splitlines()[-1])
         raise EngineError(f"{said['message']} (rehearsed with {memory_mb} MB, VIGIL_REHEARSAL_MB)", said["reason"])
@@ -53,6 +63,20 @@ def rehearse(candidate: Release, memory_mb: int) -> None:
             f"{candidate.tag}: its rehearsal in {memory_mb} MB (VIGIL_REHEARSAL_MB) ended by {how}: {last}",
             "load",
         )
+
+
+def _result(child: subprocess.Popen[str], tag: str, unwanted: threading.Event) -> "subprocess.CompletedProcess[str]":
+    until = time.monotonic() + TIMEOUT_S
+    while not unwanted.is_set():
+        try:
+            said, errors = child.communicate(timeout=LOOK_S)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > until:
+                why = f"{tag}: did not answer its held-out rows within {TIMEOUT_S} s"
+                raise EngineError(why, "load") from None
+            continue
+        return subprocess.CompletedProcess(child.args, child.returncode, said, errors)
+    raise GivenUp(tag)
 
 
 def main(folder: str, tag: str, digest: str, memory_mb: str) -> int:

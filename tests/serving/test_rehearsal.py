@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -12,6 +13,7 @@ import pytest
 from odd_release import altered, endless, hungry, release_with
 from tiny_release import IMAGE, rows_of
 
+import vigil
 from monitoring.metrics import ServingMetrics
 from registry import aliases
 from serving import rehearsal
@@ -20,6 +22,7 @@ from serving.host import Host
 from serving.settings import Settings
 
 GIB = 2**30
+WANTED = threading.Event()
 
 
 def children():
@@ -28,13 +31,13 @@ def children():
 
 def test_a_good_release_is_rehearsed_and_leaves_no_process(publish):
     before = children()  # of other tests, such as the tracker of shared memory
-    rehearsal.rehearse(publish(), 256)
+    rehearsal.rehearse(publish(), 256, WANTED)
     assert children() == before
 
 
 def test_a_model_that_asks_for_terabytes_is_refused_by_engine_and_rehearsal(tmp_path):
     made = release_with(tmp_path, hungry(4096 * GIB))
-    for load in (lambda: Engine(made, ("cpu",), threads=1), lambda: rehearsal.rehearse(made, 4096)):
+    for load in (lambda: Engine(made, ("cpu",), threads=1), lambda: rehearsal.rehearse(made, 4096, WANTED)):
         with pytest.raises(EngineError, match=r"cannot answer its held-out rows: .*4398046511104") as caught:
             load()
         assert caught.value.reason == "load"
@@ -44,7 +47,7 @@ def test_a_model_that_takes_more_than_it_may_is_refused_and_takes_nothing_here(t
     made = release_with(tmp_path, hungry(3 * GIB))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(EngineError, match=r"cannot answer.*rehearsed with 512 MB, VIGIL_REHEARSAL_MB") as caught:
-        rehearsal.rehearse(made, 512)
+        rehearsal.rehearse(made, 512, WANTED)
     assert caught.value.reason == "load"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB; the model asks for 3 GiB
 
@@ -54,21 +57,21 @@ def test_other_answers_than_the_stored_ones_are_told_as_such(tmp_path):
         arrays["probabilities"] = np.roll(arrays["probabilities"], 1, axis=1)
 
     with pytest.raises(EngineError, match="answers its held-out rows differently by") as caught:
-        rehearsal.rehearse(altered(tmp_path, swap), 256)
+        rehearsal.rehearse(altered(tmp_path, swap), 256, WANTED)
     assert caught.value.reason == "golden"
 
 
 def test_a_release_that_was_exchanged_for_another_is_not_rehearsed(publish):
     made = publish()
     with pytest.raises(EngineError, match="is not the release that was asked for"):
-        rehearsal.rehearse(replace(made, digest="0" * 64), 256)
+        rehearsal.rehearse(replace(made, digest="0" * 64), 256, WANTED)
 
 
 def test_a_model_that_never_answers_is_refused_when_its_time_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(rehearsal, "TIMEOUT_S", 3)
     before = children()
     with pytest.raises(EngineError, match="did not answer its held-out rows within 3 s") as caught:
-        rehearsal.rehearse(release_with(tmp_path, endless), 256)
+        rehearsal.rehearse(release_with(tmp_path, endless), 256, WANTED)
     assert caught.value.reason == "load" and children() == before
 
 
@@ -77,7 +80,7 @@ def test_a_model_that_brings_its_process_down_is_refused(tmp_path, eventually):
 
     def look():
         with pytest.raises(EngineError) as caught:
-            rehearsal.rehearse(made, 256)
+            rehearsal.rehearse(made, 256, WANTED)
         found.append(caught.value)
 
     before = set(children())
@@ -126,7 +129,7 @@ def value(metrics, labels):
 
 def test_without_a_live_release_or_with_0_mb_nothing_is_rehearsed(publish, monkeypatch):
     asked = []
-    monkeypatch.setattr("serving.host.rehearse", lambda candidate, memory_mb: asked.append(candidate.tag))
+    monkeypatch.setattr("serving.host.rehearse", lambda candidate, memory_mb, unwanted: asked.append(candidate.tag))
     first, second, third = (publish(seed=seed) for seed in range(3))
 
     async def follow(settings, *tags):
@@ -140,3 +143,66 @@ def test_without_a_live_release_or_with_0_mb_nothing_is_rehearsed(publish, monke
     assert asked == [second.tag]
     asyncio.run(follow(Settings(threads=1, rehearsal_mb=0), first.tag, third.tag))
     assert asked == [second.tag]
+
+
+def test_a_rehearsal_that_nobody_wants_any_more_is_ended_at_once(tmp_path, eventually):
+    made, before, unwanted, ended = release_with(tmp_path, endless), set(children()), threading.Event(), []
+
+    def look():
+        with pytest.raises(rehearsal.GivenUp):
+            rehearsal.rehearse(made, 256, unwanted)
+        ended.append(made.tag)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    eventually("the child", lambda: set(children()) - before)
+    unwanted.set()
+    thread.join(5)
+    assert ended and set(children()) == before
+
+
+def test_a_rollback_is_followed_at_once_though_the_release_it_leaves_hangs(
+    home, tmp_path, publish, start_ready, eventually
+):
+    first, second = publish(seed=1), publish(seed=2)
+    aliases.promote(first.tag, "first")
+    service = start_ready(home)
+    aliases.promote(release_with(tmp_path, endless).tag, "hangs", force=True)
+    eventually("its rehearsal", lambda: rehearsals(service))
+    assert vigil.main(["rollback", "--why", "it hangs"]) == 0
+    target = {"model": "tiny", "version": first.version}
+    eventually("the rollback", lambda: service.metric("vigil_model_target_info", **target) == 1, 2)
+    eventually("the end of the rehearsal", lambda: not rehearsals(service), 2)
+    assert service.call("/v1/model")[1]["version"] == first.version
+    aliases.promote(second.tag, "second", force=True)
+    eventually("the next release", lambda: service.call("/v1/model")[1]["version"] == second.version)
+    assert service.metric("vigil_model_load_failures_total") == 0
+
+
+def test_a_service_that_ends_does_not_wait_for_a_rehearsal(tmp_path, publish, started, eventually):
+    service = started()
+    aliases.promote(release_with(tmp_path, endless).tag, "hangs", force=True)
+    left = eventually("its rehearsal", lambda: rehearsals(service))
+    service.process.send_signal(signal.SIGTERM)
+    service.process.wait(15)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+
+
+def rehearsals(service):
+    """Return the processes that rehearse a release for a worker of this service."""
+    found = []
+    for worker in children_of(service.process.pid):
+        found += [pid for pid in children_of(worker) if b"serving.rehearsal" in command(pid)]
+    return found
+
+
+def children_of(pid):
+    with contextlib.suppress(OSError):  # it has ended
+        return [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
+    return []
+
+
+def command(pid):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
