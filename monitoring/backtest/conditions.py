@@ -1,15 +1,15 @@
 """The conditions of the alerts on one version, at the steps where they may change."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from monitoring.backtest.counted import Changes, Counted
 from monitoring.backtest.firing import Held
+from monitoring.backtest.moved import Lift, moved
 from monitoring.backtest.restless import Restless
 from monitoring.backtest.rules import CLASS_SIGNAL, COLLAPSED_SHARE, USUAL_SHARE, Rules
-from monitoring.backtest.windows import Sliding
+from monitoring.backtest.stack import Stack, Stacking
 from monitoring.judge import decline, intervals
 from monitoring.judge.intervals import CONFIDENCE
 from monitoring.judge.quality_page import level
@@ -17,31 +17,44 @@ from monitoring.judge.validity import FALSE_ALARM, MOST_ROWS
 from monitoring.log.opened import Opened
 from monitoring.shift import drift
 from monitoring.shift.drift import Finding
+from monitoring.shift.reference import Reference
 
 
 class Drift:
     """Whether signals moved in one of the windows, and whether one class takes nearly all."""
 
     def __init__(self, counted: Counted, known: Opened, rules: Rules) -> None:
-        self._known = known
+        self._reference = known.reference
         self._restless = Restless(counted, known, rules)
-        self._windows = {name: Sliding(counted, length // rules.bucket_s) for name, length in rules.windows_s}
-        self._found: dict[str, list[Finding]] = {name: [] for name in self._windows}
+        self._windows = {name: Stacking(counted, length // rules.bucket_s) for name, length in rules.windows_s}
+        self._found: dict[str, dict[str, float]] = {name: {} for name in self._windows}
         self._collapsed: Held | None = None
 
-    def at(self, step: int) -> tuple[Held | None, Held | None]:
-        """Return what drifted and what collapsed at a step; steps must not go back."""
-        unrest = self._restless.at(step)
-        for name, sliding in self._windows.items():
-            if sliding.move(step):
-                window = replace(sliding.window, unrest=unrest)
-                self._found[name] = judged(self._known, window, name)
-                if name == "short":
-                    self._collapsed = collapsed(self._known, window)
-        moved: dict[str, float] = {}
-        for finding in (finding for found in self._found.values() for finding in found):
-            moved[finding.signal] = max(finding.z, moved.get(finding.signal, finding.z))
-        return Held(len(moved), moved) if moved else None, self._collapsed
+    def over(self, steps: np.ndarray) -> list[tuple[Held | None, Held | None]]:
+        """Return what drifted and what collapsed at each of some steps, which rise from call to call."""
+        unrest = self._restless.over(steps)
+        told: dict[str, dict[int, dict[str, float]]] = {}
+        for name, windows in self._windows.items():
+            stack = windows.over(steps)
+            places = np.flatnonzero(stack.changed)
+            changed = stack.some(places)
+            lift = Lift.of(self._reference, [unrest[place] for place in places.tolist()])
+            told[name] = dict(zip(places.tolist(), moved(self._reference, changed, name, lift), strict=True))
+            if name == "short":
+                single = dict(zip(places.tolist(), collapsed(self._reference, changed), strict=True))
+        return [self._at(place, told, single) for place in range(len(steps))]
+
+    def _at(
+        self, place: int, told: dict[str, dict[int, dict[str, float]]], single: dict[int, Held | None]
+    ) -> tuple[Held | None, Held | None]:
+        # What is not told at a place is as it was.
+        signals: dict[str, float] = {}
+        for name, by_place in told.items():
+            self._found[name] = by_place.get(place, self._found[name])
+            for signal, z in self._found[name].items():
+                signals[signal] = max(z, signals.get(signal, z))
+        self._collapsed = single.get(place, self._collapsed)
+        return Held(len(signals), signals) if signals else None, self._collapsed
 
 
 def judged(known: Opened, window: drift.Window, length: str) -> list[Finding]:
@@ -52,16 +65,16 @@ def judged(known: Opened, window: drift.Window, length: str) -> list[Finding]:
         return drift.judge(known.reference, window, length)
 
 
-def collapsed(known: Opened, window: drift.Window) -> Held | None:
-    """Return the share of the class that nearly all rows get, if one does that did not in the reference."""
-    reference = known.reference
+def collapsed(reference: Reference, stack: Stack) -> list[Held | None]:
+    """Return by window the share of the class that nearly all rows get, if one does that did not in the reference."""
     names = [bins.name for bins in reference.bins]
-    if CLASS_SIGNAL not in names or window.rows < reference.min_rows:
-        return None
+    if CLASS_SIGNAL not in names:
+        return [None] * len(stack.rows)
     place = names.index(CLASS_SIGNAL)
-    share = float(window.counts[place].max() / window.rows)
+    shares = stack.counts[:, place].max(axis=1) / np.maximum(stack.rows, 1)
     usual = float(reference.padded_shares()[place].max())
-    return Held(share) if share > COLLAPSED_SHARE and usual < USUAL_SHARE else None
+    told = (stack.rows >= reference.min_rows) & (shares > COLLAPSED_SHARE) & (usual < USUAL_SHARE)
+    return [Held(share) if here else None for share, here in zip(shares.tolist(), told.tolist(), strict=True)]
 
 
 class Floor:
@@ -94,25 +107,36 @@ class Estimated:
     """Whether accuracy is surely under its floor by estimates that nothing speaks against, where labels are few."""
 
     def __init__(self, counted: Counted, floor: float, known: Opened, rules: Rules) -> None:
-        self._known, self._floor = known, floor
-        self._window = Sliding(counted, rules.quality_s // rules.bucket_s)
+        self._reference, self._floor = known.reference, floor
+        self._windows = Stacking(counted, rules.quality_s // rules.bucket_s)
         self._held: Held | None = None
 
-    def at(self, step: int, labelled: bool) -> Held | None:
-        """Return the upper end of both estimates if they are under the floor; labelled: whether labels say enough."""
-        if self._window.move(step):
-            self._held = self._under()
-        return None if labelled else self._held
+    def over(self, steps: np.ndarray) -> list[Held | None]:
+        """Return at each of some steps the upper end of both estimates if they are under the floor; see `Drift.over`.
 
-    def _under(self) -> Held | None:
-        estimation, window = self._known.reference.estimation, self._window.window
-        if estimation is None or not window.rows:
-            return None
-        found = estimation.estimate(self._window.estimated, window.rows)
+        It stands where labels do not say more.
+        """
+        if self._reference.estimation is None:
+            return [None] * len(steps)
+        stack = self._windows.over(steps)
+        # An interval ends above its value: most windows are over the floor at sight.
+        low = (stack.estimated[:, 0] < self._floor * stack.rows) & stack.whole
+        found = []
+        for place, (changed, maybe) in enumerate(zip(stack.changed.tolist(), low.tolist(), strict=True)):
+            if changed:
+                self._held = self._under(stack, place) if maybe else None
+            found.append(self._held)
+        return found
+
+    def _under(self, stack: Stack, place: int) -> Held | None:
+        rows = int(stack.rows[place])
+        found = self._reference.estimation.estimate(stack.estimated[place], rows)
         upper = max(found.cbpe.upper, found.atc.upper)
-        if upper >= self._floor or found.doubts or not self._window.whole:
+        if upper >= self._floor or found.doubts:
             return None
-        return None if drift.alarms(self._known.reference, _sampled(window), FALSE_ALARM) else Held(upper)
+        sums = stack.sums[place] if stack.sums.shape[1] else None
+        window = _sampled(drift.Window(stack.counts[place], sums, rows))
+        return None if drift.alarms(self._reference, window, FALSE_ALARM) else Held(upper)
 
 
 def _sampled(window: drift.Window) -> drift.Window:

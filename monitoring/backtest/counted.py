@@ -207,8 +207,9 @@ def _count(batch: Batch, known: Opened, bucket_s: int, gone: np.ndarray | None) 
     last_s = np.maximum.reduceat(batch.time_s[order], starts)
     embedded = rows if gone is None else np.zeros_like(rows)
     estimation = known.reference.estimation
-    estimated = [estimation.sums(outputs[run]) if estimation is not None else np.zeros(0) for run in runs]
-    return Counted(buckets, counts, sums, rows, embedded, last_s, np.array(estimated))
+    none = np.zeros((len(runs), 0))
+    estimated = none if estimation is None else estimation.sums_of_runs(outputs, starts)
+    return Counted(buckets, counts, sums, rows, embedded, last_s, estimated)
 
 
 def _by_pattern(batch: Batch) -> Iterator[tuple[Batch, np.ndarray | None]]:

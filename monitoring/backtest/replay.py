@@ -4,7 +4,7 @@ Conditions are looked at where they may change, which is at evaluations of the r
 window. Only the version that answered last is judged, as only the live one is in Prometheus.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from monitoring.backtest.conditions import Declined, Drift, Estimated, Floor, In
 from monitoring.backtest.counted import Changes, Seen
 from monitoring.backtest.firing import Alert, Firing, Held, Watched
 from monitoring.backtest.rules import Rules
+from monitoring.backtest.stack import blocks
 from monitoring.judge import slices
 from monitoring.log.opened import Opened
 
@@ -46,11 +47,10 @@ def replay(model: str, seen: Seen, known: Mapping[str, Opened], rules: Rules) ->
     judges = [_Version(model, version, seen, known[version], rules) for version in seen.counted]
     refused = _Refused(model, seen, rules)
     live = _live(seen, places)
-    for step, version in zip(places.tolist(), live, strict=True):
-        at_s = float(step * rules.bucket_s)
-        refused.step(at_s, step)
-        for judge in judges:
-            judge.step(at_s, step, judge.version == version)
+    for step in places.tolist():
+        refused.step(float(step * rules.bucket_s), step)
+    for judge in judges:
+        judge.follow(places, [judge.version == version for version in live])
     end_s = float(places[-1] * rules.bucket_s)
     watched = [one for judge in judges for one in judge.watched] + refused.watched
     watched.append(late.watched(model, seen, rules, int(places[-1])))
@@ -81,6 +81,7 @@ class _Version:
         quality = known.release.manifest.quality
         floor, metric, place = float(quality["floor"]), quality["metric"], (model, version)
         counted, changes = seen.counted[version], seen.changes.get(version, NO_LABELS)
+        self._counted, self._bucket_s = counted, rules.bucket_s
         self._drift, self._declined = Drift(counted, known, rules), Declined(changes, known, rules)
         self._floor = Floor(changes, floor, rules.quality_rows)
         self._estimated = Estimated(counted, floor if metric == "accuracy" else 0.0, known, rules)
@@ -101,12 +102,24 @@ class _Version:
             ),
         ]
 
-    def step(self, at_s: float, step: int, live: bool) -> None:
-        """Judge at a step; only the live version can be told about."""
-        estimated = self._estimated.at(step, self._floor.enough(step))
-        found = (*self._drift.at(step), self._floor.at(step), self._declined.at(step), estimated)
-        for watched, held in zip(self.watched, (*found, *(one.at(step) for one in self._slices)), strict=True):
-            watched.step(at_s, held if live else None)
+    def follow(self, places: np.ndarray, live: list[bool]) -> None:
+        """Judge at each step; only while it is live can it be told about."""
+        begin = 0
+        for steps in blocks(places, self._counted):
+            drifted, estimated = self._drift.over(steps), self._estimated.over(steps)
+            for place, step in enumerate(steps.tolist()):
+                held = (*drifted[place], *self._labelled(step, estimated[place]))
+                self._step(step, held if live[begin + place] else (None,) * len(held))
+            begin += len(steps)
+
+    def _labelled(self, step: int, estimated: Held | None) -> list[Held | None]:
+        # What labels say, and the estimate where they say too little.
+        said = None if self._floor.enough(step) else estimated
+        return [self._floor.at(step), self._declined.at(step), said, *(one.at(step) for one in self._slices)]
+
+    def _step(self, step: int, held: Sequence[Held | None]) -> None:
+        for watched, one in zip(self.watched, held, strict=True):
+            watched.step(float(step * self._bucket_s), one)
 
 
 class _Refused:

@@ -5,8 +5,9 @@ from collections import deque
 import numpy as np
 
 from monitoring.backtest.counted import Counted
+from monitoring.backtest.moved import unlike
 from monitoring.backtest.rules import FEWEST_WINDOWS, HISTORY_WINDOWS, Rules
-from monitoring.backtest.windows import Sliding
+from monitoring.backtest.stack import Stacking
 from monitoring.log.opened import Opened
 from monitoring.shift import drift
 from monitoring.shift.drift import Unrest
@@ -23,30 +24,27 @@ class Restless:
         self._short = dict(rules.windows_s)["short"] // rules.bucket_s
         self._history = HISTORY_WINDOWS * self._short
         self._fewest = FEWEST_WINDOWS * self._short // self._every
-        self._now, self._before = Sliding(counted, self._short), Sliding(counted, self._short)
+        self._now, self._before = Stacking(counted, self._short), Stacking(counted, self._short)
         self._seen: deque[tuple[int, np.ndarray]] = deque()  # z, and the step from which on it held
         self._computed_at = -1
         self._unrest: Unrest | None = None
 
-    def at(self, step: int) -> Unrest | None:
-        """Return the unrest at a step, None while too few windows could be compared."""
-        now, before = self._now.move(step), self._before.move(step - self._short)
-        if now or before:
-            self._seen.append((step, self._unlike()))
+    def over(self, steps: np.ndarray) -> list[Unrest | None]:
+        """Return the unrest at each of some steps (rising), None while too few windows could be compared."""
+        now, before = self._now.over(steps), self._before.over(steps - self._short)
+        changed = np.flatnonzero(now.changed | before.changed)
+        z = dict(zip(changed.tolist(), unlike(self._reference, before.some(changed), now.some(changed)), strict=True))
+        return [self._at(step, z.get(place)) for place, step in enumerate(steps.tolist())]
+
+    def _at(self, step: int, z: np.ndarray | None) -> Unrest | None:
+        # z: of each signal and the embedding, NaN where it is not known; None where it is as it was.
+        if z is not None:
+            self._seen.append((step, z))
         while len(self._seen) > 1 and self._seen[1][0] <= step - self._history:
             self._seen.popleft()
         if self._seen and step - self._computed_at >= RENEWED * min(step - self._seen[0][0], self._history):
             self._unrest, self._computed_at = self._calmed(step), step
         return self._unrest
-
-    def _unlike(self) -> np.ndarray:
-        # One z for each signal and the embedding; NaN where it is not known.
-        z = np.full(len(self._reference.bins) + (self._reference.embedding is not None), np.nan)
-        earlier, later = self._before.window, self._now.window
-        if earlier.rows and later.rows:
-            found = drift.unlike(self._reference, earlier, later)
-            z[: len(found)] = found
-        return z
 
     def _calmed(self, step: int) -> Unrest | None:
         # Each z counts as often as the rules looked at it; of a signal with too few of them nothing is known.

@@ -32,7 +32,10 @@ LABELS = """SELECT p.version, p.time_s, l.time_s, p.predicted, l.label,
 
 @dataclass(frozen=True)
 class LogPart:
-    """Rows and labels of one model with a `seq` above `after` and up to `until`, of rows answered in `span_s`."""
+    """Rows and labels of one model with a `seq` above `after` and up to `until`, of rows answered in `span_s`.
+
+    sliced: whether a release is measured in slices: then the labelled rows are read, else only their labels.
+    """
 
     path: Path
     model: str
@@ -40,6 +43,7 @@ class LogPart:
     until: int
     span_s: tuple[float, float]
     rules: Rules
+    sliced: bool
 
     def read(self) -> Seen:
         """Return what the rules need of this part. Raises DataError if the log cannot be read."""
@@ -63,9 +67,10 @@ def parts(path: Path, model: str, span_s: tuple[float, float], rules: Rules) -> 
             connection.execute(f"SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) FROM {table}").fetchone()
             for table in ("predictions", "labels")
         )
+        sliced = last_label > 0 and _sliced(model, connection)
     begins, ends = min(first, first_label) - 1, max(last, last_label)
     return [
-        LogPart(path, model, after, min(after + PART_ROWS, ends), span_s, rules)
+        LogPart(path, model, after, min(after + PART_ROWS, ends), span_s, rules, sliced)
         for after in range(begins, ends, PART_ROWS)
     ]
 
@@ -122,7 +127,7 @@ def _batch(part: LogPart, version: str, known: Opened, rows: list[tuple[float, s
 def _labels(part: LogPart, connection: sqlite3.Connection) -> tuple[Seen, float]:
     # What labels change, and when the last one was known.
     place, found, last_s = (part.after, part.until, part.model, *part.span_s), [], 0.0
-    cursor = connection.execute(LABELS.format(row="p.row" if _sliced(part, connection) else "NULL"), place)
+    cursor = connection.execute(LABELS.format(row="p.row" if part.sliced else "NULL"), place)
     while rows := cursor.fetchmany(BATCH_LABELS):
         last_s = max(last_s, *(row[2] for row in rows))
         for version in sorted({row[0] for row in rows}):
@@ -144,10 +149,10 @@ def _said(known: Opened, rows: list[tuple[str, float, float, str, str, str | Non
     return Labels(answered_s, known_s, np.array(steps, np.int64), np.array([row[5] is None for row in rows]), inputs)
 
 
-def _sliced(part: LogPart, connection: sqlite3.Connection) -> bool:
-    # Whether a release is measured in slices: then the labelled rows are read, else only their labels.
-    query = "SELECT DISTINCT version FROM predictions WHERE model = ?"
-    found = (known_release(part.model, version) for (version,) in connection.execute(query, (part.model,)))
+def _sliced(model: str, connection: sqlite3.Connection) -> bool:
+    # It reads the whole log, so once for all parts.
+    query = "SELECT DISTINCT version FROM predictions WHERE +model = ?"
+    found = (known_release(model, version) for (version,) in connection.execute(query, (model,)))
     return any(known is not None and slices.parse(known.release.manifest.quality) for known in found)
 
 

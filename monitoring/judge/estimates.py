@@ -109,13 +109,27 @@ class Estimation:
 
         outputs: probabilities (n, classes), n may be 0.
         """
+        answers, terms = self._terms(outputs)
+        counts = np.bincount(answers, minlength=outputs.shape[1]) if self.confusion else np.zeros(0)
+        return np.concatenate([terms.sum(axis=0), counts])
+
+    def sums_of_runs(self, outputs: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """Return `sums` of each run of rows, float64 (runs, k); starts: where each begins, the first at 0."""
+        answers, terms = self._terms(outputs)
+        sums: np.ndarray = np.add.reduceat(terms, starts, axis=0)
+        if not self.confusion:
+            return sums
+        classes, run = outputs.shape[1], np.repeat(np.arange(len(starts)), np.diff(starts, append=len(outputs)))
+        counts = np.bincount(run * classes + answers, minlength=len(starts) * classes)
+        return np.column_stack([sums, counts.reshape(len(starts), classes)])
+
+    def _terms(self, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # The class answered, (n,), and what each row adds to the moments, (n, MOMENTS).
         answers, confidence = _answered(outputs, self.threshold)
         features = _features(confidence)
         chance = _logistic(features @ np.array(self.weights))
         spread = chance * (1 - chance)
-        above = float((confidence >= self.confident).sum())
-        counts = np.bincount(answers, minlength=outputs.shape[1]) if self.confusion else np.zeros(0)
-        return np.concatenate([[chance.sum(), above], spread @ features, counts])
+        return answers, np.column_stack([chance, confidence >= self.confident, spread[:, None] * features])
 
     def estimate(self, sums: np.ndarray, rows: int, doubts: Sequence[Doubt] = ()) -> Estimates:
         """Return the estimates of `rows` (> 0) rows with these sums.

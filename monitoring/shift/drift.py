@@ -196,7 +196,7 @@ def _missed(reference: Reference, window: Window, false_alarm: float) -> tuple[l
     z = missing.each(counts, shares, reference.rows)
     most = int(z.argmax())
     lost = float(missing.losses(counts, shares)[most])
-    found = [Finding(_missing_name(reference, most), float(z[most]), lost, limit)] if z[most] > limit else []
+    found = [Finding(missing_name(reference, most), float(z[most]), lost, limit)] if z[most] > limit else []
     return found, false_alarm - used
 
 
@@ -209,7 +209,7 @@ def _gone(reference: Reference, window: Window, length: str) -> list[Finding]:
     limit = _lifted(reference.missing_thresholds[length], window, s)
     z, lost = missing.each(counts, shares, reference.rows), missing.losses(counts, shares)
     places = np.flatnonzero((z > limit) & (lost >= missing.LEAST_LOSS)).tolist()
-    return [Finding(_missing_name(reference, k), float(z[k]), float(lost[k]), limit) for k in places]
+    return [Finding(missing_name(reference, k), float(z[k]), float(lost[k]), limit) for k in places]
 
 
 def _lifted(limit: float, window: Window, signal: int) -> float:
@@ -218,7 +218,8 @@ def _lifted(limit: float, window: Window, signal: int) -> float:
     return float(window.unrest.level[signal] + window.unrest.scale[signal] * limit)
 
 
-def _missing_name(reference: Reference, place: int) -> str:
+def missing_name(reference: Reference, place: int) -> str:
+    """Return the signal that tells that the class at a place is missing."""
     held = reference.classes[place] if reference.classes else f"{place}"
     return f"class {held}{missing.GONE}"
 

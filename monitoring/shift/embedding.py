@@ -71,7 +71,18 @@ class Embedding:
         return summed
 
     def z(self, sums: np.ndarray, rows: float, reference_rows: int) -> float:
-        """Return how unlike the reference a window is, from its sums (k,) and rows; about N(0, 1) without drift.
+        """Return how unlike the reference a window is, from its sums (k,) and rows; about N(0, 1) without drift."""
+        return float(self.z_of_each(sums, np.asarray(rows), reference_rows))
+
+    def size(self, sums: np.ndarray, rows: float, reference_rows: int) -> float:
+        """Return the squared distance of the two means in deviations, less what chance gives; below 0 for chance.
+
+        Of two normal distributions of one spread it is the population stability index.
+        """
+        return float(self.size_of_each(sums, np.asarray(rows), reference_rows))
+
+    def z_of_each(self, sums: np.ndarray, rows: np.ndarray, reference_rows: int) -> np.ndarray:
+        """Return z of windows (...), from their sums (..., k) and rows (...).
 
         Hotelling's T2 with the covariance of the reference alone is, times (N - k) / (k (N - 1)), an F with k and
         N - k degrees of freedom; made normal by Paulson (1942). The recording rules compute the same in PromQL.
@@ -79,17 +90,17 @@ class Embedding:
         n, m, k = rows, reference_rows * JUDGED, len(self.centres)
         f = n * m / (n + m) * self._gap(sums, rows) * (m - k) / (k * (m - 1))
         a, b, root = 2 / (9 * k), 2 / (9 * (m - k)), np.cbrt(f)
-        return float((root * (1 - b) - (1 - a)) / np.sqrt(a + root**2 * b))
+        found: np.ndarray = (root * (1 - b) - (1 - a)) / np.sqrt(a + root**2 * b)
+        return found
 
-    def size(self, sums: np.ndarray, rows: float, reference_rows: int) -> float:
-        """Return the squared distance of the two means in deviations, less what chance gives; below 0 for chance.
+    def size_of_each(self, sums: np.ndarray, rows: np.ndarray, reference_rows: int) -> np.ndarray:
+        """Return `size` of windows (...), from their sums (..., k) and rows (...)."""
+        found: np.ndarray = self._gap(sums, rows) - len(self.centres) * (1 / rows + 1 / (reference_rows * JUDGED))
+        return found
 
-        Of two normal distributions of one spread it is the population stability index.
-        """
-        return float(self._gap(sums, rows) - len(self.centres) * (1 / rows + 1 / (reference_rows * JUDGED)))
-
-    def _gap(self, sums: np.ndarray, rows: float) -> float:
-        return float(((sums / rows - self._centres) ** 2).sum())
+    def _gap(self, sums: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        found: np.ndarray = ((sums / rows[..., None] - self._centres) ** 2).sum(axis=-1)
+        return found
 
     def _waves(self, inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
         places = flatten(inputs, outputs)

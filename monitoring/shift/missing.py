@@ -44,8 +44,11 @@ def each(counts: np.ndarray, shares: np.ndarray, reference_rows: int) -> np.ndar
 
 
 def losses(counts: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Return how much of its share each class lost, at most 1, of counts and shares (classes,); below 0 if it grew."""
-    now = counts / max(counts.sum(), 1)
+    """Return how much of its share each class lost, at most 1, of counts (..., classes) and shares (classes,).
+
+    Below 0 if it grew.
+    """
+    now = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
     found: np.ndarray = np.where(shares > 0, 1 - now / np.where(shares > 0, shares, 1), 0.0)
     return found
 

@@ -5,11 +5,12 @@ import pytest
 from tiny_release import HOMES, make_draft, make_files, rows_of
 
 from grafana import profile, quality_rules
-from monitoring.backtest import rules, run
+from monitoring.backtest import counted, replay, rules, run, sqlite_log
 from monitoring.backtest.run import Order
 from monitoring.judge import intervals, slices
 from monitoring.log import parquet
 from monitoring.log.decoded import Selection
+from monitoring.log.opened import opened
 from registry import aliases, store
 from tests.monitoring.recorded import T0_S, answers, label, record, said
 
@@ -95,3 +96,15 @@ def test_what_is_replayed_of_labels_is_what_the_rules_say(name):
     waits = {rules.SLICE: replays.urgent_s, rules.ESTIMATE: replays.patient_s, rules.LATE: replays.patient_s}
     assert {one: told[one].for_s for one in waits} == waits
     assert {told[one].severity for one in waits} == {"warning"}
+
+
+def test_whether_a_log_is_measured_in_slices_is_looked_up_once_for_all_its_parts(replayed, monkeypatch, place):
+    monkeypatch.setenv("BENTOML_HOME", str(place))
+    monkeypatch.setattr(sqlite_log, "PART_ROWS", 1000)
+    folder, made, found, _ = replayed
+    parts = sqlite_log.parts(folder / "log.sqlite", made.name, run.EVER_S, rules.PROFILES["production"])
+    monkeypatch.delattr(sqlite_log, "_sliced")  # which reads the whole log
+    seen = counted.together(part.read() for part in parts)
+    known = {made.version: opened(made.tag)}
+    assert len(parts) > 5 and len(seen.slices) == 3
+    assert tuple(replay.replay(made.name, seen, known, rules.PROFILES["production"])) == found.firings

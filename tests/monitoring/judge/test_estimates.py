@@ -46,6 +46,15 @@ def test_sums_add_up_over_rows(sizes, seed):
     assert sum(fitted.sums(part) for part in parts) == pytest.approx(together, abs=1e-9)
 
 
+@pytest.mark.parametrize("classes", [2, 4, 60])  # of the last no confusion is kept
+def test_the_sums_of_runs_are_those_of_each_run(classes):
+    fitted, outputs = Estimation.fit(*world(500, 1, classes=classes)), world(300, 2, classes=classes)[0]
+    starts = np.array([0, 1, 2, 50, 299])
+    found = fitted.sums_of_runs(outputs, starts)
+    for sums, run in zip(found, np.split(outputs, starts[1:]), strict=True):
+        assert sums == pytest.approx(fitted.sums(run), abs=1e-9)
+
+
 def test_it_is_the_same_after_a_way_through_json():
     fitted = Estimation.fit(*world(500, 1))
     assert estimates.parse(json.loads(json.dumps(asdict(fitted)))) == fitted
