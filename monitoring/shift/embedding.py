@@ -29,6 +29,9 @@ MOST_CLASSES = 50
 FAR = 8.0  # deviations from the middle, at which a value is cut off: one broken value must not fill a sum
 NORMAL = 1.4826  # times the median distance from the middle is the deviation, in a normal distribution
 EVEN = 0.1  # of the mean variance, added to each: directions in which the reference hardly varies stay quiet
+LARGEST = 3.4e38  # a number of float32 that six digits can say
+FINEST = 2.0**-23  # of a number of float32: what two of its size differ by at least
+SMALLEST = 1e-27  # a deviation: of a smaller one the weights would be no numbers of float32
 WEAK = 0.1  # of the largest variance of a mixture of waves: below, it repeats the others
 
 
@@ -156,8 +159,10 @@ def fit(inputs: np.ndarray, outputs: np.ndarray, seed: int = 0) -> Embedding | N
     generator = np.random.default_rng(seed)
     drawn, judged = dealt(len(inputs), generator)
     places = flatten(inputs[drawn[:MOST_FIT_ROWS]], outputs[drawn[:MOST_FIT_ROWS]]).astype(np.float64)
+    places = np.fmax(np.fmin(places, LARGEST), -LARGEST)
     middle, deviation = _spread(places, outputs.shape[1])
-    low, high = middle - FAR * deviation, middle + FAR * deviation
+    deviation = np.maximum(deviation, np.maximum(FINEST * np.abs(middle), SMALLEST))
+    low, high = ((middle + far * deviation).clip(-LARGEST, LARGEST) for far in (-FAR, FAR))
     waves = max(1, min(WAVES, len(judged) // ROWS_PER_WAVE))
     turn = _evened((places.clip(low, high) - middle) / deviation)
     weights = _rounded(turn @ generator.standard_normal((turn.shape[1], waves)) / deviation[:, None])
@@ -179,8 +184,14 @@ def flatten(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     """Return a row and its answer as one flat row of few numbers, float32 (n, places).
 
     Images are pooled to SIDE x SIDE blocks; of a longer vector every MOST_COLUMNS-th column is averaged with it.
-    Classes beyond MOST_CLASSES are one "other".
+    Classes beyond MOST_CLASSES are one "other". What is too large for float32, as a mean of numbers near its end may
+    be, is infinite or not a number.
     """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _flat(inputs, outputs)
+
+
+def _flat(inputs: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     if outputs.shape[1] > MOST_CLASSES:
         rest = outputs[:, MOST_CLASSES - 1 :].sum(axis=1, keepdims=True)
         outputs = np.concatenate([outputs[:, : MOST_CLASSES - 1], rest], axis=1)

@@ -1,9 +1,10 @@
 import json
+import math
 from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from tiny_release import HOMES, IMAGE, rows_of
@@ -153,3 +154,36 @@ def test_it_survives_json_and_stays_small(kind):
 def test_the_same_rows_give_the_same_embedding():
     x, p = rows_of(HOMES, 300), answers(300, 0)
     assert embedding.fit(x, p) == embedding.fit(x, p)
+
+
+@settings(max_examples=25)
+@given(
+    st.sampled_from([(4,), (300,), (9, 9)]),
+    st.sampled_from([1e-45, 1e-44, 1e-38, 1e-30, 1.0, 1e30, 1e37, 1e38]),
+    st.sampled_from([0.0, 1e-44, 1e30, -1e38, 2e38]),
+    st.booleans(),
+)
+def test_numbers_at_either_end_of_float32_are_embedded_without_a_warning(shape, spread, middle, one):
+    x = np.random.default_rng(0).standard_normal((400, *shape))
+    wide = np.where(np.arange(shape[-1]) == 0, spread, 1.0) if one else spread  # one column of many, or all
+    at = np.where(np.arange(shape[-1]) == 0, middle, 0.0) if one else middle
+    x = (x * wide + at).clip(-3.4e38, 3.4e38).astype(np.float32)
+    fitted = embedding.fit(x, answers(400, 2))
+    if fitted is None:
+        return
+    assert fitted.low >= (-3.4e38,) * len(fitted.low) and np.abs(fitted.high).max() <= 3.4e38
+    worst = np.full((50, *shape), np.finfo(np.float32).max, np.float32)
+    for rows in (x, worst, -worst, 0 * worst, worst * 1e-45):
+        p = answers(len(rows), 2)
+        found = fitted.components(rows, p)
+        assert np.isfinite(found).all() and (found >= 0).all()
+        assert math.isfinite(z(fitted, 400, rows, p))
+
+
+@pytest.mark.parametrize("spread", [1e-44, 1e38])
+def test_a_shift_is_seen_beside_a_column_at_the_end_of_float32(spread):
+    x, p = pair(1000, 0.8, seed=0)
+    other = (np.random.default_rng(1).standard_normal((1000, 1)) * spread).clip(-3e38, 3e38).astype(np.float32)
+    fitted = embedding.fit(np.concatenate([x, other], axis=1), p)
+    moved, _ = pair(1000, -0.8, seed=1)
+    assert z(fitted, 1000, np.concatenate([moved, other], axis=1), p) > 10
