@@ -23,6 +23,11 @@ from serving import tls
 
 ROWS = rows_of(IMAGE, 3, seed=3)
 PROTOCOL_VERSION = 70  # the alert of RFC 8446, section 6.2: the version the peer offered is not spoken here
+# What an authority's certificate says its key is for (RFC 5280, section 4.2.1.3).
+SIGNS = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 class Authority:
@@ -33,7 +38,7 @@ class Authority:
         folder.mkdir()
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"the authority {folder.name}")])
-        own = self._certificate(self._name, self._key, x509.BasicConstraints(ca=True, path_length=None))
+        own = self._certificate(self._name, self._key, [(x509.BasicConstraints(True, None), True), (SIGNS, True)])
         self.ca = self._write("ca.pem", own.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name, days=1):
@@ -41,7 +46,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        made = self._certificate(subject, key, address, days)
+        made = self._certificate(subject, key, [(address, False)], days)
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -50,9 +55,13 @@ class Authority:
             self._write(f"{name}.key", pem),
         )
 
-    def _certificate(self, subject, key, extension, days=1):
+    def _certificate(self, subject, key, extensions, days=1):
         now = datetime.datetime.now(datetime.UTC)
-        return (
+        identifiers = [
+            (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+            (x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), False),
+        ]
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
@@ -60,9 +69,10 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=3))
             .not_valid_after(now + datetime.timedelta(days=days))
-            .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-            .sign(self._key, hashes.SHA256())
         )
+        for extension, critical in [*extensions, *identifiers]:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self._key, hashes.SHA256())
 
     def _write(self, name, content):
         path = self.folder / name
@@ -78,6 +88,7 @@ def authority(tmp_path_factory):
 def client(authority, files=None):
     """Return what a client trusts and shows; files: of its certificate and key."""
     context = ssl.create_default_context(cafile=authority.ca)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python does on its own from 3.13
     if files:
         context.load_cert_chain(*files)
     return context
