@@ -55,6 +55,7 @@ def start() -> Server:
     exposure.warn(configured.keys_path, sys.argv)
     pinned = Path(Vigil.inner.release.resolve().path) if arguments.model_tag else None
     running[:] = [Server(configured, pinned, folder.of_service(configured.metrics_folder))]
+    running[0].metrics.worker_started(lifecycle.started_for(os.environ))
     return running[0]
 
 

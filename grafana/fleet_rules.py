@@ -56,8 +56,14 @@ def _restarting(profile: Profile) -> Alert:
         severity="warning",
         component="serving",
         summary="The workers of a model server start again and again.",
-        description=f'{{{{ $labels.instance }}}} started {{{{ printf "%.0f" $value }}}} times in {window}.',
-        expr=f'changes(process_start_time_seconds{{job="vigil"}}[{window}]) >= {RESTARTS}',
+        description=(
+            f'{{{{ $labels.instance }}}} or workers of it had to be started again {{{{ printf "%.0f" $value }}}} times '
+            f"in {window}."
+        ),
+        expr=(
+            f'sum by (job, instance) (increase(vigil_worker_starts_total{{job="vigil",reason="replace"}}[{window}])) '
+            f'>= {RESTARTS}\nor changes(vigil_service_start_timestamp_seconds{{job="vigil"}}[{window}]) >= {RESTARTS}'
+        ),
     )
 
 

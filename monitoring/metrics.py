@@ -5,6 +5,7 @@ reasons from fixed lists. Nothing a client sends becomes a label value. Those of
 an object each, are in `monitoring.counting.signal_metrics`.
 """
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, process_collector
 
+from monitoring.counting import processes
 from monitoring.counting.counts import Counts
 from monitoring.counting.holders import Holders
 from monitoring.shift.signals import BINS
@@ -21,6 +23,7 @@ ROW_BUCKETS_S = (1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1)
 STAGE_BUCKETS_S = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.1, 0.25, 1)
 BATCH_BUCKETS_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 RELEASE = ("model", "version")
+STARTS = START, REPLACE, ROLL = "start", "replace", "roll"  # with the service, for a worker that ended, or in a roll
 SIGNAL_BIN = "vigil_signal_bin_total"
 EMBEDDING_SUM = "vigil_embedding_sum_total"
 EMBEDDING_ROWS = "vigil_embedding_rows_total"
@@ -60,11 +63,22 @@ class ServingMetrics:
         self.connections_rejected = counter(
             "vigil_connections_rejected_total", "Connections refused or cut off by a limit", "reason"
         )
+        self._of_workers()
         self._of_releases()
         self._of_records()
         self._of_access()
         self._of_shadow()
         registry.register(self.counts)
+
+    def _of_workers(self) -> None:
+        self.worker_starts = self.counts.counter(
+            "vigil_worker_starts_total",
+            "Starts of workers: with the service, for one that ended, or in a roll",
+            "reason",
+        )
+        self.service_started = self.counts.gauge(
+            "vigil_service_start_timestamp_seconds", "Start of the process that starts the workers"
+        )
 
     def _of_releases(self) -> None:
         counter, gauge = self.counts.counter, self.counts.gauge
@@ -142,6 +156,13 @@ class ServingMetrics:
         self.shadow_records = counter(
             "vigil_shadow_records_total", "Rows of the challenger written to the prediction log", "model"
         )
+
+    def worker_started(self, reason: str) -> None:
+        """Count the start of this worker, and tell since when its service runs."""
+        for one in STARTS:  # a series that begins at 1 shows no increase
+            self.worker_starts.labels(one).inc(one == reason)
+        if (started_s := processes.used(os.getppid()).get(processes.STARTED)) is not None:
+            self.service_started.set(started_s)
 
     def signal_counts(self, model: str, version: str, signals: int) -> np.ndarray:
         """Return the counts of a release's signals in this worker, float64 (signals, BINS), to be added to."""

@@ -21,7 +21,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-SUPERVISOR = "VIGIL_SUPERVISOR"  # PID:FD, from the parent: who it is, and where a worker says that it is up
+# PID:FD:REASON, from the parent: who it is, where a worker says that it is up, and why it was started.
+SUPERVISOR = "VIGIL_SUPERVISOR"
 LINGER_S = 1.0  # how long open connections are answered on once nothing new is accepted
 CLEAN_UP_S = 5.0  # for a worker to write its log after the grace time
 PR_SET_PDEATHSIG = 1
@@ -101,17 +102,23 @@ def follow_parent(environment: Mapping[str, str]) -> None:
 
 def parent_of(environment: Mapping[str, str]) -> int:
     """Return the supervisor of this worker, 0 in a process that has none."""
-    parent, _ = _supervisor(environment)
+    parent, *_ = _supervisor(environment)
     return 0 if parent == os.getpid() else parent
 
 
 def tell_up(environment: Mapping[str, str]) -> None:
     """Tell the supervisor, if there is one, that this worker has started up."""
-    parent, descriptor = _supervisor(environment)
+    parent, descriptor, _ = _supervisor(environment)
     if parent not in (0, os.getpid()):
         os.write(descriptor, b"%d\n" % os.getpid())
 
 
-def _supervisor(environment: Mapping[str, str]) -> tuple[int, int]:
-    parent, _, descriptor = environment.get(SUPERVISOR, "").partition(":")
-    return (int(parent), int(descriptor)) if parent else (0, -1)
+def started_for(environment: Mapping[str, str]) -> str:
+    """Return why this worker was started: one of `monitoring.metrics.STARTS`."""
+    *_, reason = _supervisor(environment)
+    return reason
+
+
+def _supervisor(environment: Mapping[str, str]) -> tuple[int, int, str]:
+    parent, descriptor, reason = environment.get(SUPERVISOR, "0:-1:start").split(":")
+    return int(parent), int(descriptor), reason

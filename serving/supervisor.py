@@ -17,6 +17,7 @@ from typing import Any
 from tornado.ioloop import IOLoop
 from zmq import ZMQError
 
+from monitoring.metrics import REPLACE, ROLL, START
 from serving.lifecycle import CLEAN_UP_S, SUPERVISOR
 from serving.settings import Settings
 
@@ -33,7 +34,7 @@ def prepare(settings: Settings) -> None:
     heard, said = os.pipe()
     os.set_inheritable(said, True)
     os.set_blocking(heard, False)
-    os.environ[SUPERVISOR] = f"{os.getpid()}:{said}"
+    os.environ[SUPERVISOR] = f"{os.getpid()}:{said}:{START}"
     IOLoop.current().add_callback(take_over, settings, heard)
 
 
@@ -74,9 +75,11 @@ class Supervisor:
         self._workers: int = watcher.numprocesses
         self._up: set[int] = set()
         self._failed = 0
+        self._lost = False
         self._stopping = False
         self._rolling: asyncio.Task[None] | None = None
         watcher.hooks["after_reap"] = self._ended
+        watcher.hooks["before_spawn"] = self._starts
         watcher.respawn = True
         watcher.graceful_timeout = settings.drain_s + settings.grace_s + CLEAN_UP_S
 
@@ -112,8 +115,16 @@ class Supervisor:
         for callback in then:
             future.add_done_callback(callback)
 
+    def _starts(self, **_: object) -> bool:
+        # before_spawn of circus, which goes on if it is true: the worker is told why it is started.
+        reason = ROLL if self._rolling is not None else REPLACE if self._lost else START
+        told = os.environ[SUPERVISOR].rpartition(":")[0]
+        self._watcher.env = {**(self._watcher.env or os.environ), SUPERVISOR: f"{told}:{reason}"}
+        return True
+
     def _ended(self, process_pid: int, exit_code: int, **_: object) -> None:
         # after_reap of circus; exit_code: as subprocess has it
+        self._lost = True
         was_up = process_pid in self._up
         self._up.discard(process_pid)
         expected = self._stopping or (was_up and self._rolling is not None)

@@ -278,12 +278,16 @@ def _restarts() -> tuple[View, ...]:
     return (
         View(
             "Restarts and failed loads",
-            "Starts of a server process, and releases that were refused or failed to load.",
+            "Starts of a service or of its workers, but for rolls, and releases that were refused or failed to load.",
             "short",
             (
                 (
-                    f"sum by (instance) (changes(process_start_time_seconds{{{SCRAPED}}}[{WINDOW}]))",
+                    f"sum by (instance) (changes(vigil_service_start_timestamp_seconds{{{SCRAPED}}}[{WINDOW}]))",
                     "restart {{instance}}",
+                ),
+                (
+                    f'sum by (instance) (increase(vigil_worker_starts_total{{{SCRAPED},reason="replace"}}[{WINDOW}]))',
+                    "worker ended {{instance}}",
                 ),
                 (
                     f"sum by (model, reason) (increase(vigil_model_load_failures_total{{{BOTH}}}[{WINDOW}]))",

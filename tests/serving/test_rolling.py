@@ -14,6 +14,7 @@ from load import Load, address, request, version_of
 from tiny_release import IMAGE, make_draft, make_files, onnx_bytes, rows_of
 
 from monitoring.counting.holders import MOST_LINGERING
+from monitoring.metrics import STARTS
 from registry import aliases, store
 
 BODY = json.dumps({"rows": rows_of(IMAGE, 1).tolist()}).encode()
@@ -96,6 +97,12 @@ def kill_workers(service, eventually, kills):
     return tally, lost, back_s
 
 
+def starts(service):
+    """Return how many workers were started for each reason, dead ones too, and when the service was."""
+    counted = {one: service.metric("vigil_worker_starts_total", reason=one) for one in STARTS}
+    return counted | {"since": service.metric("vigil_service_start_timestamp_seconds")}
+
+
 def answered(service):
     return service.metric("vigil_requests_total", route="/v1/predict", code="200")
 
@@ -110,7 +117,9 @@ def check_counts(service, before, tally, eventually):
 
 def test_a_killed_worker_is_replaced_and_loses_no_more_than_what_it_was_working_on(pair, eventually):
     before = answered(pair)
+    replaced = starts(pair)["replace"]
     tally, lost, _ = kill_workers(pair, eventually, kills=1)
+    assert starts(pair)["replace"] == replaced + 1
     assert lost[0] <= CONNECTIONS and len(workers(pair)) == 2
     check_counts(pair, before, tally, eventually)
 
@@ -141,10 +150,12 @@ def swaps_and_rolls(service, eventually, folder, rounds, requests):
 
 
 def test_a_swap_and_a_rolling_restart_lose_no_request(pair, eventually, tmp_path):
-    old = workers(pair)
+    old, started = workers(pair), starts(pair)
+    assert started["start"] == 2
     _, tally = swaps_and_rolls(pair, eventually, tmp_path, rounds=1, requests=500)
     assert tally.failed is None and len(set(tally.answers)) == 2
     assert len(workers(pair)) == 2 and not old & workers(pair)
+    assert starts(pair) == started | {"roll": started["roll"] + 2}
 
 
 @pytest.mark.proof
