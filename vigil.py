@@ -90,6 +90,8 @@ def search(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve the champion with `bentoml serve`; runs until it is stopped."""
+    from serving import exposure
+
     if options.model:
         os.environ["VIGIL_MODELS"] = options.model
     # The service runs in another folder.
@@ -98,6 +100,8 @@ def serve(options: argparse.Namespace) -> int:
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).absolute())
     encrypted = tls.arguments(options.certfile, options.keyfile, options.client_ca)
+    exposure.demand(os.environ)  # here it is one line and status 2
+    exposure.demand_models([name.strip() for name in options.model.split(",") if name.strip()])
     _demand_free_port(options.host, options.port)
     bentoml = [sys.executable, "-m", "bentoml", "serve", "service:Vigil", "--working-dir", str(HERE)]
     os.execv(sys.executable, [*bentoml, "--host", options.host, "--port", str(options.port), *encrypted])

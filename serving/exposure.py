@@ -1,17 +1,41 @@
 """What is looked at before the service shows itself: what its workers need for it, and who could then call."""
 
 import contextlib
+import difflib
 import ipaddress
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from serving import keys
-from serving.settings import Settings
+from registry import aliases, store
+from registry.errors import AliasError
+from registry.release import NAME
+from serving import keys, tracing
+from serving.settings import Settings, from_environment
 
 log = logging.getLogger(__name__)
+
+
+def demand(environment: Mapping[str, str]) -> None:
+    """Raise ConfigError for what a service of this environment could not use: to be known before one is started."""
+    said = from_environment(environment)
+    tracing.demand(said.trace_share)
+    held = claim(said)
+    if held is not None:
+        held.close()
+
+
+def demand_models(names: Sequence[str]) -> None:
+    """Raise AliasError for a model that the store does not hold; one that is empty may be filled later."""
+    champions = aliases.models()
+    held = sorted({*champions, *(folder.name for folder in store.models().glob("*/") if NAME.fullmatch(folder.name))})
+    for name in names:
+        if held and name not in held:
+            close = difflib.get_close_matches(name, held, n=1)
+            hint = f"did you mean '{close[0]}'? " if close else ""
+            raise AliasError(f"--model: no model '{name}'; {hint}there are {', '.join(champions or held)}")
 
 
 def claim(settings: Settings) -> socket.socket | None:

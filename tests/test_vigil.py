@@ -228,6 +228,42 @@ def test_vigil_build_works_from_any_folder_and_the_bento_names_the_champion(publ
     assert f"model_tag: {made.tag}" in bento.read_text()
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("VIGIL_KEYS", "/nonexistent/keys.json", "/nonexistent/keys.json: no such key file; `vigil keys add NAME"),
+        ("VIGIL_WORKER", "2", "environment: unknown variable VIGIL_WORKER; did you mean VIGIL_WORKERS?"),
+        ("VIGIL_ADMIN_ADDRESS", "192.0.2.1:9400", "VIGIL_ADMIN_ADDRESS: 192.0.2.1:9400 cannot be listened on"),
+    ],
+)
+def test_a_service_that_could_not_start_is_refused_with_one_line_and_status_2(
+    run, monkeypatch, variable, value, message
+):
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(os, "execv", _started)
+    status, _, err = run("serve", "--port", str(free_ports(1)[0]))
+    assert status == 2 and err.startswith(f"vigil: {message}") and err.count("\n") == 1
+
+
+def test_a_model_that_the_store_does_not_hold_is_refused_with_those_it_does(run, publish, monkeypatch):
+    monkeypatch.setattr(os, "execv", _started)
+    words = ("serve", "--port", str(free_ports(1)[0]), "--model")
+    with pytest.raises(RuntimeError, match="started"):  # an empty store may be filled later
+        run(*words, "churn")
+    for name in ("churn", "digits"):
+        aliases.promote(publish(name).tag, "first")
+    assert run(*words, "chrun")[::2] == (
+        2, "vigil: --model: no model 'chrun'; did you mean 'churn'? there are churn, digits\n",
+    )  # fmt: skip
+    assert run(*words, "digits,other")[2] == "vigil: --model: no model 'other'; there are churn, digits\n"
+    with pytest.raises(RuntimeError, match="started"):
+        run(*words, "digits,churn")
+
+
+def _started(*_):
+    raise RuntimeError("started")
+
+
 def test_vigil_serve_serves_the_champion(publish, home, eventually, start_service):
     made = publish()
     aliases.promote(made.tag, "first")
