@@ -215,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 done, 2 something the user can fix, 130 interrupted."""
+    """Run the command line; returns the exit status: 0 done, 2 something the user can fix, 130 Ctrl-C, 143 SIGTERM."""
     options = parser().parse_args(arguments)
     logs.set_up()
     run: Verb = options.run
@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except UserError as error:
         print(f"vigil: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in NOT_IN_A_BENTO:
             raise

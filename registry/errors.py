@@ -13,7 +13,9 @@ UserError
 
 
 class UserError(Exception):
-    """Base class; the command line prints the message alone and exits with status 2."""
+    """Base class; the command line prints the message alone and exits with `exit_status`."""
+
+    exit_status = 2
 
 
 class ConfigError(UserError): ...

@@ -15,7 +15,7 @@ from registry import durable
 from registry.errors import CheckpointError, ConfigError
 from training import config as configuration
 from training.config import Config
-from training.fit import checkpoint, distributed, models
+from training.fit import checkpoint, distributed, models, stop
 from training.fit.distributed import World
 from training.judge import evaluate, intervals, regression
 from training.learn import fit, fit_baselines
@@ -71,7 +71,7 @@ def crossval(order: Order, count: int, say: Progress) -> Crossval:
     folder = order.run_folder or Path("runs") / f"{order.config_path.stem}-crossval"
     words = f"{replace(order, run_folder=folder).words('crossval')} --folds {count} --resume"
     config = configuration.load(order.config_path, order.overrides)
-    with alone(folder), torch.random.fork_rng(devices=[]):
+    with alone(folder), stop.told(words), torch.random.fork_rng(devices=[]):
         table = data.load(config.data, order.config_path.parent, config.task)
         found = []
         for number in range(count):

@@ -38,8 +38,7 @@ def fit(task: Task, world: World, follow: Follow = lambda entry: None) -> Traine
     train_rows = loop.Rows(table.x[parts.train], task.labels)
     validation = loop.Rows(table.x[parts.validation], table.y[parts.validation])
     model = network(task, train_rows)
-    again = order.again or f"{order.command} --resume"
-    run = loop.Run(order.folder, resume_settings(task, world), order.resume, again, world, follow)
+    run = loop.Run(order.folder, resume_settings(task, world), order.resume, order.goes_on, world, follow)
     fitted = loop.fit(config, model, train_rows, validation, run)
     if isinstance(model, models.Regressor):
         return Trained(model, fitted)

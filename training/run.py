@@ -11,7 +11,7 @@ import torch
 
 from registry.release import MODEL
 from training import config as configuration
-from training.fit import distributed, follow, loop, step
+from training.fit import distributed, follow, step, stop
 from training.fit.distributed import World
 from training.learn import Follow, Trained, fit, fit_baselines
 from training.outcome import Outcome
@@ -34,7 +34,7 @@ def carry_out(order: Order, say: Progress) -> Outcome:
     Raises a UserError if settings, data, checkpoint or export are refused; nothing is then published.
     """
     started = time.monotonic()
-    with alone(order.folder), torch.random.fork_rng(devices=[]):
+    with alone(order.folder), stop.told(order.goes_on), torch.random.fork_rng(devices=[]):
         task, simple, trained = _learn(order, say)
         files = order.folder / "release"
         shutil.rmtree(files, ignore_errors=True)
@@ -58,14 +58,14 @@ def carry_out(order: Order, say: Progress) -> Outcome:
 def assist(order: Order) -> int:
     """Compute this process's share of the training that process 0 leads in `train`; writes and says nothing.
 
-    Returns the exit status: 0, or 2 if all were asked to stop, which process 0 says.
+    Returns the exit status: 0, or that of a stop, which process 0 tells.
     """
     with _joined(order) as world:
         world.wait()  # process 0 first: what it caches of the data is then there
         try:
             fit(prepare(order), world)
-        except loop.StoppedError:
-            return 2
+        except stop.StoppedError as error:
+            return error.exit_status
     return 0
 
 

@@ -18,7 +18,7 @@ from registry.errors import CheckpointError, DataError, StackError
 from training import config as configuration
 from training import toml
 from training.config import MODEL_KINDS, Config
-from training.fit import checkpoint, distributed
+from training.fit import checkpoint, distributed, stop
 from training.fit.distributed import World
 from training.learn import fit
 from training.pages import document, results
@@ -74,7 +74,7 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     folder = order.run_folder or Path("runs") / f"{order.config_path.stem}-search"
     asked = replace(order, run_folder=folder)
     asked = replace(asked, again=f"{asked.words('search')} --trials {count} --resume")
-    with alone(folder), torch.random.fork_rng(devices=[]):
+    with alone(folder), stop.told(asked.again), torch.random.fork_rng(devices=[]):
         task = prepare(asked)
         if not order.resume:
             (folder / STUDY).unlink(missing_ok=True)

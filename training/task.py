@@ -57,6 +57,11 @@ class Order:
         """Return the words that ask for the same run again."""
         return self.words("train")
 
+    @property
+    def goes_on(self) -> str:
+        """Return the words that go on with the run once it was stopped."""
+        return self.again or f"{self.command} --resume"
+
     def words(self, verb: str) -> str:
         """Return the command line that asks for `verb` with this order."""
         words = [*distributed.words(), verb, str(self.config_path)]

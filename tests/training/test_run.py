@@ -2,11 +2,13 @@
 
 import io
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import vigil
 from monitoring.judge import slices
 from monitoring.shift import reference
 from registry import durable, store
@@ -14,6 +16,7 @@ from registry.errors import ConfigError, DataError, ExportError
 from training import outcome, run
 from training.export import export
 from training.fit import loop
+from training.learn import Trained
 from training.task import BusyError, Order
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -292,3 +295,25 @@ def test_a_regression_makes_a_release_that_answers_in_units_of_its_target(home, 
     within = (error <= release.manifest.quality["tolerance"]).mean()
     assert within == pytest.approx(result.metrics["within_tolerance"]["value"])
     assert "NaN" not in release.read("card.html").decode()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("stage", ["fit_baselines", "write_model"])
+def test_a_signal_before_or_after_the_epochs_ends_with_the_command_that_goes_on(
+    home, tmp_path, monkeypatch, capsys, number, status, stage
+):
+    monkeypatch.setattr(run, stage, lambda *_: signal.raise_signal(number))
+    monkeypatch.setattr(
+        run, "_learn", run._learn if stage == "fit_baselines" else lambda *_: (None, {}, Trained(None, None))
+    )
+    before = signal.getsignal(signal.SIGTERM)
+    words = ["train", str(EXAMPLES / "digits.toml"), "--run-folder", str(tmp_path)]
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
+    try:
+        assert vigil.main(words) == status
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"vigil: stopped by {number.name} before the first epoch or after the last; resume with ")
+    assert said.endswith(f"vigil {' '.join(words)} --resume")
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from registry import durable
-from registry.errors import CheckpointError, DataError, UserError
+from registry.errors import CheckpointError, DataError
 from training.config import MODEL_KINDS, Config
 from training.fit import checkpoint, distributed, schedule, step, stop
 from training.fit.average import Average
@@ -35,10 +35,6 @@ CHECKPOINT = "last.pt"
 HISTORY = "epochs.jsonl"
 TIMING = "timing.jsonl"  # apart from the history, which is the same bits however often a run was stopped
 SCORES = {Classifier: "validation_accuracy", Regressor: "validation_r2"}
-
-
-class StoppedError(UserError):
-    """Training was asked to stop and saved what it had; the message names the command to go on."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def fit(config: Config, model: Trainable, train: Rows, validation: Rows, run: Ru
     """Train `model` in place and leave the weights with the lowest validation loss in it.
 
     Stops early after `patience_epochs` without a lower loss. Writes a checkpoint and one JSON line
-    per epoch into the run folder. Raises StoppedError after SIGTERM or SIGINT, once the step is done
+    per epoch into the run folder. Raises stop.StoppedError after SIGTERM or SIGINT, once the step is done
     and saved; CheckpointError if a resumed run has other settings; DataError if the loss is not finite.
     """
     with reproducible(config.loop.threads), stop.asked() as asked:
@@ -145,14 +141,15 @@ class _Trainer:
                     self._save()
                 if stopping:
                     self._save()
-                    raise StoppedError(self._stopped(asked()))
+                    raise stop.StoppedError(self._stopped(number := asked()), number)
 
     def _stopped(self, number: int) -> str:
         name = signal.Signals(number).name if number else "a signal to another process"
         if self.run.world.size > 1:
             name += " (torchrun sends it to all when one process ends; its report names the first)"
         return (
-            f"stopped by {name} at step {self.state.step} of {self.total}, "
+            f"stopped by {name} after {len(self.state.history)} of {self.config.loop.epochs} epochs "
+            f"(step {self.state.step} of {self.total}), "
             f"saved in {self.run.folder / CHECKPOINT}; resume with {self.run.resume_command}"
         )
 

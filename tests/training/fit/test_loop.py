@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 
 from registry.errors import CheckpointError, DataError
 from training.config import Augment, Config, Loop, Model, Schedule
-from training.fit import checkpoint, loop, models
+from training.fit import checkpoint, loop, models, stop
 from training.rows.data import moments
 
 generator = np.random.default_rng(0)
@@ -113,10 +113,13 @@ def test_a_signal_finishes_the_step_saves_and_names_the_command_to_go_on(tmp_pat
         return original(now, total, settings)
 
     before = signal.getsignal(number)
-    with monkeypatch.context() as patch, pytest.raises(loop.StoppedError) as caught:
+    with monkeypatch.context() as patch, pytest.raises(stop.StoppedError) as caught:
         patch.setattr(loop.schedule, "rate", rate)
         fit(tmp_path)
-    assert str(caught.value).startswith(f"stopped by {signal.Signals(number).name} at step 13 of 30, saved in ")
+    assert str(caught.value).startswith(
+        f"stopped by {signal.Signals(number).name} after 2 of 6 epochs (step 13 of 30), saved in "
+    )
+    assert caught.value.exit_status == 128 + number
     assert str(caught.value).endswith("resume with vigil train demo.toml --resume")
     assert signal.getsignal(number) is before
     assert checkpoint.load(tmp_path / "last.pt", CONFIG.as_dict()).step == 13

@@ -95,7 +95,7 @@ def test_sigterm_saves_and_exits_with_the_command_to_resume(tmp_path, eventually
     eventually("a checkpoint", stopped.saved, 120)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 143
     assert f"resume with vigil train {tmp_path / 'stopped.toml'} --run-folder {stopped.folder} --resume" in said
     assert store.releases("stopped") == []
 
