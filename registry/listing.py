@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 
-from registry import aliases
+from registry import aliases, example
 from registry.aliases import Aliases, Change
 from registry.errors import AliasError
 from registry.release import SIGNATURE, Manifest, Release
@@ -71,6 +71,7 @@ def summary(release: Release) -> str:
         ("data", f"{said.data.get('source', '')}, {said.data.get('rows', '')} rows"),
         ("made by", f"{said.code.get('command', '')} (commit {said.code.get('git_commit', 'unknown')})"),
         ("files", f"{len(said.files)}, {size(files)}, every byte as published"), ("digest", release.digest),
+        *zip(("request", "bytes"), example.lines(release.tag), strict=False),
         ("signature", SIGNATURE if (release.path / SIGNATURE).exists() else "none"),
         *(("card", str(release.path / file)) for file in ("card.html", "card.md") if file in said.files),
     ]  # fmt: skip

@@ -297,10 +297,19 @@ def print_change(options: argparse.Namespace, change: "Change", model: str) -> i
         )
     if change.ended and change.action != "end":
         notes.append(f"  the challenge of {change.ended} ended with it")
+    if change.action == "promote" and not options.json:
+        notes += _request(f"{model}:{change.to_version}")
     say(options, asdict(change), "\n".join([text, *notes]))
     if url := os.environ.get(PLACE):
         _send(options, url, model)
     return 0
+
+
+def _request(tag: str) -> list[str]:
+    from registry import example
+
+    found = example.lines(tag)
+    return ["  a request that it answers, where vigil serve runs:", *(f"  {line}" for line in found)] if found else []
 
 
 def _send(options: argparse.Namespace, url: str, model: str) -> None:

@@ -18,9 +18,10 @@ from monitoring.metrics import ServingMetrics
 from monitoring.shift import reference
 from monitoring.shift.bulk import Counting, Tally, Totals
 from monitoring.shift.reference import Reference
-from registry import aliases, store
+from registry import aliases, example, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
+from registry.example import Example
 from registry.release import REFERENCE, Release
 from serving import cards, gauges
 from serving.admission import Admission
@@ -47,6 +48,7 @@ class Served:
     tally: Tally
     cards: dict[str, bytes]
     redaction: Redaction | None
+    example: Example
 
 
 class _Loading:
@@ -242,7 +244,7 @@ class Host:
             engine.demand(name, numbers)
         outputs = (opened.manifest.output, *normal.watched)
         batcher = Batcher(engine, outputs, said.max_batch_rows, rows.observe, self.inline)
-        served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction)
+        served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction, example.of(opened))
         self._metrics.holders.add(place, served, tally)
         return served
 

@@ -10,13 +10,19 @@ class Head:
     """The request line and the headers.
 
     path: without the query, percent-decoded. headers: names in lower case; the values of a repeated one are
-    joined by a comma.
+    joined by a comma. scheme: http or https.
     """
 
     method: str
     path: str
     query: bytes
     headers: dict[bytes, bytes]
+    scheme: str = "http"
+
+    @property
+    def url(self) -> str:
+        """Return the root of the service as the client named it; not to be believed."""
+        return f"{self.scheme}://{self.headers.get(b'host', b'').decode('latin-1')}"
 
 
 @dataclass(slots=True)

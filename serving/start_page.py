@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
+from registry.example import Example
 from registry.release import Release
 from serving.host import Host
 
@@ -14,7 +15,7 @@ STYLE = (
     "table{border-collapse:collapse;font-size:.92rem}"
     "th,td{text-align:left;vertical-align:top;padding:.2rem 1.2rem .2rem 0;border-bottom:1px solid #d6dae0}"
     "th{color:#57606a;font-weight:600;white-space:nowrap}h1{font-size:1.7rem}"
-    "h2{font-size:1.2rem;margin-top:2rem;border-bottom:2px solid #d6dae0}code{font-size:.9em}"
+    "h2{font-size:1.2rem;margin-top:2rem;border-bottom:2px solid #d6dae0}code{font-size:.9em;overflow-wrap:anywhere}"
 )
 # Relative, so that they hold behind a proxy that puts the service under a path of its own.
 PLACES = (
@@ -26,10 +27,14 @@ PLACES = (
 METRICS = ("metrics", "for Prometheus")
 
 
-def page(hosts: Iterable[Host], metrics: bool) -> bytes:
-    """Return the page, in UTF-8. metrics: whether who asks gets them at this address."""
+def page(hosts: Iterable[Host], metrics: bool, url: str, keyed: bool) -> bytes:
+    """Return the page, in UTF-8.
+
+    metrics: whether who asks gets them at this address. url: of the service, as they see it. keyed: whether rows need
+    a key.
+    """
     found = list(hosts)
-    models = "".join(map(_model, found)) or "<p>None.</p>"
+    models = "".join(_model(host, url, keyed) for host in found) or "<p>None.</p>"
     places = (*PLACES, METRICS) if metrics else PLACES
     rows = [(_link(address, f"/{address}"), escape(about)) for address, about in places]
     return (
@@ -39,7 +44,7 @@ def page(hosts: Iterable[Host], metrics: bool) -> bytes:
     ).encode()
 
 
-def _model(host: Host) -> str:
+def _model(host: Host, url: str, keyed: bool) -> str:
     if not host.ready:
         return f"<h2>{escape(host.name)}</h2><p>Not ready: {escape(host.reason)}</p>"
     served = host.serving()
@@ -50,10 +55,16 @@ def _model(host: Host) -> str:
         ("task", escape(said.task)),
         ("a row", _row(served.release)),
         *((("classes", _names(said.classes)),) if said.classes else ()),
+        ("try it", _request(served.example, url, keyed)),
         ("rows go to", f"<code>POST /v1/models/{name}/predict</code>, {_link(f'v1/models/{name}', 'as JSON')}"),
         *(("card", _link(f"v1/models/{name}/card?format={kind}", "the model card")) for kind in list(served.cards)[:1]),
     ]
     return f"<h2>{name}</h2>{_table(rows)}"
+
+
+def _request(example: Example, url: str, keyed: bool) -> str:
+    about = f"<br>{escape(example.about)}" if example.about else ""
+    return f"<code>{escape(example.curl(url, keyed), quote=False)}</code>{about}"
 
 
 def _row(release: Release) -> str:

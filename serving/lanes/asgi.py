@@ -168,7 +168,7 @@ def _head(scope: Scope) -> Head:
     for name, value in scope["headers"]:
         name = name.lower()
         headers[name] = headers[name] + b", " + value if name in headers else value
-    return Head(scope["method"], scope["path"], scope["query_string"], headers)
+    return Head(scope["method"], scope["path"], scope["query_string"], headers, scope.get("scheme", "http"))
 
 
 def _inner_send(server: Server, send: Send) -> Send:
