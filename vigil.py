@@ -116,14 +116,22 @@ def build(options: argparse.Namespace) -> int:
     made = None if options.follow else store.open_release(options.tag or verbs.champion_of(options.model))
     said = {"model_tag": made.tag, "model_digest": made.digest} if made else {}
     bentofile = "bentofile.gpu.yaml" if options.gpu else "bentofile.yaml"
-    command = [sys.executable, "-m", "bentoml", "build", "--bentofile", bentofile]
+    command = [sys.executable, "-m", "bentoml", "build", "--output", "tag", "--bentofile", bentofile]
     command += [word for key, value in said.items() for word in ("--arg", f"{key}={value}")]
-    if not options.json:
-        return subprocess.run(command, check=False, cwd=HERE).returncode  # bentoml reads the file where it runs
-    done = subprocess.run([*command, "--output", "tag"], check=False, cwd=HERE, stdout=subprocess.PIPE, text=True)
-    if done.returncode == 0:
-        print(json.dumps({"bento": done.stdout.split("__tag__:")[-1].strip(), **said}))
-    return done.returncode
+    # bentoml reads the file where it runs
+    done = subprocess.run(command, check=False, cwd=HERE, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        print(done.stdout, end="", file=sys.stderr)
+        raise StackError("bentoml could not build it; what it said is above")
+    bento = done.stdout.split("__tag__:")[-1].strip()
+    size = sum(path.stat().st_size for path in store.bento(bento).rglob("*") if path.is_file())
+    carried = sum(one.size_bytes for one in made.manifest.files.values()) if made else 0
+    text = (
+        f"{bento}: {size / 1e6:.2f} MB"
+        + (f", and {made.tag}, {carried / 1e6:.2f} MB" if made else ", follows the champion of the store it runs on")
+        + f"\n  serve it:       bentoml serve {bento}\n  make its image: make image IMAGE='--bento {bento}'"
+    )
+    return verbs.say(options, {"bento": bento, **said, "size_bytes": size}, text)
 
 
 def watch(options: argparse.Namespace) -> int:

@@ -53,6 +53,11 @@ def models() -> Path:
     return bentoml_home() / "models"
 
 
+def bento(tag: str) -> Path:
+    """Return the folder of the Bento `tag`."""
+    return bentoml_home() / "bentos" / tag.replace(":", "/")
+
+
 def publish(draft: Draft, folder: Path) -> Release:
     """Seal the files in `folder` and put them into the store as one release.
 

@@ -219,13 +219,27 @@ def test_the_installed_program_prints_its_help():
     assert "promote" in said.stdout and said.stderr == ""
 
 
-def test_vigil_build_works_from_any_folder_and_the_bento_names_the_champion(publish, home, tmp_path, monkeypatch):
+def test_vigil_build_works_from_any_folder_and_says_what_came_of_it(publish, home, tmp_path, monkeypatch, capfd):
     made = publish()
     aliases.promote(made.tag, "first")
     monkeypatch.chdir(tmp_path)
     assert vigil.main(["build"]) == 0
     (bento,) = (home / "bentos" / "vigil").glob("*/bento.yaml")
     assert f"model_tag: {made.tag}" in bento.read_text()
+    first, *after = capfd.readouterr().out.splitlines()
+    tag = f"vigil:{bento.parent.name}"
+    assert first.startswith(f"{tag}: ") and f" MB, and {made.tag}, " in first
+    assert [line.split(": ")[1].strip() for line in after] == [
+        f"bentoml serve {tag}", f"make image IMAGE='--bento {tag}'"
+    ]  # fmt: skip
+
+
+def test_a_bento_that_cannot_be_built_ends_with_one_line_and_what_bentoml_said(publish, home, capfd):
+    aliases.promote(publish().tag, "first")
+    (home / "bentos").parent.mkdir(exist_ok=True)
+    (home / "bentos").write_text("no folder")
+    assert vigil.main(["build"]) == 2
+    assert capfd.readouterr().err.splitlines()[-1] == "vigil: bentoml could not build it; what it said is above"
 
 
 @pytest.mark.parametrize(
