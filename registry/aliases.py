@@ -160,7 +160,8 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
             raise AliasError(f"{tag}: is the champion already")
         against = _objections(release, old) if live is None else _against_live(release, old, live)
         if against and not force:
-            raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. Override: --force, which is recorded")
+            other = "" if live else _by_traffic(release, old)
+            raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. {other}Override: --force, which is recorded")
         change = replace(_change("promote", release, old, _reason(why), tuple(against)), live=live)
         line = (*old.line, Pin(release.version, release.digest))
         _write(replace(old, line=line, challenger=None, history=(*old.history, change)))
@@ -289,6 +290,20 @@ def _unfit(release: Release, old: Aliases) -> list[str]:
         return ["it is the champion"]
     champion = store.open_release(f"{old.model}:{old.champion.version}")
     return gate.incomparable(champion, release) or gate.other_rows(champion, release)
+
+
+def _by_traffic(release: Release, old: Aliases) -> str:
+    # How labels that come in may judge a release that the held-out rows do not speak for.
+    now = old.challenger
+    if now and now.version == release.version:
+        return f"It challenges the champion now, what labels tell of it: vigil verdict {old.model}. "
+    try:
+        if old.champion is None or gate.unfit(release.manifest) or _unfit(release, old):
+            return ""
+    except ReleaseError:  # the champion is broken
+        return ""
+    ends = f", which ends that of {now.version}" if now else ""
+    return f'Let labels of the traffic judge it: vigil challenge {release.tag} --why "..."{ends}. '
 
 
 def _change(action: str, to: Release, old: Aliases, why: str, forced: tuple[str, ...]) -> Change:

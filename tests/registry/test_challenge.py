@@ -175,3 +175,31 @@ def test_a_challenger_is_listed_and_never_collected(publish):
     assert listing.held(aliases.read("tiny"))[tags[0].split(":")[1]] == "challenger"
     reasons = {v.listing.tag: v.reason for v in collect.collect(collect.Rule(keep=1), lambda plan: None)}
     assert [reasons[tag] for tag in tags] == ["challenger", "", "", "champion"]
+
+
+def test_a_refused_promotion_names_the_challenge_that_could_judge_the_release(publish):
+    champion, worse, third = publish(seed=1), publish(seed=7, truth=1), publish(seed=8, truth=1)
+    aliases.promote(champion.tag, "first")
+
+    def refusal(tag):
+        with pytest.raises(AliasError) as caught:
+            aliases.promote(tag, "next")
+        return str(caught.value).partition("common held-out rows")[2]
+
+    assert f'. Let labels of the traffic judge it: vigil challenge {worse.tag} --why "...". Over' in refusal(worse.tag)
+    aliases.challenge(worse.tag, 0.1, "promising")
+    assert ". It challenges the champion now, what labels tell of it: vigil verdict tiny. Over" in refusal(worse.tag)
+    assert f'vigil challenge {third.tag} --why "...", which ends that of {worse.version}. Over' in refusal(third.tag)
+
+
+def test_no_challenge_is_named_where_none_can_be(pair, publish):
+    other = publish(seed=3, classes=tuple("123456789X"))
+    unproved = publish(seed=4, truth=1, parity={})
+    for tag in (other.tag, unproved.tag):
+        with pytest.raises(AliasError, match="not promoted") as caught:
+            aliases.promote(tag, "next")
+        assert "vigil challenge" not in str(caught.value)
+    (pair[0].path / "card.md").write_text("nicer")
+    with pytest.raises(AliasError, match="cannot be compared with the champion") as caught:
+        aliases.promote(publish(seed=5).tag, "next")
+    assert "vigil challenge" not in str(caught.value)
