@@ -209,8 +209,10 @@ def parser() -> argparse.ArgumentParser:
     _add_watch(verb(watch, log))
     judged = verb(verdict, log)
     judged.add_argument("name", nargs="?", default="", help="the model, if several have a champion")
-    judged.add_argument("--promote", action="store_true", help="if so it says; the verdict goes into the history")
-    judged.add_argument("--why", default="", help="the reason of that, kept in the history")
+    judged.add_argument(
+        "--promote", action="store_true", help="make the challenger the champion if the verdict is to promote it"
+    )
+    judged.add_argument("--why", default="", help="with --promote: the reason, kept in the history beside the verdict")
     verb(labels, log).add_argument("file", help="CSV with columns id,label or JSON lines with id and label")
     report_verbs.add(verb, model, log)
     log_verbs.add_to(every, as_json, log)

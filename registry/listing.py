@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from registry import aliases, example
 from registry.aliases import Aliases, Change
 from registry.errors import AliasError
+from registry.gate import Live
 from registry.release import SIGNATURE, Manifest, Release
 from registry.store import Listing
 
@@ -76,6 +77,21 @@ def summary(release: Release) -> str:
         *(("card", str(release.path / file)) for file in ("card.html", "card.md") if file in said.files),
     ]  # fmt: skip
     return aligned(lines)
+
+
+def of_traffic(live: Live) -> str:
+    """Return what labelled traffic said for a promotion, in plain words: how much better, and how sure that is."""
+    what, better, worse = "accuracy", "higher", "lower"
+    shown = "{:.4f}"
+    if live.metric == "mae":
+        what, better, worse, shown = "mean error", "smaller", "larger", "{:.2%}"
+    loss, upper, margin = (shown.format(abs(value)) for value in (live.loss, live.loss_upper, live.margin))
+    return (
+        f"on {live.rows} labelled rows of the traffic its {what} is {loss} {worse if live.loss > 0 else better} than "
+        f"that of {live.champion}; with {live.confidence:.0%} confidence "
+        + (f"at least {upper} {better}" if live.loss_upper < 0 else f"at most {upper} {worse}")
+        + f" ({margin} {worse} is allowed)"
+    )
 
 
 def _remarks(change: Change) -> str:

@@ -283,6 +283,8 @@ def print_change(options: argparse.Namespace, change: "Change", model: str) -> i
 
     Raises StackError, after the change was printed, if it could not be sent; it stays.
     """
+    from registry import listing
+
     text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
     if change.share:
         share = f"{100 * change.share:g} % of the requests of {change.from_version}"
@@ -291,10 +293,7 @@ def print_change(options: argparse.Namespace, change: "Change", model: str) -> i
         text = f"end: {change.to_version} no longer challenges {change.from_version}"
     notes = [f"  forced although {objection}" for objection in change.forced]
     if (live := change.live) is not None:
-        notes.append(
-            f"  on {live.rows} labelled rows of the traffic it loses {live.loss:+.4f} "
-            f"({live.confidence:.0%} upper bound {live.loss_upper:+.4f}, allowed {live.margin:+.4f})"
-        )
+        notes.append(f"  {listing.of_traffic(live)}")
     if change.ended and change.action != "end":
         notes.append(f"  the challenge of {change.ended} ended with it")
     if change.action == "promote" and not options.json:

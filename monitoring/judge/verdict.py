@@ -230,7 +230,7 @@ def _decide(seen: Seen, margin: float, confidence: float) -> tuple[str, str, int
         return HOLD, seen.doubt, None
     if evidence.loses_less(pairs, margin, confidence):
         better = evidence.loses_less(pairs, 0.0, confidence)
-        return PROMOTE, f"surely {'better' if better else 'not worse by more than the margin'}", None
+        return PROMOTE, "surely better" if better else "surely within the margin that its gate allows", None
     needed = evidence.rows_to_tell(pairs, margin, confidence)
     told = f"about {needed} labelled rows will, if they go on as they came" if needed else "nor will they soon"
     return HOLD, f"the labels do not tell yet; {told}", needed

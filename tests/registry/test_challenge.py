@@ -5,6 +5,7 @@ from tiny_release import HOMES, TABLE
 
 from registry import aliases, collect, listing
 from registry.errors import AliasError, ReleaseError
+from registry.gate import Live
 from registry.release import InputSpec
 
 MAE = {"mae": {"value": 1.5, "lower": 1.0, "upper": 2.0}}
@@ -203,3 +204,17 @@ def test_no_challenge_is_named_where_none_can_be(pair, publish):
     with pytest.raises(AliasError, match="cannot be compared with the champion") as caught:
         aliases.promote(publish(seed=5).tag, "next")
     assert "vigil challenge" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("metric", "loss", "upper", "said"),
+    [
+        ("accuracy", -0.075, -0.03, "accuracy is 0.0750 higher than that of A; with 95% confidence at least 0.0300 "
+         "higher (0.0200 lower is allowed)"),
+        ("mae", 0.005, 0.015, "mean error is 0.50% larger than that of A; with 95% confidence at most 1.50% larger "
+         "(2.00% larger is allowed)"),
+    ],
+)  # fmt: skip
+def test_what_the_labels_said_is_told_without_a_minus(metric, loss, upper, said):
+    live = Live("A", "B", 0.0, 800, metric, loss, -0.1, upper, 0.02, 0.95)
+    assert listing.of_traffic(live) == f"on 800 labelled rows of the traffic its {said}"

@@ -76,7 +76,7 @@ def test_a_better_challenger_is_to_be_promoted(challenged, log):
 def test_an_equal_challenger_is_to_be_promoted_as_not_worse_by_the_margin(challenged, log):
     fill(log, challenged(), classified(1980, 10, 10))
     said = verdict.judge(log, "tiny")
-    assert (said.verdict, said.reason) == ("promote", "surely not worse by more than the margin")
+    assert (said.verdict, said.reason) == ("promote", "surely within the margin that its gate allows")
     assert 0 < said.loss_upper < said.margin == 0.02
 
 
@@ -232,7 +232,11 @@ def test_what_a_verdict_says_to_run_does_it_though_few_held_out_rows_are_common(
     assert vigil.main([*shlex.split(command)[1:], "--log", str(log)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"promote: {pair[0].version} -> {pair[1].version}"
-    assert lines[1].startswith("  on 800 labelled rows of the traffic it loses -0.0750 (95% upper bound -0.0")
+    assert lines[1].startswith(
+        f"  on 800 labelled rows of the traffic its accuracy is 0.0750 higher than that of {pair[0].version}; with 95% "
+        "confidence at least 0.0"
+    )
+    assert lines[1].endswith(" higher (0.0200 lower is allowed)")
     state = aliases.read("tiny")
     assert state.champion.version == pair[1].version and state.challenger is None
     change = state.history[-1]
