@@ -5,10 +5,13 @@ import re
 import shutil
 import subprocess
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMISED = ["3.11", "3.12", "3.13"]
@@ -69,3 +72,25 @@ def test_the_tests_run_on_every_python_that_the_project_promises():
     assert test["strategy"]["matrix"]["python"] == PROMISED and test["strategy"]["fail-fast"] is False
     (chosen,) = (step["with"]["python-version"] for step in test["steps"] if "python-version" in step.get("with", {}))
     assert chosen == "${{ matrix.python }}"
+
+
+def needed(minor):
+    """Return all packages that `vigil[dev]` brings on this Python, off Linux: there PyTorch brings no CUDA."""
+    place = {"python_version": minor, "python_full_version": f"{minor}.0", "platform_system": "Darwin"}
+    place["sys_platform"] = "darwin"
+    seen, ahead = set(), [("vigil", ("dev",))]
+    while ahead:
+        name, extras = ahead.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        for asked in map(Requirement, metadata.requires(name) or []):
+            if not asked.marker or any(asked.marker.evaluate(place | {"extra": extra}) for extra in ("", *extras)):
+                ahead.append((canonicalize_name(asked.name), tuple(sorted(asked.extras))))
+    return {name for name, _ in seen} - {"vigil"}
+
+
+@pytest.mark.parametrize("minor", PROMISED)
+def test_every_package_that_set_up_installs_has_its_pin(minor):
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert needed(minor) <= {canonicalize_name(line.split("==")[0]) for line in lines if "==" in line}
