@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from registry.errors import StackError
@@ -51,7 +52,7 @@ def notified(base: str) -> list[Firing]:
     """Return the alerts that the Alertmanager at `base` holds, the oldest first; raises StackError."""
     said = _get("Alertmanager", base, "/api/v2/alerts?active=true&silenced=true&inhibited=true")
     if not isinstance(said, list):
-        raise StackError(_foreign("Alertmanager", base))
+        raise StackError(foreign("Alertmanager", base))
     found = [_firing(one, one["startsAt"], one["status"]["state"] == "suppressed") for one in said]
     return sorted(found, key=lambda firing: firing.since_s)
 
@@ -83,32 +84,42 @@ def _firing(said: dict[str, Any], since: str, muted: bool) -> Firing:
     return Firing(labels["alertname"], labels.get("severity", ""), labels, said["annotations"], since_s, muted)
 
 
-def _get(program: str, base: str, path: str) -> Any:
+def answer(program: str, base: str, path: str) -> tuple[int, str]:
+    """Return status and text of what `program` answers at `base`, an error or not; raises StackError without one."""
     try:
-        with urllib.request.urlopen(base + path, timeout=TIMEOUT_S) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(base + path, timeout=TIMEOUT_S) as reply:
+            return reply.status, reply.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         with error:
-            said = error.read(300).decode(errors="replace").strip()
-        raise StackError(f"{program} at {base}: answered {error.code}: {said}") from error
-    except (ValueError, http.client.HTTPException) as error:  # no JSON, or not even HTTP
-        raise StackError(_foreign(program, base)) from error
+            return error.code, error.read().decode(errors="replace")
+    except (ValueError, http.client.HTTPException) as error:  # not even HTTP
+        raise StackError(foreign(program, base)) from error
     except OSError as error:
         reason = getattr(error, "reason", None) or error
-        option = f"--{program.lower()}"
         raise StackError(
-            f"{program} at {base}: does not answer ({reason}); start it, or say where it is: {option} HOST:PORT or "
-            f"VIGIL_{program.upper()}"
+            f"{program} at {base}: does not answer ({reason}); start it, or say where it is: --{program.lower()} "
+            f"HOST:PORT or VIGIL_{program.upper()}"
         ) from error
+
+
+def foreign(program: str, base: str) -> str:
+    """Return what is said where something else answers at `base`."""
+    return f"{program} at {base}: what answers there is no {program}; see --{program.lower()}"
+
+
+def _get(program: str, base: str, path: str) -> Any:
+    status, text = answer(program, base, path)
+    if status >= HTTPStatus.BAD_REQUEST:
+        raise StackError(f"{program} at {base}: answered {status}: {text[:300].strip()}")
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise StackError(foreign(program, base)) from error
 
 
 def _result(program: str, base: str, said: Any, kind: str) -> list[dict[str, Any]]:
     data = said.get("data", {}) if isinstance(said, dict) else {}
     if data.get("resultType") != kind:
-        raise StackError(_foreign(program, base))
+        raise StackError(foreign(program, base))
     result: list[dict[str, Any]] = data["result"]
     return result
-
-
-def _foreign(program: str, base: str) -> str:
-    return f"{program} at {base}: what answers there is no {program}; see --{program.lower()}"

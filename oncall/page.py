@@ -45,7 +45,7 @@ def _plain(text: str) -> str:
 
 
 def _model(model: Model, now_s: float) -> list[Line]:
-    live = "not known" if model.live is None else ", ".join(f"{v} on {p}" for v, p in model.live)
+    live = "not known" if model.live is None else ", ".join(f"{v} on {p}" if p else v for v, p in model.live)
     lines: list[Line] = [
         (f"model {model.name}", live or "nothing is live", "bad" if model.live == [] and model.promoted else ""),
         ("as promoted", *_agreement(model)),
@@ -53,7 +53,7 @@ def _model(model: Model, now_s: float) -> list[Line]:
     if (change := model.changed) is not None:
         when = age(now_s - change.time_s)
         lines.append(("changed", f"{change.action} {when} ago by {change.who}: {change.why}", ""))
-    if model.live is not None:
+    if model.measured and model.live is not None:
         lines.append(("drift", *_drift(model.drift)))
         lines += [("quality", *_quality(one)) for one in model.quality] or [("quality", "no labels yet", "")]
     return [*lines, ("to undo", model.undo, "")] if model.undo else lines

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-from oncall import api, tiles
+from oncall import api, direct, tiles
 from oncall.api import Firing, Sample
 from oncall.tiles import Tile
 from registry import aliases
@@ -50,7 +50,10 @@ class Quality:
 
 @dataclass(frozen=True)
 class Model:
-    """live: (version, provider) of every release that servers answer with. agrees: None if one side is not known."""
+    """live: (version, provider) of every release that servers answer with. agrees: None if one side is not known.
+
+    measured: whether Prometheus was asked; without it a server says what is live, and "" is its provider.
+    """
 
     name: str
     live: list[tuple[str, str]] | None
@@ -59,6 +62,7 @@ class Model:
     changed: Change | None
     drift: Drift | None
     quality: list[Quality]
+    measured: bool = True
 
     @property
     def agrees(self) -> bool | None:
@@ -88,9 +92,10 @@ class Status:
         return 2 if self.problems else int(any(not one.muted for one in self.firing))
 
 
-def read(prometheus: str, alertmanager: str, model: str) -> Status:
+def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: str) -> Status:
     """Return how things are; what does not answer is named among the problems. model: "" is every one.
 
+    service, monitor: addresses; they are asked where Prometheus does not answer.
     Raises ConfigError for what is no name of a model: it becomes part of the queries as it is.
     """
     if model and not NAME.fullmatch(model):
@@ -103,13 +108,17 @@ def read(prometheus: str, alertmanager: str, model: str) -> Status:
     if firing is None and shown is not None:
         firing = _or_problem(problems, partial(api.evaluated, prometheus))
     firing = [one for one in firing or [] if one.name != WATCHDOG and _of(one, model)]
+    asked = direct.read(service, monitor) if shown is None else direct.Direct()
+    problems += asked.problems
     promoted = _or_problem(problems, aliases.models) or []
-    names = sorted({*promoted, *(measured.models() if measured else ())})
+    names = sorted({*promoted, *(measured.models() if measured else ()), *(asked.live or ())})
     if model and model not in names:
         known = f"; promoted here: {', '.join(names)}" if names else ""
         problems.append(f"no model '{model}' is served, and none is promoted in this store{known}")
     every = [_model(name, measured, problems) for name in names if model in ("", name)]
-    return Status(time.time(), shown or [], every, firing, problems)
+    if asked.live is not None:
+        every = [replace(one, live=_answering(asked.live.get(one.name))) for one in every]
+    return Status(time.time(), shown or asked.tiles, every, firing, problems)
 
 
 def as_dict(status: Status) -> dict[str, Any]:
@@ -151,7 +160,12 @@ def _model(name: str, measured: _Measured | None, problems: list[str]) -> Model:
         changes[-1] if changes else None,
         _drift(name, measured) if measured else None,
         _quality(name, measured, {version for version, _ in live or ()}) if measured else [],
+        measured is not None,
     )  # fmt: skip
+
+
+def _answering(version: str | None) -> list[tuple[str, str]]:
+    return [(version, "")] if version else []
 
 
 def _versions(name: str, live: list[Sample]) -> list[tuple[str, str]]:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 Parent = argparse.ArgumentParser
 PROMETHEUS, ALERTMANAGER = "VIGIL_PROMETHEUS", "VIGIL_ALERTMANAGER"
-DEFAULTS = {PROMETHEUS: "http://127.0.0.1:9090", ALERTMANAGER: "http://127.0.0.1:9093"}
+SERVICE, MONITOR = "VIGIL_SERVICE", "VIGIL_MONITOR"
+DEFAULTS = {
+    PROMETHEUS: "http://127.0.0.1:9090", ALERTMANAGER: "http://127.0.0.1:9093",
+    SERVICE: "http://127.0.0.1:3000", MONITOR: "http://127.0.0.1:9109",
+}  # fmt: skip
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
@@ -22,8 +26,9 @@ def status(options: argparse.Namespace) -> int:
     import oncall.status as found  # in a Bento, which has no such file, the error says what is missing
 
     prometheus, alertmanager = _address(options.prometheus, PROMETHEUS), _address(options.alertmanager, ALERTMANAGER)
+    service, monitor = _address(options.service, SERVICE), _address(options.monitor, MONITOR)
     while True:
-        now = found.read(prometheus, alertmanager, options.model)
+        now = found.read(options.model, prometheus, alertmanager, service, monitor)
         _show(now, options)
         if not options.watch:
             return now.code
@@ -33,10 +38,13 @@ def status(options: argparse.Namespace) -> int:
 def add(verb: Callable[..., Parent], model: Parent) -> None:
     """Add the verbs to the command line; verb: makes a subparser of a function and its parents."""
     shown = verb(status, model)
-    for program, variable in (("Prometheus", PROMETHEUS), ("Alertmanager", ALERTMANAGER)):
+    for program, variable, when in (
+        ("Prometheus", PROMETHEUS, ""), ("Alertmanager", ALERTMANAGER, ""),
+        ("Service", SERVICE, ", asked if Prometheus does not"), ("Monitor", MONITOR, ", asked if Prometheus does not"),
+    ):  # fmt: skip
         shown.add_argument(
             f"--{program.lower()}", default="", metavar="URL",
-            help=f"where {program} answers; default: {variable}, else {DEFAULTS[variable]}",
+            help=f"where {program} answers{when}; default: {variable}, else {DEFAULTS[variable]}",
         )  # fmt: skip
     shown.add_argument("--watch", action="store_true", help="show it again and again, until Ctrl-C")
     shown.add_argument("--every-s", type=_seconds, default=5.0, help="with --watch: how often (5)")

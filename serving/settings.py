@@ -25,7 +25,7 @@ PROVIDERS = {
 # Of the registry, between our processes, of the monitor, and of who looks at them.
 NOT_OURS = (
     signing.VARIABLE, signing.PASSWORD, "VIGIL_RELEASES", lifecycle.SUPERVISOR, "VIGIL_REPORTS", "VIGIL_PROMETHEUS",
-    "VIGIL_ALERTMANAGER",
+    "VIGIL_ALERTMANAGER", "VIGIL_SERVICE", "VIGIL_MONITOR",
 )  # fmt: skip
 LANES = ("auto", "fast", "asgi")
 POSITIVE = frozenset(

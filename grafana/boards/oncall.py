@@ -181,7 +181,7 @@ def _release_tiles() -> tuple[View, ...]:
                 ),
                 steps=JUDGE,
                 words={"0": ("yes", GREEN)},
-                none="no alias",
+                none="not known",
             )
         ),
         tile(

@@ -113,6 +113,11 @@ def test_tiles_are_read_with_the_units_words_and_thresholds_of_the_dashboard():
     assert (found["monitor_age"].text, found["monitor_age"].judgement) == ("no monitor", "bad")
 
 
+def test_where_no_server_is_scraped_nothing_is_live_and_nobody_says_that_there_is_no_alias():
+    found = {tile.key: tile.text for tile in tiles.read(lambda _: [], "")}
+    assert (found["live"], found["as_promoted"], found["monitor_age"]) == ("nothing is live", "not known", "no monitor")
+
+
 def test_the_first_row_asks_the_same_in_every_profile():
     first, second = (tiles.first_row(dashboards(profile, MONITORS)["oncall"]) for profile in (PRODUCTION, DEMO))
     assert len(first) >= 8

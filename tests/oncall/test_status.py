@@ -1,10 +1,12 @@
 """`vigil status` on a real service, Prometheus and Alertmanager; no monitor runs, so one alert fires."""
 
+import contextlib
 import itertools
 import json
 import re
 import socket
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +22,30 @@ from registry import aliases
 TITLES = {
     "alerts", "servers_ready", "error_burn", "latency_burn", "budget_left", "live", "as_promoted", "monitor_age",
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def answering(status, content):
+    """Answer every GET with a status and JSON; yields the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +143,30 @@ def test_without_alertmanager_prometheus_says_what_fires_and_the_exit_status_is_
 
 def test_without_both_the_registry_still_says_what_was_promoted(live, said, watched, monkeypatch):
     monkeypatch.setenv("VIGIL_PROMETHEUS", "127.0.0.1:1")
-    code, text = said("--alertmanager", "127.0.0.1:1", "--prometheus", "")
+    nobody = [word for name in ("alertmanager", "service", "monitor") for word in (f"--{name}", "127.0.0.1:1")]
+    code, text = said(*nobody, "--prometheus", "")
     assert code == 2
+    assert all(f"{name} at http://127.0.0.1:1: does not answer" in text for name in ("Service", "Monitor"))
     assert f"not known; promoted is {live[1][0].split(':')[1]}" in text
     assert "Prometheus at http://127.0.0.1:1: does not answer" in text
+
+
+def test_without_prometheus_service_and_monitor_are_asked_and_it_is_said_so(live, said):
+    health = {"alive": False, "status": "stale", "last_success_s": 1.0, "age_s": 75.2, "failing": {"log": "OSError"}}
+    with answering(503, health) as monitor:
+        nobody = "--prometheus", "127.0.0.1:1"
+        code, text = said("--json", "--service", live[0].url, "--monitor", monitor, *nobody)
+        now = json.loads(text)
+        assert code == 2 and [problem.split(" at ")[0] for problem in now["problems"]] == ["Prometheus"]
+        ready, age = now["tiles"]["service"], now["tiles"]["monitor"]
+        assert ready["text"] == f"ready (asked directly, at {live[0].url})" and ready["judgement"] == "good"
+        assert age["text"].startswith("stale, last good run 75 s ago, log fails (OSError) (asked directly")
+        model = now["models"]["tiny"]
+        assert model["agrees"] and model["live"] == [{"version": model["promoted"], "provider": ""}]
+        text = said("--service", live[0].url, "--monitor", monitor, *nobody)[1]
+        assert "no rows yet" not in text and "no labels yet" not in text
+        # What answers there is the monitor.
+        assert "what answers there is no Service" in said("--service", monitor, "--monitor", monitor, *nobody)[1]
 
 
 def test_what_is_no_prometheus_is_said(said, watched):
