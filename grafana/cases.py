@@ -6,6 +6,7 @@ takes hours is sampled and evaluated every few minutes.
 """
 
 import re
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +138,9 @@ def _said(text: str, fire: Fire) -> str:
 
 def _releases(case: Case, at: int, model: str | None, alert: str) -> dict[str, str]:
     # What `told` looks up: read from the series of the case instead of asked in PromQL.
-    live, before = (_known(case, at, model, metric) for metric in (told.LIVE, told.BEFORE))
+    shown, known = (_seen(case, at, model, metric) for metric in (told.LIVE, told.BEFORE))
+    served = {name for (name, _), minute in shown.items() if minute == at}
+    live, before = _latest(shown, at), _latest(known, at, served)
     commands = [f"vigil rollback --model {name} --why {alert}" for name in sorted({name for name, _ in before})]
     return {
         "live": ", ".join(":".join(tag) for tag in live) or told.UNKNOWN,
@@ -146,7 +149,7 @@ def _releases(case: Case, at: int, model: str | None, alert: str) -> dict[str, s
     }
 
 
-def _known(case: Case, at: int, model: str | None, metric: str) -> list[tuple[str, str]]:
+def _seen(case: Case, at: int, model: str | None, metric: str) -> dict[tuple[str, str], int]:
     name, _, demanded = metric.rstrip("}").partition("{")
     seen: dict[tuple[str, str], int] = {}
     for series_name, values in case.series.items():
@@ -156,7 +159,12 @@ def _known(case: Case, at: int, model: str | None, metric: str) -> list[tuple[st
             if minute is not None:
                 tag = labels["model"], labels["version"]
                 seen[tag] = max(minute, seen.get(tag, minute))
+    return seen
+
+
+def _latest(seen: dict[tuple[str, str], int], at: int, but: Set[str] = frozenset()) -> list[tuple[str, str]]:
+    # What is there now; without any, what was there last of each model, except of those in `but`.
     now = {tag for tag, minute in seen.items() if minute == at}
     newest = {name: max(minute for tag, minute in seen.items() if tag[0] == name) for name, _ in seen}
-    lately = {tag for tag, minute in seen.items() if minute == newest[tag[0]]}
+    lately = {tag for tag, minute in seen.items() if minute == newest[tag[0]] and tag[0] not in but}
     return sorted(now or lately, key=lambda tag: tag[1])

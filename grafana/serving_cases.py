@@ -45,6 +45,11 @@ def before(values: str, version: str, **labels: str) -> Series:
     return series("vigil_model_rollback_info", values, **{"model": "m", "version": version} | labels)
 
 
+def first_again() -> Series:
+    """Return a rollback to the first release: no other one was promoted before what is live now."""
+    return info("1x1 stale", "v2") | before("1x1 stale", "v1") | info("_x2 1x60", "v1")
+
+
 SERVER = up("1x100") | ready("1x100")
 
 
@@ -54,6 +59,7 @@ def _readiness() -> list[Case]:
     with_b = up("1x60", "b:3000") | ready("1x60", "b:3000")
     return [
         Case("VigilNotReady", "it gets ready", ready("0x19 1x20"), (none_ready, one_unready), clears=20),
+        Case("VigilNotReady", "the first is live again", ready("0x60") | first_again(), (none_ready, one_unready)),
         Case("VigilNotReady", "the only server", ready("0x60"), (none_ready, one_unready)),
         Case("VigilNotReady", "one of two", ready("0x60") | with_b, (one_unready,)),
         Case("VigilNotReady", "all are ready", ready("1x60") | with_b),
@@ -202,6 +208,7 @@ def _capacity() -> list[Case]:
     name = "VigilRejectingRequests"
     return [
         Case("VigilSaturated", "95 % of the limit", flight(95, 100), (full,)),
+        Case("VigilSaturated", "the first release is live again", flight(95, 100) | first_again(), (full,)),
         Case("VigilSaturated", "the load falls", calmer, (full,), clears=21),
         Case("VigilSaturated", "85 % of the limit", flight(85, 100)),
         Case("VigilSaturated", "no limit is set", flight(95, 0)),

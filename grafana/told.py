@@ -1,8 +1,9 @@
 """What an alert tells of the releases: which is live, which one a rollback goes back to, and the command for it.
 
 These are annotations, so the notification has them when nobody can reach a dashboard. They are looked up when the
-alert is evaluated; where no server shows any, what was scraped last in the hour before counts. There is one command
-for each model, whatever its servers say, with a semicolon between two: the line can be pasted.
+alert is evaluated; where no server of a model is live, what was scraped last in the hour before counts. A live server
+that shows no release before means that there is none: after a rollback to the first one, say. There is one command for
+each model, whatever its servers say, with a semicolon between two: the line can be pasted.
 """
 
 from collections.abc import Callable
@@ -25,10 +26,12 @@ def releases(alert: str, of_model: bool) -> dict[str, str]:
     """Return the annotations of an alert, as Go templates; of_model: of the model that its label names."""
     command = f"vigil rollback --model {{{{ $one.Labels.model }}}} --why {alert}"
     live, before = (_chosen(metric) if of_model else metric for metric in (LIVE, BEFORE))
+    shown = (f"{live} == 1", _last(live))
+    known = (f"{before} == 1", f"{_last(before)} unless on (model) {live} == 1")
     return {
-        "live": _each(_tags, live, TAG, UNKNOWN),
-        "previous": _each(_tags, before, TAG, NONE),
-        "rollback": _each(_models, before, command, NONE, "; "),
+        "live": _each(_tags, shown, TAG, UNKNOWN),
+        "previous": _each(_tags, known, TAG, NONE),
+        "rollback": _each(_models, known, command, NONE, "; "),
     }
 
 
@@ -36,12 +39,12 @@ def _chosen(metric: str) -> str:
     return metric.replace("}", ",model=%[1]q}") if "}" in metric else metric + "{model=%[1]q}"
 
 
-def _each(of: Callable[[str], str], metric: str, text: str, otherwise: str, between: str = ", ") -> str:
+def _each(of: Callable[[str], str], found: tuple[str, str], text: str, otherwise: str, between: str = ", ") -> str:
     # `or` asks for the hour before only where nothing is there now: that is the dear question.
-    now, lately = (_asked(of(found)) for found in (f"({metric} == 1)", _last(metric)))
+    now, lately = (_asked(of(f"({query})")) for query in found)
     order = "version" if of is _tags else "model"
-    found = f'or ({now}) ({lately}) | sortByLabel "{order}"'
-    each = f"{{{{ range $i, $one := {found} }}}}{{{{ if $i }}}}{between}{{{{ end }}}}{text}"
+    chosen = f'or ({now}) ({lately}) | sortByLabel "{order}"'
+    each = f"{{{{ range $i, $one := {chosen} }}}}{{{{ if $i }}}}{between}{{{{ end }}}}{text}"
     return f"{each}{{{{ else }}}}{otherwise}{{{{ end }}}}"
 
 
@@ -60,4 +63,4 @@ def _models(found: str) -> str:
 def _last(metric: str) -> str:
     # What was seen last, of each model: it may have been promoted a moment before its servers went.
     seen = f"max by (model, version) (max_over_time(timestamp({metric} == 1)[1h:{LOOKED_S}s]))"
-    return f"({seen} == on (model) group_left () max by (model) ({seen}))"
+    return f"{seen} == on (model) group_left () max by (model) ({seen})"
