@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 
-from registry import aliases, example
+from registry import aliases, example, store
 from registry.aliases import Aliases, Change
 from registry.errors import AliasError
 from registry.gate import Live
@@ -34,6 +34,12 @@ def held(state: Aliases) -> dict[str, str]:
         if pin := getattr(state, alias):
             names.setdefault(pin.version, []).append(alias)
     return {version: ", ".join(found) for version, found in names.items()}
+
+
+def no_model(name: str) -> str:
+    """Return that there is no model of this name, and which there are."""
+    others = sorted({one.tag.split(":")[0] for one in store.releases()})
+    return f"no model '{name}'; there is {', '.join(others) or 'none yet'}"
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:

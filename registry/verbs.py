@@ -30,8 +30,8 @@ def models(options: argparse.Namespace) -> int:
         print(listing.as_json(found))
     elif found:
         print(listing.table(found))
-    elif options.name and (others := sorted({one.tag.split(":")[0] for one in store.releases()})):
-        raise ReleaseError(f"vigil models: no model '{options.name}'; there is {', '.join(others)}")
+    elif options.name and store.releases():
+        raise ReleaseError(f"vigil models: {listing.no_model(options.name)}")
     else:
         print(f"no releases in {store.models()}; train one: vigil train examples/digits.toml")
     return 0
@@ -78,9 +78,12 @@ def challenge(options: argparse.Namespace) -> int:
 
 def history(options: argparse.Namespace) -> int:
     """Print who changed the champion or challenged it, when and why."""
-    from registry import aliases, listing
+    from registry import aliases, listing, store
+    from registry.errors import ReleaseError
 
     state = aliases.read(model_of(options.model))
+    if not state.history and not store.releases(state.model):
+        raise ReleaseError(f"vigil history: {listing.no_model(state.model)}")
     print(json.dumps(aliases.as_dict(state)) if options.json else listing.history(state))
     return 0
 

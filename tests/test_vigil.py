@@ -55,6 +55,15 @@ def test_models_shows_every_release_with_its_alias_and_a_broken_one_as_broken(ru
     }
 
 
+def test_the_history_of_a_model_that_is_not_there_says_which_are(run, publish):
+    assert run("history", "--model", "nope")[0] == 2
+    publish()
+    status, out, said = run("history", "--model", "nope", "--json")
+    assert (status, out) == (2, "") and "no model 'nope'; there is tiny" in said
+    status, out, _ = run("history", "--model", "tiny")
+    assert status == 0 and "never promoted" in out
+
+
 def test_the_table_of_models_is_aligned_and_names_metric_precision_and_what_is_not_ours(run, publish):
     homes = {"mae": {"value": 12.5, "lower": 11.0, "upper": 14.0}}
     one = publish(precision="int8"), publish("homes", spec=TABLE, classes=(), metrics=homes)

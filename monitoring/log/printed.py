@@ -16,7 +16,7 @@ MOST_CHARACTERS = 400  # of the values of a row
 def newest(log: Path, chosen: Selection, most_rows: int) -> list[dict[str, object]]:
     """Return the newest rows of the selection by name, the oldest of them first; see `decoded.as_dict`.
 
-    Raises DataError if there is no log, or it cannot be read.
+    Raises DataError if there is no log, it cannot be read, or holds rows, but none of the model or version.
     """
     if not log.exists():
         raise DataError(f"{log}: there is no prediction log; name the one of the service with --log")
@@ -26,6 +26,7 @@ def newest(log: Path, chosen: Selection, most_rows: int) -> list[dict[str, objec
             query = f"SELECT p.seq FROM predictions p WHERE {where} ORDER BY p.seq DESC LIMIT ?"
             seqs = [seq for (seq,) in connection.execute(query, [*values, most_rows])]
             if not seqs:
+                _demand(connection, log, chosen)
                 return []
             found = decoded.batches(connection, replace(chosen, from_seq=seqs[-1], to_seq=seqs[0]))
             rows = [row for batch in found for row in batch]
@@ -33,6 +34,16 @@ def newest(log: Path, chosen: Selection, most_rows: int) -> list[dict[str, objec
         raise DataError(f"{log}: cannot be read: {error}") from error
     forms = {release: decoded.form_of(*release) for release in {(row.model, row.version) for row in rows}}
     return [decoded.as_dict(forms[row.model, row.version], row) for row in rows]
+
+
+def _demand(connection: sqlite3.Connection, log: Path, chosen: Selection) -> None:
+    # That the model and version have rows, whenever they were answered.
+    for kind, wanted, within in (("model", chosen.model, ""), ("version", chosen.version, chosen.model)):
+        query = f"SELECT DISTINCT {kind} FROM predictions WHERE ?1 IN ('', model) ORDER BY 1"
+        known = [str(name) for (name,) in connection.execute(query, (within,))] if wanted else []
+        if known and wanted not in known:
+            of = f"{kind} '{wanted}'" + (f" of {within}" if within else "")
+            raise DataError(f"{log}: holds no row of {of}; there is {', '.join(known)}")
 
 
 def as_text(rows: list[dict[str, object]]) -> str:

@@ -10,7 +10,7 @@ from filled_log import fill, label
 from tiny_release import HOMES, IMAGE, TABLE
 
 import vigil
-from monitoring.log import decoded, parquet
+from monitoring.log import decoded, logfile, parquet
 from monitoring.log.decoded import Selection
 from monitoring.log.parquet import write_file
 from monitoring.log.pseudonym import Pseudonyms
@@ -135,8 +135,20 @@ def test_show_prints_the_newest_rows_by_name(homes, log, capsys):
     assert vigil.main(["log", "show", "--log", str(log), "--rows", "1"]) == 0
     text = capsys.readouterr().out
     assert "r19" in text and "label yes" in text and f"area {rows[19, 0]:.6g}, city " in text
-    assert vigil.main(["log", "show", "--log", str(log), "--model", "none"]) == 0
+    assert vigil.main(["log", "show", "--log", str(log), "--model", homes.name, "--since", "1m"]) == 0
     assert capsys.readouterr().out == "no rows\n"
+
+
+def test_show_says_which_models_and_versions_the_log_has_where_it_has_none_of_the_one_asked_for(homes, log, capsys):
+    logfile.connect(log).close()
+    assert vigil.main(["log", "show", "--log", str(log), "--model", "home"]) == 0  # of an empty log nothing is wrong
+    fill(log, homes, ["r1"])
+    capsys.readouterr()
+    assert vigil.main(["log", "show", "--log", str(log), "--model", "home"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and f"holds no row of model 'home'; there is {homes.name}" in said.err
+    assert vigil.main(["log", "show", "--log", str(log), "--model", homes.name, "--version", "v"]) == 2
+    assert f"no row of version 'v' of {homes.name}; there is {homes.version}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
