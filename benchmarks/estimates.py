@@ -1,10 +1,10 @@
 """How near the truth estimates without labels come, and whether the wrong ones are called invalid.
 
-python -m benchmarks.estimates [--mnist FILE] [--trials N]
+python -m benchmarks.estimates [--mnist FILE] [--trials N] [--only DATA]
 
 The ten shift families of "Failing Loudly" on 10, 50 and 100 % of the rows, and clean windows, of MNIST if its file is
-given and of scikit-learn's digits; then windows whose mix of classes changed. Prints tables and writes JSON into
-benchmarks/results.
+given and of scikit-learn's digits, judged by the rule and by others that were tried; then windows whose mix of classes
+changed. Prints tables and writes JSON into benchmarks/results.
 """
 
 import argparse
@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import believing
+from benchmarks.believing import FAR, Evidence
 from benchmarks.shifts import CLEAN, FAMILIES, SHARES, Classifier, Family, draw, looks
 from monitoring.judge import validity
 from monitoring.judge.estimates import Estimation
 from monitoring.shift import drift, reference, signals
 from monitoring.shift.drift import Window
 from monitoring.shift.reference import Reference, ReferenceSettings
-from monitoring.shift.signals import BINS, Binner
+from monitoring.shift.signals import BINS, EMBEDDING, Binner
 from monitoring.shift.support import Support
 from registry.release import InputSpec
 
-FAR = 0.05  # from the truth: an estimate that is worth less than none
 ROWS = {"digits": (500,), "mnist": (500, 1000)}  # of digits there are fewer than 1,000 left
 DEALS = {"digits": 5, "mnist": 2}
 UNCHANGED = Family(CLEAN)
@@ -81,15 +82,16 @@ class Seen:
     errors: list[float] = field(default_factory=list)
     covered: int = 0
 
-    def add(self, error: float, valid: bool, covered: bool) -> None:
+    def add(self, one: Evidence) -> None:
         """Count one window."""
+        valid = believing.valid(one)
         self.windows += 1
         self.valid += valid
-        self.far += error > FAR
-        self.missed += valid and error > FAR
+        self.far += one.error > FAR
+        self.missed += valid and one.error > FAR
         if valid:
-            self.errors.append(error)
-            self.covered += covered
+            self.errors.append(one.error)
+            self.covered += one.covered
 
     def summary(self) -> dict[str, Any]:
         """Return the figures."""
@@ -118,7 +120,7 @@ def traffic(images: np.ndarray, labels: np.ndarray, learnt: int, held_out: int, 
         values = signals.compute(spec, x, answers, None, seen)
         made.places[name] = places_of(built, values)
         made.components[name] = built.embedding.components(x, answers)
-        made.sums[name] = np.array([estimation.sums(row[None]) for row in answers])
+        made.sums[name] = estimation.sums_of_runs(answers, np.arange(len(answers)))
         made.right[name] = answers.argmax(axis=1) == labels[rest]
     return made
 
@@ -130,27 +132,45 @@ def places_of(built: Reference, values: np.ndarray) -> np.ndarray:
     return np.column_stack(columns)
 
 
-def measure(deals: Sequence[Traffic], trials: int, rows: int, seed: int = 1) -> dict[str, dict[str, Any]]:
-    """Return the figures of each family and share, of windows of `rows` rows; trials: of each deal."""
+def looked(deals: Sequence[Traffic], trials: int, rows: int, seed: int = 1) -> dict[str, list[Evidence]]:
+    """Return by family and share what is known of windows of `rows` rows; trials: of each deal."""
     generator = np.random.default_rng(seed)
-    result = {}
+    result: dict[str, list[Evidence]] = {}
     for family in (UNCHANGED, *FAMILIES):
         for share in SHARES if family is not UNCHANGED else (1.0,):
-            seen = Seen()
+            seen = result.setdefault(f"{family.name} {share:.0%}", [])
             for found in deals:
                 for _ in range(trials):
                     kept, moved = draw(family, share, found.labels, rows, generator)
-                    seen.add(*judged(found, [(CLEAN, kept), (family.look, moved)], rows))
-            result[f"{family.name} {share:.0%}"] = seen.summary()
+                    seen.append(judged(found, [(CLEAN, kept), (family.look, moved)], rows))
     return result
 
 
-def judged(found: Traffic, parts: Sequence[tuple[str, np.ndarray]], rows: int) -> tuple[float, bool, bool]:
-    """Return the error of CBPE, whether it was called valid, and whether its interval held the truth."""
-    estimate = found.estimation.estimate(found.estimated(parts), rows)
-    truth = found.truth(parts)
-    alarms = drift.alarms(found.reference, found.window(parts), validity.FALSE_ALARM)
-    return abs(estimate.cbpe.value - truth), estimate.valid and not alarms, estimate.cbpe.holds(truth)
+def measured(found: dict[str, list[Evidence]]) -> dict[str, dict[str, Any]]:
+    """Return the figures of each family and share."""
+    result = {}
+    for kind, windows in found.items():
+        seen = Seen()
+        for one in windows:
+            seen.add(one)
+        result[kind] = seen.summary()
+    return result
+
+
+def judged(found: Traffic, parts: Sequence[tuple[str, np.ndarray]], rows: int) -> Evidence:
+    """Return what is known of the estimate of a window."""
+    estimate, window = found.estimation.estimate(found.estimated(parts), rows), found.window(parts)
+    truth, cbpe = found.truth(parts), estimate.cbpe
+    sizes = drift.stability(found.reference, window)
+    return Evidence(
+        error=abs(cbpe.value - truth),
+        covered=cbpe.holds(truth),
+        half=max(cbpe.upper - cbpe.value, cbpe.value - cbpe.lower),
+        apart=abs(estimate.atc.value - cbpe.value),
+        drifted=frozenset(one.signal for one in drift.alarms(found.reference, window, validity.FALSE_ALARM)),
+        distance=sizes.pop(EMBEDDING),
+        psi=max(sizes.values()),
+    )
 
 
 def mixes(deals: Sequence[Traffic], trials: int, rows: int, seed: int = 2) -> dict[str, Any]:
@@ -187,14 +207,16 @@ def mixed(found: Traffic, kind: str, rows: int, generator: np.random.Generator) 
     return before, after, shares is not None and not shares.reason
 
 
-def data_sets(mnist: Path | None) -> dict[str, list[Traffic]]:
-    """Return the deals of each data set that is there."""
+def data_sets(mnist: Path | None, only: str = "") -> dict[str, list[Traffic]]:
+    """Return the deals of each data set that is there, or of one alone."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images, labels = digits.images.astype(np.uint8), digits.target
-    found = {"digits": [traffic(images, labels, 500, 600, seed) for seed in range(DEALS["digits"])]}
-    if mnist is not None:
+    found = {}
+    if only != "mnist":
+        digits = load_digits()
+        images, labels = digits.images.astype(np.uint8), digits.target
+        found["digits"] = [traffic(images, labels, 500, 600, seed) for seed in range(DEALS["digits"])]
+    if mnist is not None and only != "digits":
         with np.load(mnist, allow_pickle=False) as said:
             images = np.concatenate([said["x_train"], said["x_test"]])
             labels = np.concatenate([said["y_train"], said["y_test"]]).astype(np.int64)
@@ -214,10 +236,11 @@ def report(name: str, rows: int, figures: dict[str, dict[str, Any]]) -> None:
             f"{kind:34} {share:5.0%} {one['far']:5d} {one['missed']:7d}  {one['largest_valid_error']:7.3f}"
             f"  {one['mean_valid_error']:.3f}  {covered:6.0%}"
         )
-    total = totals(figures)
-    print(f"of {total['far']} windows with an error above {FAR}, {total['missed']} were called valid")
-    print(f"of {total['near']} windows with a smaller one, {total['refused']} were called invalid")
-    print(f"of the clean windows {1 - figures[CLEAN_KIND]['valid'] / figures[CLEAN_KIND]['windows']:.0%} were")
+    all_of_it, clean = totals(figures), totals({CLEAN_KIND: figures[CLEAN_KIND]})
+    print(f"of {all_of_it['far']} windows with an error above {FAR}, {all_of_it['missed']} were called valid")
+    near, refused = (all_of_it[key] - clean[key] for key in ("near", "refused"))
+    print(f"of {near} shifted windows with a smaller one, {refused} were called invalid ({refused / max(near, 1):.0%})")
+    print(f"of {clean['near']} clean windows with a smaller one, {clean['refused']} were")
 
 
 def totals(figures: dict[str, dict[str, Any]]) -> dict[str, int]:
@@ -231,15 +254,19 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mnist", type=Path)
     parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--only", choices=tuple(ROWS), default="", help="one data set alone")
     asked = parser.parse_args(words)
     result: dict[str, Any] = {"trials": asked.trials, "false_alarm": validity.FALSE_ALARM}
-    for name, deals in data_sets(asked.mnist).items():
+    for name, deals in data_sets(asked.mnist, asked.only).items():
         accuracy = [float(found.right[CLEAN].mean()) for found in deals]
         result[name] = {"held_out": deals[0].estimation.rows, "accuracy": accuracy}
         for rows in ROWS[name]:
-            figures = measure(deals, asked.trials, rows)
+            windows = looked(deals, asked.trials, rows)
+            figures = measured(windows)
             report(name, rows, figures)
-            found = {"windows": figures, "mixes": mixes(deals, asked.trials, rows)}
+            rules = believing.compare([(kind == CLEAN_KIND, one) for kind, some in windows.items() for one in some])
+            print(believing.as_text(rules))
+            found = {"windows": figures, "rules": rules, "mixes": mixes(deals, asked.trials, rows)}
             result[name][str(rows)] = found | {"totals": totals(figures)}
             print("label shares, sum of errors:", json.dumps(result[name][str(rows)]["mixes"]))
     place = RESULTS / f"estimates-{datetime.now(UTC):%Y-%m-%d}.json"
