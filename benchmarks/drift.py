@@ -1,27 +1,29 @@
 """How often drift is told where there is none, how surely where there is some, and what it costs.
 
-python -m benchmarks.drift [--mnist FILE] [--fashion FOLDER] [--trials N] [--peers NAME=PYTHON ...]
+python -m benchmarks.drift [--mnist FILE] [--fashion FOLDER] [--trials N] [--peers NAME=PYTHON ...] [--resume]
 
 The ten shift families of "Failing Loudly" on each data set that is there, see `benchmarks.pictures`. Peers are
 measured on the same windows by a Python that has them: evidently, nannyml, whylogs. Prints tables, writes JSON and a
-picture into benchmarks/results.
+picture into benchmarks/results. What is measured is written family by family; a run that was cut off goes on with
+--resume and finds the same, as every window is drawn with a seed of its own family, size and deal.
 """
 
 import argparse
 import json
 import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import peers, pictures, tables
+from benchmarks import peers, pictures, pieces, tables
 from benchmarks.pictures import Pictures
+from benchmarks.pieces import Kept
 from benchmarks.shifts import CLEAN, FAMILIES, SHARES, Family, draw
 from monitoring.shift import drift, reference, signals
 from monitoring.shift.bulk import Counting, Tally
@@ -103,28 +105,40 @@ def power(dealt: Deal, family: Family, rows: int, trials: int, seed: int) -> dic
     return found
 
 
-def measure_data(data: Pictures, trials: int, deals: int = DEALS) -> dict[str, Any]:
+def measure_data(data: Pictures, trials: int, deals: int = DEALS, kept: Kept | None = None) -> dict[str, Any]:
     """Return false alarms and power on one data set; trials: windows of each kind and deal."""
-    dealt = [deal(data, seed) for seed in range(deals)]
+    kept, dealt = kept or Kept(), []
+    for seed in range(deals):
+        pieces.progress(f"{data.name}: dealing, {seed + 1} of {deals}")
+        dealt.append(deal(data, seed))
     most = len(dealt[0].labels)
+    families = {family.name: _family(dealt, family, trials, kept) for family in FAMILIES}
+    pieces.progress(f"{data.name}: clean windows")
     clean = {
         rows: round(float(np.mean([false_alarms(d, rows, 10 * trials, s) for s, d in enumerate(dealt)])), 4)
         for rows in CLEAN_ROWS
         if rows <= most // 2
     }
-    families: dict[str, dict[int, dict[float, float]]] = {}
-    for family in FAMILIES:
-        families[family.name] = {
-            rows: _mean([power(d, family, rows, trials, s) for s, d in enumerate(dealt)])
-            for rows in SHIFT_ROWS
-            if rows <= most // 2
-        }
     return {
         "accuracy": data.accuracy, "reference_rows": dealt[0].reference.rows,
         "signals": [bins.name for bins in dealt[0].reference.bins],
         "clean_windows": 10 * trials * deals, "shifted_windows": trials * deals,
         "false_alarms": clean, "power": _over_families(families), "families": families,
     }  # fmt: skip
+
+
+def _family(dealt: Sequence[Deal], family: Family, trials: int, kept: Kept) -> dict[int, dict[float, float]]:
+    # As it is kept, or measured now and kept.
+    if family.name not in kept.pieces:
+        pieces.progress(family.name)
+        found = {
+            rows: _mean([power(d, family, rows, trials, s) for s, d in enumerate(dealt)])
+            for rows in SHIFT_ROWS
+            if rows <= len(dealt[0].labels) // 2
+        }
+        kept.put(family.name, found)
+    return {int(rows): {float(share): told for share, told in by_share.items()}
+            for rows, by_share in kept.pieces[family.name].items()}  # fmt: skip
 
 
 def cost(rows: int = 1_000_000, columns: int = 16, classes: int = 10) -> dict[str, Any]:
@@ -162,17 +176,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
     file = RESULTS / f"drift-{datetime.now(UTC):%Y-%m-%d}.json"
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"data": {}}
+    save = partial(pieces.write, found, file)
     found |= {"date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", "machine": tables.machine()}
     found |= {"stated_false_alarm": FALSE_ALARM, "cost": cost()}
+    save()
     for data in pictures.found(options.mnist, options.fashion):
-        print(f"measuring {data.name} ...", file=sys.stderr, flush=True)
-        if options.trials:
-            found["data"][data.name] = _as_json(measure_data(data, options.trials))
+        if options.trials and not (options.resume and _measured(found, data.name, options.trials)):
+            kept = Kept(pieces.begun(found, data.name, options.trials, options.resume), save)
+            found["data"][data.name] = pieces.as_json(measure_data(data, options.trials, kept=kept))
+            pieces.done(found, data.name)
+            save()
         for name, python in (pair.split("=", 1) for pair in options.peers):
-            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            pieces.progress(f"{data.name}: {name}")
             found.setdefault("peers", {}).setdefault(data.name, {})[name] = _peer(data, name, python)
+            save()
     found["mean_power"] = _mean([said["power"] for said in found["data"].values()])
-    file.write_text(json.dumps(found, indent=1) + "\n")
+    save()
     _draw(found, file.with_suffix(".svg"))
     print(text(found))
 
@@ -201,7 +220,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fashion", type=Path, default=pictures.FASHION, help="the folder of the four IDX files")
     parser.add_argument("--trials", type=int, default=25, help="windows of each shift, size and deal; 0: none")
     parser.add_argument("--peers", nargs="*", default=[], metavar="NAME=PYTHON", help="a Python that has the peer")
+    parser.add_argument("--resume", action="store_true", help="go on with what a run of this day left")
     return parser.parse_args(arguments)
+
+
+def _measured(found: dict[str, Any], name: str, trials: int) -> bool:
+    # As often as is asked for.
+    whole = name not in found.get("parts", {})
+    return whole and bool(found["data"].get(name, {}).get("shifted_windows") == trials * DEALS)
 
 
 def _peer(data: Pictures, name: str, python: str) -> dict[str, Any]:
@@ -212,12 +238,6 @@ def _peer(data: Pictures, name: str, python: str) -> dict[str, Any]:
     values = signals.compute(InputSpec("uint8", images.shape[1:]), images, answers)
     table = np.concatenate([values[:, :-1], answers], axis=1)[:, :25]
     return peers.ask(name, python, table[:cut], table[cut:])
-
-
-def _as_json(found: dict[str, Any]) -> dict[str, Any]:
-    # Sizes and shares as JSON has them, so that a part that was read again is as one that was just measured.
-    said: dict[str, Any] = json.loads(json.dumps(found))
-    return said
 
 
 def _over_families(families: dict[str, dict[int, dict[float, float]]]) -> dict[int, float]:

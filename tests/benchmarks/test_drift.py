@@ -67,3 +67,34 @@ def test_the_tables_and_the_picture_hold_what_was_found(tmp_path):
     assert "knock_out" in said and "published best" in said
     drift._draw(found, tmp_path / "drift.svg")
     assert (tmp_path / "drift.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_a_run_that_is_cut_off_keeps_its_families_and_goes_on_to_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(drift, "RESULTS", tmp_path)
+    monkeypatch.setattr(drift, "cost", dict)
+    monkeypatch.setattr(drift, "DEALS", 1)
+    monkeypatch.setattr(drift.measure_data, "__defaults__", (1, None))
+    monkeypatch.setattr(drift, "SHIFT_ROWS", (50,))
+    monkeypatch.setattr(drift, "PUBLISHED", (0.4,))
+    monkeypatch.setattr(pictures, "found", lambda *_: [pictures.digits()])
+    power, measured = drift.power, []
+
+    def cut_off(dealt, family, *asked):
+        measured.append(family.name)
+        if len(measured) == 4:
+            raise KeyboardInterrupt
+        return power(dealt, family, *asked)
+
+    monkeypatch.setattr(drift, "power", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        drift.main(["--trials", "2"])
+    (file,) = tmp_path.glob("drift-*.json")
+    assert list(json.loads(file.read_text())["parts"]["digits"]["pieces"]) == measured[:3]
+    drift.main(["--trials", "2", "--resume"])
+    assert measured[3:] == [measured[3], *(family.name for family in FAMILIES[3:])]
+    resumed = json.loads(file.read_text())
+    drift.main(["--trials", "2", "--resume"])  # all is there
+    assert len(measured) == 11 and "parts" not in resumed
+    drift.main(["--trials", "2"])
+    whole = json.loads(file.read_text())
+    assert resumed["data"] == whole["data"] and "of CPU: knock_out" in capsys.readouterr().err
