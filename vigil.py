@@ -18,7 +18,7 @@ from drill import verbs as drill_verbs
 from monitoring.log import log_verbs
 from monitoring.reports import report_verbs
 from oncall import verbs as oncall_verbs
-from registry import logs, verbs
+from registry import logs, share_verbs, verbs
 from registry.errors import ConfigError, StackError, UserError
 from serving import key_verbs, tls
 
@@ -162,7 +162,11 @@ def verdict(options: argparse.Namespace) -> int:
 
     said = judged.judge(verbs.log_of(options), verbs.model_of(options.name))
     if options.promote:
-        return verbs.print_change(options, judged.promote(said, options.why), said.model)
+        words = [
+            "promote",
+            f"{said.model}:{said.challenger}",
+        ]  # where releases are promoted there is no log to judge by
+        return share_verbs.change(options, said.model, words, lambda: judged.promote(said, options.why))
     print(judged.as_json(said) if options.json else judged.as_text(said))
     return 0
 

@@ -117,11 +117,17 @@ def copy_of(model: str) -> Path:
 
 def read(model: str) -> Aliases:
     """Return the aliases of `model`, empty if nothing was ever promoted; raises AliasError with the cure."""
+    return load(model)[0]
+
+
+def load(model: str) -> tuple[Aliases, bytes]:
+    """Return the same with the bytes they were parsed from, which may hold what a newer program wrote; b"" if none."""
     place = path(model)
     try:
-        return _parse(model, place.read_bytes())
+        content = place.read_bytes()
+        return _parse(model, content), content
     except FileNotFoundError:
-        return Aliases(model)
+        return Aliases(model), b""
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise AliasError(f"{place}: cannot be read: {error}; {_cure(model)}") from error
 
@@ -147,13 +153,13 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
     """Make `tag` the champion of its model.
 
     Every file is verified first, and `gate.objections` are heard: with any, AliasError, unless
-    `force`, which records them in the history. Raises ReleaseError for an unknown or altered tag.
+    `force`, which records them in the history. Raises ReleaseError for an unknown or altered tag, AliasError where the
+    model follows a shared place.
     live: says that the challenge under way should end so; then no held-out rows are compared.
     """
     name, _ = store.parts(tag)
-    verb = f"promote {tag}{' --force' if force else ''}" if live is None else f"verdict {name} --promote"
-    followed.demand_not(verb, why)
     with changing(name):
+        followed.demand_own(name)
         release = store.open_release(tag)  # under the lock: nothing may collect it in between
         old = read(name)
         if old.champion and old.champion.version == release.version:
@@ -170,8 +176,8 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
 
 def rollback(model: str, why: str) -> Change:
     """Make the champion before this one the champion again; raises AliasError if there is none."""
-    followed.demand_not(f"rollback --model {model}", why)
     with changing(model):
+        followed.demand_own(model)
         old = read(model)
         if old.previous is None:
             last = f"{old.champion.version} follows no other champion" if old.champion else "it has no champion"
@@ -195,8 +201,8 @@ def challenge(tag: str, share: float, why: str) -> Change:
     name, _ = store.parts(tag)
     if not 0 < share <= 1:
         raise AliasError(f"--share {share:g}: accepted is a share above 0 and up to 1, such as 10%")
-    followed.demand_not(f"challenge {tag} --share {share:g}", why)
     with changing(name):
+        followed.demand_own(name)
         release = store.open_release(tag)
         old = read(name)
         if against := _unfit(release, old):
@@ -212,8 +218,8 @@ def challenge(tag: str, share: float, why: str) -> Change:
 
 def end_challenge(model: str, why: str) -> Change:
     """End the challenge of `model`, its champion stays; raises AliasError if none is under way."""
-    followed.demand_not(f"challenge --end --model {model}", why)
     with changing(model):
+        followed.demand_own(model)
         old = read(model)
         if old.challenger is None or old.champion is None:
             raise AliasError(f"{model}: no challenge is under way")

@@ -1,6 +1,6 @@
 """Garbage collection: which releases nobody needs any more, said before they go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -23,13 +23,13 @@ class Verdict:
 class Rule:
     """What stays: champion, previous, challenger, and of each model the last `keep` champions and versions.
 
-    So `keep` - 1 rollbacks work, and at least one. broken: whether broken releases without an alias go. named: only
-    those go that the history names; one that was never promoted here is perhaps yet to be.
+    So `keep` - 1 rollbacks work, and at least one. broken: whether broken releases without an alias go. only: by model,
+    the versions that may go at all; any may if it is None.
     """
 
     keep: int = KEEP
     broken: bool = False
-    named: bool = False
+    only: Mapping[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
         if self.keep < 1:
@@ -96,7 +96,6 @@ def _judge(name: str, listings: list[Listing], rule: Rule) -> list[Verdict]:
     held = listing.held(state)
     champions = {pin.version for pin in state.line[-rule.keep :]}
     newest = {one.tag for one in [one for one in listings if not one.problem][-rule.keep :]}
-    named = {change.to_version for change in state.history}
     verdicts = []
     for one in listings:
         version = one.tag.split(":")[1]
@@ -105,8 +104,8 @@ def _judge(name: str, listings: list[Listing], rule: Rule) -> list[Verdict]:
             reason = f"one of the last {rule.keep} champions"
         if not reason and one.tag in newest:
             reason = f"one of the newest {rule.keep}"
-        if not reason and rule.named and version not in named:
-            reason = "in no history"
+        if not reason and rule.only is not None and version not in rule.only.get(name, ()):
+            reason = "did not come from the shared place"
         if not reason and one.problem and not rule.broken:
             reason = f"broken, only --broken deletes it: {one.problem}"
         verdicts.append(Verdict(one, reason))

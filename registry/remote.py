@@ -9,8 +9,8 @@ believed before it is checked.
 """
 
 import hashlib
-import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -120,7 +120,7 @@ class Remote:
     @contextmanager
     def _created(self, path: str) -> Iterator[IO[bytes]]:
         final = f"{self._root}/{path}"
-        place = final if self._whole else f"{final}.{os.getpid()}.tmp"
+        place = final if self._whole else f"{final}.{uuid.uuid4().hex}.tmp"
         self._files.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
         file = self._files.open(place, "wb")
         try:
@@ -149,8 +149,7 @@ class Remote:
         except (StackError, ReleaseError):
             raise
         except Exception as error:  # each file system raises the types of its own library
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise StackError(f"{self.name}: cannot be used: {said}") from error
+            raise _unusable(self.name, error) from error
 
 
 def _file_system(url: str, name: str) -> tuple[Any, str]:
@@ -164,4 +163,11 @@ def _file_system(url: str, name: str) -> tuple[Any, str]:
         files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from error
+    except Exception as error:  # some connect at once, and raise the types of their own library
+        raise _unusable(name, error) from error
     return files, root
+
+
+def _unusable(name: str, error: Exception) -> StackError:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return StackError(f"{name}: cannot be used: {said}")

@@ -1,35 +1,33 @@
 """How stores agree on the champion: one pushes releases and aliases to a shared place, the others follow it.
 
-What is taken is checked as if it came from anybody: the alias names the digest of a manifest, the manifest
-those of the files, and where a signature is demanded there must be one. A release is in the store before
-an alias names it. Histories only grow: whoever has changes that the other side lacks is told, not overruled.
+A release is in the store, checked, before an alias names it (see `carry`). Histories only grow: whoever has changes
+that the other side lacks is told, not overruled.
 """
 
-import hashlib
 import logging
 import os
+import shlex
 import shutil
 import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from registry import aliases, collect, durable, followed, release, signing, store
+from registry import aliases, carry, collect, durable, followed, signing, store
 from registry.aliases import Aliases, Pin
-from registry.errors import AliasError, ReleaseError, StackError, UserError
-from registry.release import MANIFEST, MOST_MANIFEST_BYTES, SIGNATURE, Release, open_plain
+from registry.carry import Copied
+from registry.errors import AliasError, ConfigError, ReleaseError, StackError, UserError
 from registry.remote import Remote
-from registry.signing import MOST_BYTES as MOST_SIGNATURE_BYTES
 
 log = logging.getLogger(__name__)
 
 SENT = 5  # of the last champions, as many as `vigil gc` keeps
 TAKEN = 2  # the champion, and the one that a rollback makes it
 MOST_ALIAS_BYTES = 64_000_000
-MOST_RELEASE_BYTES = 8_000_000_000
 
-Copied = tuple[str, int]  # a version, and the bytes of it that were copied
+
+class DivergedError(AliasError):
+    """The shared place has changes that this store lacks, or the other way round."""
 
 
 @dataclass(frozen=True)
@@ -50,53 +48,81 @@ def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     there. Raises UserError with what hinders each model, after the others were done.
     """
     remote = Remote(url)
-    names = [model] if model else [n.removesuffix(".json") for n in remote.names("aliases") if n.endswith(".json")]
-    if not names:
-        raise StackError(f"{remote.name}: holds no releases; send some: vigil models push {remote.name}")
-    with durable.locked(store.home() / "sync.lock"):
-        done = _each(names, lambda name: _pull_one(remote, name, overwrite))
-        shutil.rmtree(store.home() / "incoming", ignore_errors=True)  # of a release that nobody wants any more
-    return done
+    return _whole(*_pull(remote, _names(remote, model), overwrite))
 
 
 def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
-    """Send the aliases of this store to `url`, after the releases they name; see `pull`.
+    """Send the aliases of this store to `url`, after the releases they name; later changes go there too.
 
     A push with no new aliases, or with `overwrite`, reads every file there and sends those that were damaged anew;
-    any other one looks at their sizes.
+    for any other one a release is there if its manifest is. Champions of before that cannot be sent are logged.
     """
     names = [model] if model else aliases.models()
     if not names:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     remote = Remote(url)
-    return _each(names, lambda name: _push_one(remote, name, overwrite))
+    done, wrong = _each(names, lambda name: _push_one(remote, name, overwrite))
+    if remote.name == url:  # a password is not written down
+        for one in done:
+            followed.remember(one.model, url)
+    return _whole(done, wrong)
+
+
+def demand_up_to_date(url: str, model: str) -> None:
+    """Raise DivergedError if the place has changes of `model` that this store lacks: one made here could not be sent.
+
+    Raises ConfigError for a URL that is none. A place that does not answer now hinders nobody.
+    """
+    mine = aliases.read(model)
+    try:
+        remote = Remote(url)
+        there = _there(remote, model)[0]
+    except ConfigError:
+        raise
+    except UserError as error:
+        log.warning("place_not_asked", extra={"error": str(error)})
+        return
+    _demand_ours(remote, mine, there)
 
 
 def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], None], keep: int = TAKEN) -> None:
-    """Pull every `every_s` seconds until SIGTERM or SIGINT; a look that fails is logged and tried again.
+    """Pull every `every_s` seconds until SIGTERM or SIGINT; what fails is logged once and tried again.
 
-    After each look that succeeds, the file `synced` beside the aliases has the time of that. After one that changed
-    something, releases that came from there go as with `vigil gc --keep`; those published here stay.
+    From its first look on, the models there change there alone (`followed`). After a look that changed something, of
+    the models that came over those releases go that came from there and that `vigil gc --keep` would not keep.
+    Raises AliasError for a `keep` below 1.
     """
-    rule = collect.Rule(keep, named=True)
     import bentoml.models  # noqa: F401 - takes a second: now, not when a release has to come over
 
+    collect.Rule(keep)
     ended, said = threading.Event(), ""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     while not ended.is_set():
+        wrong: list[Exception] = []
         try:
-            found = [one for one in pull(url, model) if one.changed or one.releases]
-            tell(found)
-            followed.mark(Remote(url).name)
-            if found:
-                _collect(rule)
-            said = ""
+            wrong += _follow_once(url, model, tell, keep)
         except (UserError, OSError) as error:
-            if str(error) != said:
-                log.warning("sync_failed", extra={"error": str(error)})
-            said = str(error)
+            wrong.append(error)
+        if (now := "; ".join(map(str, wrong))) != said and now:
+            log.warning("sync_failed", extra={"error": now})
+        said = now
         ended.wait(every_s)
+
+
+def _follow_once(url: str, model: str, tell: Callable[[list[Shared]], None], keep: int) -> list[UserError]:
+    remote = Remote(url)
+    names = _names(remote, model)
+    for name in names:
+        followed.begin(name, remote.name)
+    done, wrong = _pull(remote, names, overwrite=False)
+    followed.reached(remote.name)
+    for one in done:
+        followed.saw(one.model)
+    if found := [one for one in done if one.changed or one.releases]:
+        tell(found)
+        _collect(collect.Rule(keep, only={one.model: followed.brought(one.model) for one in found}))
+    return wrong
 
 
 def _collect(rule: collect.Rule) -> None:
@@ -105,13 +131,34 @@ def _collect(rule: collect.Rule) -> None:
         log.info("collected", extra={"releases": going})
 
 
-def _each(names: list[str], do: Callable[[str], Shared]) -> list[Shared]:
+def _names(remote: Remote, model: str) -> list[str]:
+    names = [model] if model else [n.removesuffix(".json") for n in remote.names("aliases") if n.endswith(".json")]
+    if not names:
+        raise StackError(f"{remote.name}: holds no releases; send some: vigil models push {remote.name}")
+    for name in names:
+        aliases.path(name)  # raises AliasError for a name that would lead elsewhere
+    return names
+
+
+def _pull(remote: Remote, names: list[str], overwrite: bool) -> tuple[list[Shared], list[UserError]]:
+    with durable.locked(store.home() / "sync.lock"):
+        done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite))
+        if not wrong:
+            shutil.rmtree(store.home() / "incoming", ignore_errors=True)  # of a release that nobody wants any more
+    return done, wrong
+
+
+def _each(names: list[str], do: Callable[[str], Shared]) -> tuple[list[Shared], list[UserError]]:
     done, wrong = [], []
     for name in names:
         try:
             done.append(do(name))
         except UserError as error:
             wrong.append(error)
+    return done, wrong
+
+
+def _whole(done: list[Shared], wrong: list[UserError]) -> list[Shared]:
     if len(wrong) > 1:
         raise StackError("; ".join(map(str, wrong)))
     if wrong:
@@ -120,178 +167,112 @@ def _each(names: list[str], do: Callable[[str], Shared]) -> list[Shared]:
 
 
 def _pull_one(remote: Remote, model: str, overwrite: bool) -> Shared:
-    content, old = _content(remote, model), Aliases(model) if overwrite else aliases.read(model)
-    new = _parsed(remote, model, content)
-    if content is None or new is None or new.champion is None:
+    new, content = _there(remote, model)
+    old, here = aliases.load(model)
+    if new is None or new.champion is None:
         raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
-    if new == old:
-        demanded = _named(new, TAKEN) if os.environ.get(signing.VARIABLE) else []  # else it can wait for a change
-        renewed = [got for pin in demanded if (got := _renew_signature(remote, model, pin)) is not None]
+    if content == here:
+        demanded = _pins(new) if os.environ.get(signing.VARIABLE) else []  # else it can wait for a change
+        renewed = [got for pin in demanded if (got := carry.renew_signature(remote, model, pin)) is not None]
         return _shared(new, renewed, False)
-    if not aliases.is_ahead(new, old):
-        raise AliasError(
-            f"{model}: this store has changes that {remote.name} has not ({_last(old)}); "
-            f"send them: vigil models push {remote.name}, or drop them: --overwrite"
-        )
-    taken = [made for pin in _named(new, TAKEN) if (made := _take(remote, model, pin, new.champion)) is not None]
+    if not overwrite and not aliases.is_ahead(new, old):
+        raise _diverged(remote, old, new)
+    taken = []
+    for pin in _pins(new):
+        if (copied := _take(remote, new, pin)) is not None:
+            taken.append(copied)
     aliases.adopt(new, content, overwrite)
     return _shared(new, taken, True)
 
 
+def _take(remote: Remote, new: Aliases, pin: Pin) -> Copied | None:
+    needed = _needs(new, pin)
+    try:
+        return carry.take(remote, new.model, pin, needed)
+    except ReleaseError as error:
+        if needed:
+            raise
+        log.warning("previous_not_taken", extra={"error": str(error)})
+        return None
+
+
 def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
-    mine, there = aliases.read(model), None if overwrite else _parsed(remote, model, _content(remote, model))
-    if mine.champion is None:
-        raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
-    if there is not None and not aliases.is_ahead(mine, there):
-        raise AliasError(
-            f"{model}: {remote.name} has changes that this store has not ({_last(there)}); "
-            f"take them: vigil models sync {remote.name}, or drop them: --overwrite"
-        )
-    same = there == mine
-    sent = [
-        made
-        for pin in _named(mine, SENT)
-        if (pin == mine.champion or _is_here(model, pin))  # one of before may have been deleted here
-        and (made := _give(remote, model, pin, thorough=same or overwrite)) is not None
-    ]
-    if not same:
-        remote.write(f"aliases/{model}.json", aliases.to_bytes(mine))
+    """Send what the aliases need, then them, then the champions of before; all again if they were changed meanwhile."""
+    sent: list[Copied] = []
+    while True:
+        mine, content = aliases.load(model)
+        if mine.champion is None:
+            raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
+        there, before = _there(remote, model, overwrite)
+        _demand_ours(remote, mine, there)
+        same = before == content
+        for pin in _pins(mine):
+            sent += _give(remote, mine, pin, thorough=same or overwrite)
+        with durable.locked(store.home() / "sent" / f"{model}.lock"):
+            if aliases.load(model)[1] != content:
+                continue
+            _demand_ours(remote, mine, _there(remote, model, overwrite)[0])
+            if not same:
+                remote.write(f"aliases/{model}.json", content)
+        break
+    for pin in mine.line[-SENT:]:
+        if pin not in _pins(mine):
+            sent += _give(remote, mine, pin, thorough=same or overwrite)
     return _shared(mine, sent, not same)
 
 
-def _named(state: Aliases, champions: int) -> list[Pin]:
-    """Return the last `champions` in line and the challenger, each once."""
-    return list(dict.fromkeys([*state.line[-champions:], *([state.challenger.pin] if state.challenger else [])]))
+def _give(remote: Remote, mine: Aliases, pin: Pin, thorough: bool) -> list[Copied]:
+    needed = _needs(mine, pin)
+    if not needed and not carry.is_here(mine.model, pin):  # it may have been deleted
+        return []
+    try:
+        copied = carry.give(remote, mine.model, pin, thorough)
+    except UserError as error:
+        if needed:
+            raise
+        log.warning("champion_of_before_not_sent", extra={"error": str(error)})
+        copied = None
+    return [] if copied is None else [copied]
 
 
-def _content(remote: Remote, model: str) -> bytes | None:
+def _pins(state: Aliases) -> list[Pin]:
+    """Return the champions that a rollback needs, the last one last, and the challenger, each once."""
+    return list(dict.fromkeys([*state.line[-TAKEN:], *([state.challenger.pin] if state.challenger else [])]))
+
+
+def _there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases | None, bytes]:
+    """Return the aliases of `model` in the place and their bytes; None and no bytes if there are none to heed."""
     aliases.path(model)  # raises AliasError for a name that would lead elsewhere
-    return remote.read(f"aliases/{model}.json", MOST_ALIAS_BYTES)
+    content = None if overwrite else remote.read(f"aliases/{model}.json", MOST_ALIAS_BYTES)
+    if content is None:
+        return None, b""
+    return aliases.parse(model, content, f"{remote.name}/aliases/{model}.json"), content
 
 
-def _parsed(remote: Remote, model: str, content: bytes | None) -> Aliases | None:
-    return None if content is None else aliases.parse(model, content, f"{remote.name}/aliases/{model}.json")
+def _needs(state: Aliases, pin: Pin) -> bool:
+    """Return whether a server of these aliases answers by the release; the one before is only for a rollback."""
+    return pin == state.champion or (state.challenger is not None and pin == state.challenger.pin)
 
 
-def _give(remote: Remote, model: str, pin: Pin, thorough: bool) -> Copied | None:
-    """Send what the place lacks of a release, its manifest last; thorough: read what it has, else look at sizes."""
-    folder, tag = f"models/{model}/{pin.version}", f"{model}:{pin.version}"
-    opened = store.open_release(tag)
-    _demand(opened, pin)
-    lacking = []
-    if (opened.path / SIGNATURE).exists():  # it may have been made after the last push
-        with open_plain(opened.path / SIGNATURE, tag) as file:
-            content = file.read()
-        if not remote.holds(f"{folder}/{SIGNATURE}", len(content), hashlib.sha256(content).hexdigest()):
-            lacking.append(SIGNATURE)
-    whole = remote.holds(f"{folder}/{MANIFEST}", (opened.path / MANIFEST).stat().st_size, pin.digest)
-    for name, entry in sorted(opened.manifest.files.items()):
-        if not whole or not remote.holds(f"{folder}/{name}", entry.size_bytes, entry.sha256 if thorough else ""):
-            lacking.append(name)
-    size = 0
-    for name in [*lacking, *([] if whole else [MANIFEST])]:
-        with open_plain(opened.path / name, tag) as file:
-            remote.send(f"{folder}/{name}", file)
-            size += file.tell()
-    return (pin.version, size) if size else None
+def _demand_ours(remote: Remote, mine: Aliases, there: Aliases | None) -> None:
+    if there is not None and not aliases.is_ahead(mine, there):
+        raise _diverged(remote, mine, there)
 
 
-def _is_here(model: str, pin: Pin) -> bool:
-    return (store.models() / model / pin.version).exists()
-
-
-def _take(remote: Remote, model: str, pin: Pin, champion: Pin) -> Copied | None:
-    """Bring a release that is not here yet; one of before that is not there either is left out.
-
-    Raises ReleaseError if it is not the one that `pin` names.
-    """
-    tag = f"{model}:{pin.version}"
-    if _is_here(model, pin):
-        renewed = _renew_signature(remote, model, pin)
-        _demand(store.open_release(tag), pin)
-        return renewed
-    if pin != champion and MANIFEST not in remote.names(f"models/{model}/{pin.version}"):
-        return None
-    incoming = store.home() / "incoming" / f"{model}-{pin.version}"  # it stays when this process is killed
-    durable.make_folder(incoming)
-    try:
-        _bring(remote, model, pin, incoming)
-        opened = _open_brought(incoming, tag)
-        _demand(opened, pin)
-        with store.workshop() as place:
-            store.admit(incoming, tag, place)
-    except OSError as error:
-        raise ReleaseError(f"{tag}: cannot be put into {store.models()}: {error.strerror or error}") from error
-    shutil.rmtree(incoming)
-    return pin.version, sum(entry.size_bytes for entry in opened.manifest.files.values())
-
-
-def _renew_signature(remote: Remote, model: str, pin: Pin) -> Copied | None:
-    """Bring the signature of a release that is here without a good one: it may have been made after the release."""
-    tag, folder = f"{model}:{pin.version}", store.models() / model / pin.version
-    if not folder.exists() or not _lacks_signature(folder, tag):
-        return None
-    there = remote.read(f"models/{model}/{pin.version}/{SIGNATURE}", MOST_SIGNATURE_BYTES)
-    if there is None or ((folder / SIGNATURE).exists() and (folder / SIGNATURE).read_bytes() == there):
-        return None
-    store.add_signature(tag, there)
-    return pin.version, len(there)
-
-
-def _lacks_signature(folder: Path, tag: str) -> bool:
-    if not os.environ.get(signing.VARIABLE):
-        return not (folder / SIGNATURE).exists()
-    try:
-        signing.demand(release.load(folder, tag))
-    except ReleaseError:
-        return True
-    return False
-
-
-def _open_brought(incoming: Path, tag: str) -> Release:
-    try:
-        return store.open_folder(incoming, tag)
-    except ReleaseError:
-        shutil.rmtree(incoming)  # what was left there by whatever cause must not hinder every later look
-        raise
-
-
-def _bring(remote: Remote, model: str, pin: Pin, incoming: Path) -> None:
-    folder, tag = f"models/{model}/{pin.version}", f"{model}:{pin.version}"
-    manifest = remote.read(f"{folder}/{MANIFEST}", MOST_MANIFEST_BYTES)
-    if manifest is None or hashlib.sha256(manifest).hexdigest() != pin.digest:
-        found = "is not there" if manifest is None else "is not the one that was promoted (its digest differs)"
-        raise ReleaseError(f"{remote.name}: {tag}: {MANIFEST} {found}; vigil models push {remote.name} sends it")
-    (incoming / MANIFEST).write_bytes(manifest)
-    if (signature := remote.read(f"{folder}/{SIGNATURE}", MOST_SIGNATURE_BYTES)) is not None:
-        (incoming / SIGNATURE).write_bytes(signature)
-    loaded = release.load(incoming, tag)
-    signing.demand(loaded)  # before gigabytes come over that nobody may use
-    files = loaded.manifest.files
-    if sum(entry.size_bytes for entry in files.values()) > MOST_RELEASE_BYTES:
-        raise ReleaseError(f"{remote.name}: {tag}: holds more than {MOST_RELEASE_BYTES / 1e9:g} GB")
-    for name, entry in files.items():
-        # A name can outlive a power cut that its bytes did not: the digest is asked of what was brought before, too.
-        if not (incoming / name).exists() or _sha256(incoming / name) != entry.sha256:
-            part = incoming.with_name(f"{incoming.name}.{name}.part")
-            remote.fetch(f"{folder}/{name}", part, entry.size_bytes)
-            if (found := _sha256(part)) != entry.sha256:
-                part.unlink()  # the next look brings all of it
-                raise ReleaseError(
-                    f"{remote.name}: {tag}: {name} is not the file that was published (sha256 {found[:12]}..., "
-                    f"expected {entry.sha256[:12]}...); vigil models push {remote.name} sends it again"
-                )
-            os.replace(part, incoming / name)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _demand(opened: Release, pin: Pin) -> None:
-    if opened.digest != pin.digest:
-        raise ReleaseError(f"{opened.tag}: is not the release that was promoted (its digest differs)")
+def _diverged(remote: Remote, mine: Aliases, there: Aliases) -> DivergedError:
+    """Return the error that says who has what the other lacks, and what to type."""
+    said = f"{shlex.quote(remote.name)} --model {mine.model}"
+    sync, push = f"vigil models sync {said}", f"vigil models push {said}"
+    if aliases.is_ahead(mine, there):
+        text = f"this store has changes that {remote.name} has not ({_last(mine)})"
+        return DivergedError(f"{mine.model}: {text}; send them: {push}, or drop them: {sync} --overwrite")
+    text = f"{remote.name} has changes that this store has not ({_last(there)})"
+    if aliases.is_ahead(there, mine):
+        return DivergedError(f"{mine.model}: {text}; take them: {sync}")
+    return DivergedError(
+        f"{mine.model}: {text}, and this store has others ({_last(mine)}). Keep those there: {sync} --overwrite; or "
+        f"those here: {push} --overwrite"
+    )
 
 
 def _shared(state: Aliases, copied: list[Copied], changed: bool) -> Shared:

@@ -132,19 +132,22 @@ def workshop() -> Iterator[Path]:
             shutil.rmtree(place, ignore_errors=True)
 
 
-def admit(files: Path, tag: str, place: Path) -> Release:
-    """Move the sealed files of `tag` into the store; place: the workshop they lie in.
+def admit(files: Path, tag: str, place: Path, replace: bool = False) -> Release:
+    """Move the sealed files of `tag` into the store; files: on its disk, empty afterwards. place: the workshop.
 
-    Every byte is verified and synced before anything is visible; raises ReleaseError.
+    Every byte is verified and synced before anything is visible. replace: what is there goes, because it is damaged;
+    else that is refused. Raises ReleaseError.
     """
     name, version = parts(tag)
-    if (models() / name / version).exists():
+    if (models() / name / version).exists() and not replace:
         raise ReleaseError(f"{tag}: is in the store already")
     made = _with_bentoml(files, tag, place)
     release.load(made, tag).verify()
     durable.sync_tree(made)
     final = models() / name / version
     durable.make_folder(final.parent)
+    if replace and final.exists():
+        final.rename(place / "replaced")
     os.rename(made, final)
     durable.sync_folder(final.parent)
     mark_latest(name)
@@ -217,10 +220,12 @@ def _with_bentoml(files: Path, tag: str, place: Path) -> Path:
     labels = {"project": "vigil", "task": said.task}
     (place / "models").mkdir()
     store = ModelStore(place / "models")
-    with bentoml.models.create(tag, labels=labels, metadata=headline, _model_store=store) as model:
-        shutil.copytree(files, model.path, dirs_exist_ok=True)
+    with bentoml.models.create(tag, labels=labels, metadata=headline, _model_store=store):
+        pass  # only its model.yaml: what is put in here is copied twice, once to the disk of temporary files
     name, version = parts(tag)
-    return place / "models" / name / version
+    made = place / "models" / name / version
+    shutil.copytree(files, made, dirs_exist_ok=True, copy_function=os.replace)
+    return made
 
 
 def _listing(folder: Path) -> Listing:

@@ -2,27 +2,19 @@
 
 import argparse
 import json
-import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from registry.aliases import Change
-    from registry.share import Shared
 
 Parent = argparse.ArgumentParser
-PLACE = "VIGIL_RELEASES"  # the shared place that a change of the champion is sent to; as of `vigil models push`
 
 
 def models(options: argparse.Namespace) -> int:
     """List the releases in the store, with the alias each one holds; sync and push share them with other stores."""
-    from registry import listing, store
+    from registry import listing, share_verbs, store
     from registry.errors import ReleaseError
 
     if options.name in ("sync", "push"):
-        return _share(options)
+        return share_verbs.share(options)
     if options.url:
         raise ReleaseError(f"vigil models: '{options.name}' is neither sync nor push; one NAME lists one model")
     found = store.releases(options.name)
@@ -48,32 +40,36 @@ def show(options: argparse.Namespace) -> int:
 
 def promote(options: argparse.Namespace) -> int:
     """Make a release the champion; the gate refuses a worse one unless --force."""
-    from registry import aliases
+    from registry import aliases, share_verbs
 
-    change = aliases.promote(options.tag, options.why, options.force)
-    return print_change(options, change, options.tag.split(":")[0])
+    words = ["promote", options.tag, *(["--force"] if options.force else [])]
+    make = lambda: aliases.promote(options.tag, options.why, options.force)  # noqa: E731
+    return share_verbs.change(options, options.tag.split(":")[0], words, make)
 
 
 def rollback(options: argparse.Namespace) -> int:
     """Go back to the champion before this one."""
-    from registry import aliases
+    from registry import aliases, share_verbs
 
     model = model_of(options.model)
-    return print_change(options, aliases.rollback(model, options.why), model)
+    words = ["rollback", "--model", model]
+    return share_verbs.change(options, model, words, lambda: aliases.rollback(model, options.why))
 
 
 def challenge(options: argparse.Namespace) -> int:
     """Let a release answer a share of the champion's requests, unseen, until labels judge it; --end stops that."""
-    from registry import aliases
+    from registry import aliases, share_verbs
     from registry.errors import AliasError
 
     if options.end == bool(options.tag):
         raise AliasError("challenge: accepted is a TAG, or --end to stop the challenge under way")
-    if not options.end:
-        change = aliases.challenge(options.tag, options.share, options.why)
-        return print_change(options, change, options.tag.split(":")[0])
-    model = model_of(options.model)
-    return print_change(options, aliases.end_challenge(model, options.why), model)
+    if options.end:
+        model, words = model_of(options.model), ["challenge", "--end"]
+        make = lambda: aliases.end_challenge(model, options.why)  # noqa: E731
+        return share_verbs.change(options, model, [*words, "--model", model], make)
+    words = ["challenge", options.tag, "--share", f"{options.share:g}"]
+    make = lambda: aliases.challenge(options.tag, options.share, options.why)  # noqa: E731
+    return share_verbs.change(options, options.tag.split(":")[0], words, make)
 
 
 def history(options: argparse.Namespace) -> int:
@@ -142,7 +138,9 @@ def gc(options: argparse.Namespace) -> int:
 
 def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
     """Add the verbs of releases to the command line; verb: makes a subparser of a function and its parents."""
-    _describe_models(verb(models, model))
+    from registry import share_verbs
+
+    share_verbs.describe(verb(models, model))
     verb(show).add_argument("tag", help="name:version")
     promoted = verb(promote, why)
     promoted.add_argument("tag", help="name:version, as `vigil models` prints it")
@@ -171,53 +169,6 @@ def add(verb: Callable[..., Parent], why: Parent, model: Parent) -> None:
     )
     collected.add_argument("--broken", action="store_true", help="delete broken releases that hold no alias, too")
     collected.add_argument("--yes", action="store_true", help="delete; without it nothing is changed")
-
-
-def _describe_models(listed: Parent) -> None:
-    listed.usage = "vigil models [NAME] | vigil models sync URL [--every S] | vigil models push URL"
-    listed.add_argument("name", nargs="?", help="one model, all if left out; or sync, or push")
-    listed.add_argument(
-        "url",
-        nargs="?",
-        help="sync: follow the champions there; push: send those here; file:///FOLDER, s3://BUCKET",
-    )
-    listed.add_argument("--every", type=_seconds, default=0.0, metavar="S", help="sync: look again every S seconds")
-    listed.add_argument(
-        "--keep",
-        type=int,
-        default=2,
-        metavar="N",
-        help="sync --every: after a change, delete what came from there but the last N champions and the newest N",
-    )
-    listed.add_argument(
-        "--overwrite", action="store_true", help="sync, push: drop changes of the other side that this one lacks"
-    )
-
-
-def _share(options: argparse.Namespace) -> int:
-    from registry import share
-    from registry.errors import ConfigError
-
-    url = options.url or os.environ.get(PLACE)
-    if not url:
-        raise ConfigError(
-            f"vigil models {options.name}: name a place, here or in {PLACE}: file:///srv/releases, s3://BUCKET"
-        )
-    if options.every and (options.name == "push" or options.overwrite):
-        raise ConfigError("--every is for sync alone, and not together with --overwrite: once is enough for that")
-    if options.every:
-        share.follow(url, options.model, options.every, lambda found: _print_shared(options, found), options.keep)
-    else:
-        move = share.pull if options.name == "sync" else share.push
-        _print_shared(options, move(url, options.model, options.overwrite))
-    return 0
-
-
-def _print_shared(options: argparse.Namespace, found: "list[Shared]") -> None:
-    for one in found:
-        copied = f", copied {', '.join(one.releases)} ({one.size_bytes / 1e6:.2f} MB)" if one.releases else ""
-        text = f"{one.model}: champion {one.champion}{'' if one.changed else ', as before'}{copied}"
-        say(options, asdict(one), text)
 
 
 def model_of(name: str) -> str:
@@ -261,16 +212,6 @@ def _gigabytes(text: str) -> float:
     return number
 
 
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 86_400:
-        raise argparse.ArgumentTypeError(f"accepted is a number of seconds above 0, found '{text}'")
-    return number
-
-
 def _portion(text: str) -> float:
     try:
         number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
@@ -279,52 +220,3 @@ def _portion(text: str) -> float:
     if not 0 < number <= 1:
         raise argparse.ArgumentTypeError(f"accepted is a share above 0 and up to 1, such as 10% or 0.1, found '{text}'")
     return number
-
-
-def print_change(options: argparse.Namespace, change: "Change", model: str) -> int:
-    """Print who follows whom, with what was overruled, and send it where VIGIL_RELEASES says; return exit status 0.
-
-    Raises StackError, after the change was printed, if it could not be sent; it stays.
-    """
-    from registry import listing
-
-    text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
-    if change.share:
-        share = f"{100 * change.share:g} % of the requests of {change.from_version}"
-        text = f"challenge: {change.to_version} also answers {share}"
-    if change.action == "end":
-        text = f"end: {change.to_version} no longer challenges {change.from_version}"
-    notes = [f"  forced although {objection}" for objection in change.forced]
-    if (live := change.live) is not None:
-        notes.append(f"  {listing.of_traffic(live)}")
-    if change.ended and change.action != "end":
-        notes.append(f"  the challenge of {change.ended} ended with it")
-    if change.action == "promote" and not options.json:
-        notes += _request(f"{model}:{change.to_version}")
-    say(options, asdict(change), "\n".join([text, *notes]))
-    if url := os.environ.get(PLACE):
-        _send(options, url, model)
-    return 0
-
-
-def _request(tag: str) -> list[str]:
-    from registry import example
-
-    found = example.lines(tag)
-    return ["  a request that it answers, where vigil serve runs:", *(f"  {line}" for line in found)] if found else []
-
-
-def _send(options: argparse.Namespace, url: str, model: str) -> None:
-    from registry import share
-    from registry.errors import StackError, UserError
-    from registry.remote import Remote
-
-    try:
-        share.push(url, model)
-        if not options.json:
-            print(f"  sent to {Remote(url).name}", flush=True)
-    except UserError as error:
-        raise StackError(
-            f"{model}: the change is made in this store, but was not sent, and servers elsewhere do not follow it yet: "
-            f"{error}\nSend it: vigil models push --model {model}"
-        ) from error

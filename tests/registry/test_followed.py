@@ -1,15 +1,22 @@
 """Where a change is made, how it travels on, and what a store that follows does with what it no longer needs."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from tiny_release import make_draft, make_files
 
 import vigil
-from registry import aliases, collect, followed, share, store
+from registry import aliases, followed, share, store
 from registry.errors import AliasError
+from registry.remote import Remote
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def champion(model="tiny"):
@@ -18,7 +25,8 @@ def champion(model="tiny"):
 
 def newer(said):
     """Return aliases as a newer program could write them: each record has one field more."""
-    records = [*said["line"], *said["history"], said["challenger"], said["challenger"]["pin"], said]
+    challenge = [said["challenger"], said["challenger"]["pin"]] if said["challenger"] else []
+    records = [*said["line"], *said["history"], *challenge, said]
     for record in records:
         record["of_a_newer_program"] = 1
     return json.dumps(said).encode()
@@ -69,20 +77,27 @@ def test_a_change_that_cannot_be_sent_stays_and_the_command_that_sends_it_is_tol
     assert share.pull(f"file://{tmp_path}/file/shared")[0].champion == first.version
 
 
-def test_a_store_that_follows_refuses_changes_and_says_what_to_type(at, shared, promoted, capsys, monkeypatch):
+def test_a_model_that_follows_refuses_changes_and_says_what_to_type_and_others_are_free(
+    at, shared, promoted, capsys, monkeypatch
+):
     first, second = promoted(1), promoted(2)
     share.push(shared)
     at("replica")
+    followed.begin("tiny", shared)
     share.pull(shared)
-    followed.mark(shared)
     for change in (
         lambda: aliases.promote(first.tag, "older"),
         lambda: aliases.challenge(first.tag, 0.5, "older"),
         lambda: aliases.end_challenge("tiny", "older"),
+        lambda: aliases.rollback("tiny", "older"),
     ):
-        with pytest.raises(AliasError, match=rf"follows {shared}: .*VIGIL_RELEASES={shared} vigil .* --why older"):
+        with pytest.raises(AliasError, match=rf"tiny: this store follows {shared}: .*rm .*followed/tiny"):
             change()
-    assert vigil.main(["rollback", "--why", "it is slow"]) == 2
+    before, _ = promoted(3, "own"), promoted(4, "own")
+    assert vigil.main(["rollback", "--model", "own", "--why", "mine"]) == 0
+    assert champion("own").version == before.version
+    capsys.readouterr()
+    assert vigil.main(["rollback", "--model", "tiny", "--why", "it is slow"]) == 2
     (command,) = re.findall(f"VIGIL_RELEASES={shared} vigil (.*)", capsys.readouterr().err)
     assert champion().version == second.version
     at("bentoml")
@@ -92,15 +107,187 @@ def test_a_store_that_follows_refuses_changes_and_says_what_to_type(at, shared, 
     assert share.pull(shared)[0].champion == first.version
 
 
-def test_what_a_followed_place_no_longer_needs_goes_and_what_was_made_here_stays(at, shared, promoted, publish):
+def test_a_change_goes_where_the_store_was_last_pushed_to(at, shared, promoted, capsys, monkeypatch):
+    monkeypatch.delenv("VIGIL_RELEASES", raising=False)
+    first, _ = promoted(1), promoted(2)
+    assert vigil.main(["models", "push", shared]) == 0
+    assert vigil.main(["rollback", "--why", "VigilErrorBurn"]) == 0
+    assert capsys.readouterr().out.endswith(f"sent to {shared}\n")
+    at("replica")
+    assert share.pull(shared)[0].champion == first.version
+
+
+def test_a_change_is_refused_before_it_is_made_where_somebody_else_made_one_and_the_cure_works(
+    at, shared, promoted, capsys, monkeypatch
+):
+    first = promoted(1)
+    share.push(shared)
+    at("colleague")
+    share.pull(shared)
+    theirs = promoted(2)
+    share.push(shared)
+    at("bentoml")
+    monkeypatch.setenv("VIGIL_RELEASES", shared)
+    assert vigil.main(["rollback", "--why", "slow"]) == 2
+    (command,) = re.findall("take them: vigil (.*)", capsys.readouterr().err)
+    assert champion().version == first.version and len(aliases.read("tiny").history) == 1
+    assert vigil.main(shlex.split(command)) == 0 and champion().version == theirs.version
+    assert vigil.main(["rollback", "--why", "slow"]) == 0 and champion().version == first.version
+    at("colleague")
+    assert share.pull(shared)[0].champion == first.version
+
+
+def test_each_of_two_ways_out_is_named_where_both_sides_changed(at, shared, promoted):
+    promoted(1)
+    share.push(shared)
+    at("colleague")
+    share.pull(shared)
+    theirs = promoted(2)
+    share.push(shared)
+    at("bentoml")
+    mine = promoted(3)
+    for move in (share.push, share.pull):
+        with pytest.raises(
+            AliasError, match=rf"promote {theirs.version} by .* others \(.*promote {mine.version} by .*"
+        ):
+            move(shared)
+    with pytest.raises(AliasError) as said:
+        share.push(shared)
+    kept = re.findall("vigil (models (?:sync|push) [^;]* --overwrite)", str(said.value))
+    assert len(kept) == 2
+    assert vigil.main(shlex.split(kept[1])) == 0
+    at("colleague")
+    with pytest.raises(AliasError, match="this store has others"):
+        share.pull(shared)
+    assert vigil.main(shlex.split(kept[0])) == 0 and champion().version == mine.version
+
+
+def test_a_change_is_sent_also_where_nobody_reads_what_is_printed(at, shared, promoted, monkeypatch, tmp_path):
+    first, _ = promoted(1), promoted(2)
+    share.push(shared)
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "vigil", "rollback", "--why", "slow"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, env=environment, stdout=writes, stderr=subprocess.PIPE, check=False)
+    os.close(writes)
+    at("replica")
+    assert share.pull(shared)[0].champion == first.version
+
+
+def test_what_a_followed_place_no_longer_needs_goes_and_all_else_stays(at, shared, promoted, publish):
     at("replica")
     own = [publish(seed=seed, created=f"2025-11-24T11:00:0{seed}Z") for seed in (1, 2, 3)]
+    others = [promoted(seed, "beta") for seed in range(11, 16)]  # promoted here; `shared` does not have this model
     for seed in (4, 5, 6, 7):
         at("bentoml")
         last = promoted(seed)
         share.push(shared)
         at("replica")
-        share.pull(shared)
-        share._collect(collect.Rule(2, named=True))
-    assert [one.tag for one in store.releases()][:3] == [one.tag for one in own]
-    assert len(store.releases()) == 5 and champion().digest == last.digest
+        assert share._follow_once(shared, "tiny", lambda _: None, keep=2) == []
+    left = {one.tag for one in store.releases()}
+    assert left >= {one.tag for one in (*own, *others)} and len(left) == 3 + 5 + 2
+    assert champion().digest == last.digest
+
+
+def test_a_model_that_cannot_be_taken_hinders_no_other_and_is_told_apart(at, shared, promoted, tmp_path, caplog):
+    promoted(1, "apples")
+    promoted(2, "pears")
+    share.push(shared)
+    (tmp_path / "shared" / "aliases" / "apples.json").write_bytes(b"")
+    at("replica")
+    told = []
+    wrong = share._follow_once(shared, "", told.extend, keep=2)
+    assert len(wrong) == 1 and "apples.json: the aliases cannot be read" in str(wrong[0])
+    assert [one.model for one in told] == ["pears"]
+    assert (store.home() / "synced").exists()
+    assert followed.looked_s("apples") == 0.0 < followed.looked_s("pears")
+    assert followed.place("apples") == followed.place("pears") == shared
+    with pytest.raises(AliasError, match="follows"):
+        aliases.rollback("apples", "typed in the pod")
+
+
+def test_a_rollback_made_while_a_promotion_is_sent_is_what_the_place_says_in_the_end(at, shared, promoted, monkeypatch):
+    first = promoted(1)
+    share.push(shared)
+    promoted(2)
+    send, once = Remote.send, []
+
+    def slow(remote, path, source):
+        if not once:  # in another terminal, while the promotion's release is under way
+            once.append(path)
+            aliases.rollback("tiny", "it is bad")
+            assert share.push(shared)[0].champion == first.version
+        send(remote, path, source)
+
+    monkeypatch.setattr(Remote, "send", slow)
+    assert share.push(shared)[0].champion == first.version
+    at("replica")
+    assert share.pull(shared)[0].champion == first.version
+    assert [one.action for one in aliases.read("tiny").history] == ["promote", "promote", "rollback"]
+
+
+def break_file(made):
+    (made.path / "model.onnx").write_bytes(b"damaged")
+
+
+def test_a_damaged_champion_of_before_stops_no_change_from_being_sent(at, shared, promoted, caplog):
+    made = [promoted(seed) for seed in (1, 2, 3, 4)]
+    for broken in made[:2]:
+        break_file(broken)
+    assert share.push(shared)[0].changed
+    assert caplog.text.count("champion_of_before_not_sent") == 2
+    at("replica")
+    assert share.pull(shared)[0].champion == made[3].version
+
+
+def test_a_change_with_the_releases_there_already_reads_no_release_here(at, shared, promoted, monkeypatch):
+    for seed in (1, 2, 3):
+        promoted(seed)
+    share.push(shared)
+    aliases.rollback("tiny", "slow")
+    monkeypatch.setattr(store, "open_release", lambda tag: pytest.fail(f"{tag} was read"))
+    assert share.push(shared)[0].changed
+
+
+def test_what_is_damaged_in_a_replica_is_brought_anew_if_it_is_to_serve_and_else_stops_nothing(at, shared, promoted):
+    first = promoted(1)
+    share.push(shared)
+    at("replica")
+    share.pull(shared)
+    break_file(store.open_release(first.tag))
+    at("bentoml")
+    second = promoted(2)
+    share.push(shared)
+    at("replica")
+    assert share.pull(shared)[0].champion == second.version
+    at("bentoml")
+    aliases.rollback("tiny", "slow")
+    share.push(shared)
+    at("replica")
+    assert share.pull(shared)[0].releases == (first.version,)
+    assert champion().digest == first.digest
+
+
+def test_bytes_of_a_newer_program_alone_are_taken_over_and_sent_on(at, shared, promoted, tmp_path):
+    promoted(1)
+    share.push(shared)
+    place = tmp_path / "shared" / "aliases" / "tiny.json"
+    at("replica")
+    share.pull(shared)
+    content = newer(json.loads(place.read_bytes()) | {"challenger": None})
+    place.write_bytes(content)
+    assert share.pull(shared)[0].changed and aliases.path("tiny").read_bytes() == content
+    share.push("memory://onwards")
+    assert Remote("memory://onwards").read("aliases/tiny.json", 10_000) == content
+
+
+def test_a_place_that_refuses_the_connection_when_it_is_opened_is_said_and_the_change_stays(
+    at, promoted, capsys, monkeypatch
+):
+    first, _ = promoted(1), promoted(2)
+    monkeypatch.setenv("VIGIL_RELEASES", "ftp://127.0.0.1:9/releases")
+    assert vigil.main(["rollback", "--why", "slow"]) == 2
+    said = capsys.readouterr()
+    assert "ftp://127.0.0.1:9/releases: cannot be used" in said.err and champion().version == first.version
+    assert said.out.startswith("rollback: ") and "Send it: vigil models push --model tiny" in said.err

@@ -30,7 +30,7 @@ def test_a_replica_gets_the_champion_and_the_one_before_it_with_history_and_sign
     for one in made:
         store.sign(one.tag, pair[0])
     said = aliases.read("tiny")
-    assert share.push(shared)[0].releases == tuple(one.version for one in made)
+    assert set(share.push(shared)[0].releases) == {one.version for one in made}
     at("replica")
     monkeypatch.setenv(signing.VARIABLE, str(pair[1]))
     found = share.pull(shared)

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 from tiny_release import make_draft, make_files
@@ -80,3 +81,26 @@ def test_versions_are_never_prefixes_of_one_another(publish):
     versions = [publish(seed=seed).version for seed in range(3)]
     assert all(release.VERSION.fullmatch(version) for version in versions)
     assert len({len(version) for version in versions}) == 1
+
+
+def test_what_is_admitted_is_moved_so_that_no_second_copy_needs_room(home, tmp_path):
+    made = store.publish(make_draft(), make_files(tmp_path / "files"))
+    files = home / "arrived"
+    shutil.move(made.path, files)
+    (files / release.BENTOML_FILE).unlink()
+    inodes = {path.name: path.stat().st_ino for path in files.iterdir()}
+    with store.workshop() as place:
+        again = store.admit(files, made.tag, place)
+    assert not any(files.iterdir())
+    assert {path.name: path.stat().st_ino for path in again.path.iterdir() if path.name in inodes} == inodes
+
+
+def test_a_damaged_release_is_replaced_only_if_that_is_said(home, tmp_path):
+    made = store.publish(make_draft(), make_files(tmp_path / "files"))
+    shutil.copytree(made.path, home / "arrived")
+    (made.path / "model.onnx").write_bytes(b"damaged")
+    with store.workshop() as place, pytest.raises(ReleaseError, match="is in the store already"):
+        store.admit(home / "arrived", made.tag, place)
+    with store.workshop() as place:
+        store.admit(home / "arrived", made.tag, place, replace=True)
+    assert store.open_release(made.tag).digest == made.digest

@@ -1,0 +1,153 @@
+"""`vigil models sync` and `push`, and how every change of the aliases that is typed reaches the servers."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from registry.verbs import say
+
+if TYPE_CHECKING:
+    from registry.aliases import Change
+    from registry.share import Shared
+
+PLACE = "VIGIL_RELEASES"  # the shared place that a change of the champion is sent to; as of `vigil models push`
+
+
+def change(options: argparse.Namespace, model: str, words: list[str], make: Callable[[], "Change"]) -> int:
+    """Make a change of the aliases of `model`, send it where other stores follow, and print it; return exit status 0.
+
+    words: the verb that makes it elsewhere. Raises AliasError, before anything is changed, where the model follows a
+    place or lacks changes that the place has; StackError if it could not be sent: then it was printed, and stays.
+    """
+    from registry import followed, share
+
+    if followed.place(model):
+        _refuse(model, followed.place(model), [*words, "--why", options.why])
+    if url := os.environ.get(PLACE) or followed.destination(model):
+        share.demand_up_to_date(url, model)
+    made = make()
+    try:
+        sent = f"\n  sent to {_send(url, model)}" if url else ""
+    except BaseException:  # Ctrl-C, too: what was changed must be known
+        say(options, asdict(made), told(model, made))
+        raise
+    return say(options, asdict(made), told(model, made) + sent)
+
+
+def told(model: str, change: "Change") -> str:
+    """Return who follows whom, with what was overruled, for a person; of a promotion also a request that it answers."""
+    from registry import listing
+
+    text = f"{change.action}: {change.from_version or 'nothing'} -> {change.to_version}"
+    if change.share:
+        share = f"{100 * change.share:g} % of the requests of {change.from_version}"
+        text = f"challenge: {change.to_version} also answers {share}"
+    if change.action == "end":
+        text = f"end: {change.to_version} no longer challenges {change.from_version}"
+    notes = [f"  forced although {objection}" for objection in change.forced]
+    if (live := change.live) is not None:
+        notes.append(f"  {listing.of_traffic(live)}")
+    if change.ended and change.action != "end":
+        notes.append(f"  the challenge of {change.ended} ended with it")
+    if change.action == "promote":
+        notes += _request(f"{model}:{change.to_version}")
+    return "\n".join([text, *notes])
+
+
+def share(options: argparse.Namespace) -> int:
+    """Follow a shared place, or send it the aliases and releases of this store."""
+    from registry import followed, share
+    from registry.errors import ConfigError
+
+    url = options.url or os.environ.get(PLACE)
+    if not url and options.name == "push" and options.model:
+        url = followed.destination(options.model)
+    if not url:
+        raise ConfigError(
+            f"vigil models {options.name}: name a place, here or in {PLACE}: file:///srv/releases, s3://BUCKET"
+        )
+    if options.every and (options.name == "push" or options.overwrite):
+        raise ConfigError("--every is for sync alone, and not together with --overwrite: once is enough for that")
+    if options.keep is not None and not options.every:
+        raise ConfigError("--keep is for sync --every; vigil gc --keep N deletes once")
+    if options.every:
+        keep = share.TAKEN if options.keep is None else options.keep
+        share.follow(url, options.model, options.every, lambda found: _print(options, found), keep)
+    else:
+        move = share.pull if options.name == "sync" else share.push
+        _print(options, move(url, options.model, options.overwrite))
+    return 0
+
+
+def describe(listed: argparse.ArgumentParser) -> None:
+    """Add the options of `vigil models`."""
+    listed.usage = "vigil models [NAME] | vigil models sync URL [--every S] | vigil models push URL"
+    listed.add_argument("name", nargs="?", help="one model, all if left out; or sync, or push")
+    listed.add_argument(
+        "url",
+        nargs="?",
+        help="sync: follow the champions there; push: send those here; file:///FOLDER, s3://BUCKET",
+    )
+    listed.add_argument("--every", type=_seconds, default=0.0, metavar="S", help="sync: look again every S seconds")
+    listed.add_argument(
+        "--keep",
+        type=int,
+        metavar="N",
+        help="sync --every: after a change, delete what came from there but the last N champions and the newest N; 2",
+    )
+    listed.add_argument(
+        "--overwrite", action="store_true", help="sync, push: drop changes of the other side that this one lacks"
+    )
+
+
+def _request(tag: str) -> list[str]:
+    from registry import example
+
+    found = example.lines(tag)
+    return ["  a request that it answers, where vigil serve runs:", *(f"  {line}" for line in found)] if found else []
+
+
+def _refuse(model: str, place: str, words: list[str]) -> None:
+    from registry.errors import AliasError
+
+    raise AliasError(
+        f"{model}: this store follows {place}: no other server would learn of a change made here. Type where releases "
+        f"are promoted: {PLACE}={shlex.quote(place)} vigil {shlex.join(words)}"
+    )
+
+
+def _send(url: str, model: str) -> str:
+    """Send the aliases of `model` and return the name of the place."""
+    from registry import share
+    from registry.errors import StackError, UserError
+    from registry.remote import Remote
+
+    try:
+        share.push(url, model)
+        return Remote(url).name
+    except (UserError, OSError, KeyboardInterrupt) as error:
+        cure = "" if isinstance(error, share.DivergedError) else f"\nSend it: vigil models push --model {model}"
+        raise StackError(
+            f"{model}: the change is made in this store, but was not sent, and servers elsewhere do not follow it yet: "
+            f"{str(error) or 'interrupted'}{cure}"
+        ) from error
+
+
+def _print(options: argparse.Namespace, found: "list[Shared]") -> None:
+    for one in found:
+        copied = f", copied {', '.join(one.releases)} ({one.size_bytes / 1e6:.2f} MB)" if one.releases else ""
+        text = f"{one.model}: champion {one.champion}{'' if one.changed else ', as before'}{copied}"
+        say(options, asdict(one), text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 86_400:
+        raise argparse.ArgumentTypeError(f"accepted is a number of seconds above 0, found '{text}'")
+    return number
