@@ -200,7 +200,7 @@ class Batcher:
         try:
             self._run_together(batch, watched.options)
         except Exception as error:  # ONNX Runtime raises many types; find out whose rows they are
-            if len(batch) == 1 or watched.options.terminate:
+            if len(batch) == 1 or (watched.options is not None and watched.options.terminate):
                 for job in batch:
                     job.error = job.error or error  # one that is late has its error
                 return
@@ -209,7 +209,7 @@ class Batcher:
         finally:
             watched.running = None
 
-    def _run_together(self, batch: list[Job], options: onnxruntime.RunOptions) -> None:
+    def _run_together(self, batch: list[Job], options: onnxruntime.RunOptions | None) -> None:
         start = time.perf_counter()
         names = _names(batch, self._main, self._also)
         if len(batch) == 1:

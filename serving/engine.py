@@ -79,6 +79,10 @@ class Engine:
             raise
         return answers
 
+    @property
+    def on_device(self) -> bool:
+        return self._bound is not None
+
     def join(self, parts: list[np.ndarray]) -> np.ndarray:
         """Return the rows of several requests in one array, to be run at once by the thread that joined them."""
         return np.concatenate(parts) if self._bound is None else self._bound.join(parts)

@@ -243,7 +243,8 @@ class Host:
         for name, numbers in normal.watched.items():
             engine.demand(name, numbers)
         outputs = (opened.manifest.output, *normal.watched)
-        batcher = Batcher(engine, outputs, said.max_batch_rows, rows.observe, self.inline)
+        inline = Inline(stops=False) if engine.on_device else self.inline
+        batcher = Batcher(engine, outputs, said.max_batch_rows, rows.observe, inline)
         served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction, example.of(opened))
         self._metrics.holders.add(place, served, tally)
         return served

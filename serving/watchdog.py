@@ -35,25 +35,28 @@ class Due(Protocol):
 class Inline:
     """The run that is on the event loop now; one object per worker, since a loop does one thing at a time.
 
-    running: who waits for it, None between runs. options: of all runs there. stopped: whether one with these
-    options was stopped from outside; then the options are used up, see `renew`.
+    running: who waits for it, None between runs. options: of all runs there; None on a device, which tells options
+    the graph of each size: ONNX Runtime warns of every change in one object. stopped: whether a run with these options
+    was stopped from outside; then the options are used up, see `renew`.
     """
 
-    __slots__ = ("running", "options", "stopped")
+    __slots__ = ("running", "options", "stopped", "_stops")
 
-    def __init__(self) -> None:
+    def __init__(self, stops: bool = True) -> None:
+        self._stops = stops
         self.running: Sequence[Due] | None = None
         self.renew()
 
     def renew(self) -> None:
         """Take new options: those that have stopped one run would stop each one after it."""
-        self.options = onnxruntime.RunOptions()
+        self.options = onnxruntime.RunOptions() if self._stops else None
         self.stopped = False
 
     def stop(self) -> None:
         """Stop the run, from another thread; if it has just ended, the next one may be met, and is made again."""
         options, self.stopped = self.options, True
-        options.terminate = True
+        if options is not None:
+            options.terminate = True
 
 
 class Watchdog:

@@ -119,6 +119,14 @@ def test_a_stop_that_meets_the_next_run_costs_nobody_an_answer():
     assert [one.answers["main"][0, 0] for one in got] == [2, 4] and len(stopped) == 2
 
 
+def test_short_runs_on_a_device_share_no_options():
+    on_device = Inline(stops=False)
+    on_device.stop()
+    assert on_device.options is None  # those of a run there name its graph; changing it writes a warning each time
+    on_device.renew()
+    assert on_device.options is None and not on_device.stopped
+
+
 def test_a_row_that_makes_a_quick_model_run_for_ever_costs_only_its_own_request(home, tmp_path, start_ready):
     aliases.promote(release_with(tmp_path, endless_for_bright).tag, "first")
     service = start_ready(home, VIGIL_THREADS="1")
