@@ -10,8 +10,13 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
+HOSTS = ("target", "monitor", "prometheus", "alertmanager", "node_exporter", "gpu_exporter", "probe")
+LINKS = ("webhook", "reports", "runbook_base", "grafana")
+PLACE, URL = "HOST:PORT", "http(s)://HOST[:PORT][/PATH]"
+CURES = {PLACE: "leave out http:// and any path, and name the port", URL: "write it with http:// or https://"}
 if not __package__:  # run as a script: import from the repository, not from this folder (it has a profile.py)
     sys.path[0] = str(HERE.parent)
 
@@ -21,7 +26,7 @@ from grafana import config, metric_table, notice, rule_tests, rules  # noqa: E40
 from grafana.boards import generated  # noqa: E402
 from grafana.config import Addresses  # noqa: E402
 from grafana.profile import PRODUCTION, PROFILES, Profile  # noqa: E402
-from registry.errors import UserError  # noqa: E402
+from registry.errors import ConfigError, UserError  # noqa: E402
 
 
 def _block(dumper: Any, text: str) -> Any:
@@ -97,7 +102,30 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _demand_addresses(asked: argparse.Namespace) -> None:
+    # Prometheus would take "http://a:1" for a host, and a name without a port for port 80.
+    for option, found in vars(asked).items():
+        accepted = PLACE if option in HOSTS else URL if option in LINKS else None
+        for text in (found if isinstance(found, list) else [found]) if accepted else ():
+            if accepted and text and not _fits(text, accepted):
+                raise ConfigError(
+                    f"--{option.replace('_', '-')}: found '{text}', accepted is {accepted}; {CURES[accepted]}"
+                )
+
+
+def _fits(text: str, accepted: str) -> bool:
+    try:
+        parts = urlsplit(text if accepted == URL else f"//{text}")
+        port = parts.port
+    except ValueError:  # a port that is none
+        return False
+    if not parts.hostname or "@" in text or any(one.isspace() for one in text) or port == 0:
+        return False
+    return parts.scheme in ("http", "https") if accepted == URL else port is not None and parts.netloc == text
+
+
 def _run(asked: argparse.Namespace) -> int:
+    _demand_addresses(asked)
     addresses = Addresses(
         targets=tuple(asked.target or Addresses.targets),
         monitor=asked.monitor,

@@ -14,6 +14,7 @@ from oncall.api import Sample
 
 RATE = "5m"  # what $__rate_interval is on the dashboard of the production profile, in its usual view
 JUDGEMENTS = {GREEN: "good", ORANGE: "warning", RED: "bad"}
+SUFFIX = "suffix:"  # Grafana's form of a unit that it does not know
 Ask = Callable[[str], list[Sample]]
 
 
@@ -101,6 +102,8 @@ def number(value: float, unit: str) -> str:
     """Return `value` as people read it, in one of Grafana's units."""
     if unit == "percentunit":
         return f"{value * 100:.4g} %"
+    if unit.startswith(SUFFIX):
+        return f"{value:.3g} {unit.removeprefix(SUFFIX)}"
     return f"{value:.3g}" + {"s": " s", "reqps": "/s"}.get(unit, "")
 
 

@@ -188,7 +188,7 @@ def _release_tiles() -> tuple[View, ...]:
             View(
                 "Monitor age",
                 "Seconds since the monitor last finished a run, in units of its interval; over 3 is stale.",
-                "none",
+                "suffix:intervals",
                 ((f"max(instance:monitor_age:seconds / on (job, instance) {interval})", "intervals"),),
                 steps=((GREEN, None), (ORANGE, 1.5), (RED, 3.0)),
                 words={"null": ("no monitor", RED)},

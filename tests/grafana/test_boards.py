@@ -20,7 +20,8 @@ UIDS = {
 OF_GRAFANA = {"__rate_interval", "__field", "__data", "__url_time_range", "__all"}
 VARIABLES = {"job": "vigil", "instance": ".*", "model": ".*", "signal": ".*", "gpu": ".*", "host": ".*"}
 UNITS = {
-    "none", "short", "string", "percent", "percentunit", "s", "reqps", "bytes", "Bps", "watt", "celsius", "rotmhz",
+    "none", "short", "string", "suffix:intervals",
+    "percent", "percentunit", "s", "reqps", "bytes", "Bps", "watt", "celsius", "rotmhz",
 }  # fmt: skip
 NEVER_ZERO = (
     "job:slo_objective:ratio", "_threshold", "drift_limit_restless", "vigil_monitor_interval_seconds",

@@ -115,6 +115,29 @@ def test_a_key_for_metrics_is_named_by_its_file_and_shown_to_the_servers_alone(t
     assert shown.pop("vigil") == {"credentials_file": "/run/secrets/scrape"} and not any(shown.values())
 
 
+@pytest.mark.parametrize(
+    ("option", "found", "accepted"),
+    [
+        ("--target", "http://127.0.0.1:3000", "HOST:PORT; leave out http://"),
+        ("--target", "server", "HOST:PORT; leave out"),
+        ("--monitor", "h:99999", "HOST:PORT; leave out"),
+        ("--prometheus", "h:9090/x", "HOST:PORT; leave out"),
+        ("--node-exporter", "a b:1", "HOST:PORT; leave out"),
+        ("--webhook", "h:9099", "http(s)://HOST[:PORT][/PATH]; write it with http://"),
+        ("--grafana", "grafana.example", "http(s)://HOST[:PORT][/PATH]; write it with http://"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_nothing_is_written(option, found, accepted, tmp_path, capsys):
+    assert build.main(["--out", str(tmp_path / "made"), option, found]) == 2
+    assert capsys.readouterr().err.startswith(f"{option}: found '{found}', accepted is {accepted}")
+    assert not (tmp_path / "made").exists()
+
+
+def test_addresses_may_be_names_ipv6_and_links_with_a_path(tmp_path):
+    more = ["--target", "[::1]:3000", "--monitor", "vigil-monitor:9109", "--grafana", "https://g.example/x/"]
+    assert build.main(["--out", str(tmp_path), *more]) == 0
+
+
 def test_exporters_are_scraped_where_they_are_named():
     addresses = Addresses(("s:3000",), hosts=("h:9100",), gpus=("h:9400",), probe="p:9115")
     config = yaml.safe_load(build.files(PRODUCTION, addresses)["prometheus/prometheus.yml"])

@@ -100,7 +100,7 @@ def test_the_exit_status_says_whether_something_fires_that_nobody_has_muted(firi
 
 
 def test_tiles_are_read_with_the_units_words_and_thresholds_of_the_dashboard():
-    answers = {"vigil_model_target_info": 0.0, "vigil_ready": 0.5, "slo_budget_left": -0.1}
+    answers = {"vigil_model_target_info": 0.0, "vigil_ready": 0.5, "slo_budget_left": -0.1, "monitor_age": 1.25}
 
     def ask(query):
         assert not re.search(r"\$(?!\d)", query)
@@ -110,7 +110,7 @@ def test_tiles_are_read_with_the_units_words_and_thresholds_of_the_dashboard():
     assert (found["as_promoted"].text, found["as_promoted"].judgement) == ("yes", "good")
     assert (found["servers_ready"].text, found["servers_ready"].judgement) == ("50 %", "warning")
     assert (found["budget_left"].text, found["budget_left"].judgement) == ("-10 %", "bad")
-    assert (found["monitor_age"].text, found["monitor_age"].judgement) == ("no monitor", "bad")
+    assert (found["monitor_age"].text, found["monitor_age"].judgement) == ("1.25 intervals", "good")
 
 
 def test_where_no_server_is_scraped_nothing_is_live_and_nobody_says_that_there_is_no_alias():
