@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,26 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     with tempfile.TemporaryDirectory() as folder:
         order = run.Order(Path(folder) / "drill", options.only, options.clean_s, options.good or None)
-        report = run.run(order, lambda line: print(line, file=sys.stderr, flush=True))
-    now = datetime.now(UTC)
-    about = {
-        "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        "machine": tables.machine(),
-    }
-    file = RESULTS / f"drill-{now:%Y-%m-%d}.json"
-    earlier = json.loads(file.read_text()) if options.only and file.exists() else {}
-    command = " ".join(["python -m benchmarks.drill", *arguments])
-    file.write_text(json.dumps(about | merged(earlier, run.as_dict(report), command), indent=1) + "\n")
+        keep = keeper(RESULTS, arguments, bool(options.only))
+        report = run.run(order, lambda line: print(line, file=sys.stderr, flush=True), keep)
+    keep(report)
     print(table.text(report))
     return 0 if report.ok else 1
+
+
+def keeper(folder: Path, arguments: list[str], some: bool) -> Callable[[run.Report], None]:
+    """Return what writes a report, whole or not, into today's file; some: only some faults, so the rest is kept."""
+    now = datetime.now(UTC)
+    about = {"date": f"{now:%Y-%m-%dT%H:%M:%SZ}", "machine": tables.machine()}
+    file = folder / f"drill-{now:%Y-%m-%d}.json"
+    earlier = json.loads(file.read_text()) if some and file.exists() else {}
+    command = " ".join(["python -m benchmarks.drill", *arguments])
+
+    def keep(report: run.Report) -> None:
+        written = about | merged(earlier, run.as_dict(report), command)
+        file.write_text(json.dumps(written, indent=1) + "\n")
+
+    return keep
 
 
 def merged(earlier: dict[str, Any], said: dict[str, Any], command: str) -> dict[str, Any]:

@@ -63,24 +63,30 @@ class Report:
         return not (self.clean or self.not_run) and all(outcome.ok for outcome in self.outcomes)
 
 
-def run(order: Order, tell: Callable[[str], None]) -> Report:
-    """Run the drill; tell: takes a line of progress. Raises ConfigError for an unknown fault, StackError."""
+def run(order: Order, tell: Callable[[str], None], keep: Callable[[Report], None] = lambda _: None) -> Report:
+    """Run the drill; tell: takes a line of progress. keep: takes what is known so far, after each part.
+
+    Raises ConfigError for an unknown fault, StackError.
+    """
     chosen = _chosen(order.only)
     if missing := stack.missing_programs():
         raise StackError(f"drill: {', '.join(missing)} not installed; sudo apt-get install {' '.join(missing)}")
     report, started = Report(), time.monotonic()
-    tell("starting the stack" + ("" if order.good else ", training its release"))
+    most_s = order.clean_s + order.whole_s
+    tell("starting the stack" + ("" if order.good else ", training its release") + f"; at most {most_s / 60:.0f} min")
     disk_mb = process_faults.DISK_MB if "disk-full" in {fault.name for fault in chosen} else 0
     stage = prepare(order.folder.absolute(), order.good, disk_mb)
     try:
         if order.clean_s:
             _clean(stage, order.clean_s, report, tell)
+            keep(report)
         stage.ends_s = time.monotonic() + order.whole_s
         for fault in chosen:
             try:
                 report.outcomes.append(_one(stage, fault, tell))
             except TimeUp:
                 report.not_run.append(fault.name)
+            keep(report)
     finally:
         close(stage)
     report.wall_s = round(time.monotonic() - started, 1)

@@ -1,7 +1,10 @@
 """The kept result of a drill: pieces together make a whole, and a whole says whether all was well."""
 
+import json
+
 from benchmarks import drill
 from drill import run
+from drill.fault import Outcome
 
 
 def said(*names, ok=True, clean=None):
@@ -28,3 +31,16 @@ def test_a_later_run_of_a_fault_replaces_the_earlier_one():
 def test_an_alert_in_the_clean_run_spoils_the_whole():
     found = drill.merged({}, said(*run.FAULTS, clean={"seconds": 60.0, "alerts": ["VigilDataDrift"]}), "one")
     assert not found["ok"]
+
+
+def test_the_file_has_what_is_known_after_each_part_and_what_was_not_run_yet(tmp_path):
+    names = list(run.FAULTS)
+    keep = drill.keeper(tmp_path, ["--clean-s", "60"], some=False)
+    report = run.Report(clean=[], clean_s=60.0)
+    for done in (0, 1):
+        report.outcomes += [Outcome(name, "what", "cure", "", "") for name in names[:done]]
+        keep(report)
+        (file,) = tmp_path.glob("drill-*.json")
+        kept = json.loads(file.read_text())
+        assert [one["name"] for one in kept["faults"]] == names[:done] and kept["not_run"] == names[done:]
+        assert kept["clean"]["command"] == "python -m benchmarks.drill --clean-s 60" and not kept["ok"]
