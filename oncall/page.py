@@ -3,7 +3,7 @@
 import time
 
 from oncall.api import RUNBOOK, SUMMARY, Firing
-from oncall.status import Drift, Model, Quality, Status
+from oncall.status import Model, Quality, Status
 
 COLOURS = {"good": "32", "warning": "33", "bad": "31"}
 BY_SEVERITY = {"critical": "bad", "warning": "warning"}
@@ -54,7 +54,7 @@ def _model(model: Model, now_s: float) -> list[Line]:
         when = age(now_s - change.time_s)
         lines.append(("changed", f"{change.action} {when} ago by {change.who}: {change.why}", ""))
     if model.measured and model.live is not None:
-        lines.append(("drift", *_drift(model.drift)))
+        lines.append(("drift", *_drift(model)))
         lines += [("quality", *_quality(one)) for one in model.quality] or [("quality", "no labels yet", "")]
     return [*lines, ("to undo", model.undo, "")] if model.undo else lines
 
@@ -67,9 +67,11 @@ def _agreement(model: Model) -> tuple[str, str]:
     return ("yes", "good") if model.agrees else (f"no: promoted is {model.promoted}", "bad")
 
 
-def _drift(drift: Drift | None) -> tuple[str, str]:
+def _drift(model: Model) -> tuple[str, str]:
+    drift = model.drift
     if drift is None:
-        return "no rows yet", ""
+        # The rules look at intervals, and what they add up needs two scrapes.
+        return f"not judged yet; {model.rows} rows answered" if model.rows else "no rows yet", ""
     if drift.over:
         return f"moved: {', '.join(drift.over)}", "warning"
     return f"none; nearest to its limit {drift.worst} at {drift.share:.0%} ({drift.window} window)", "good"

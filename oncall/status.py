@@ -18,6 +18,7 @@ LIVE = 'max by (model, version, provider) (vigil_model_info{{stage="live",model=
 SHARE_OF_LIMIT = (
     'topk by (model) (1, model_signal:drift_z{{model=~"{model}"}} / (model_signal:drift_limit_restless > 0))'
 )
+ROWS = 'sum by (model, version) (vigil_input_rows_total{{model=~"{model}"}})'
 DRIFTED = 'max by (model, signal) (model_signal:drifted_z{{model=~"{model}"}})'
 QUALITY = 'max by (model, version, metric) (vigil_quality_{what}{{model=~"{model}"}})'
 MEASURED = ("value", "lower", "upper", "floor", "rows")
@@ -53,6 +54,7 @@ class Model:
     """live: (version, provider) of every release that servers answer with. agrees: None if one side is not known.
 
     measured: whether Prometheus was asked; without it a server says what is live, and "" is its provider.
+    rows: that the servers that run now have answered with these; None if not known.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Model:
     drift: Drift | None
     quality: list[Quality]
     measured: bool = True
+    rows: int | None = None
 
     @property
     def agrees(self) -> bool | None:
@@ -138,6 +141,7 @@ class _Measured:
     live: list[Sample]
     nearest: list[Sample]
     drifted: list[Sample]
+    rows: list[Sample]
     quality: dict[str, list[Sample]]
 
     def models(self) -> set[str]:
@@ -146,8 +150,10 @@ class _Measured:
 
 def _measured(ask: tiles.Ask, model: str) -> _Measured:
     chosen = model or ".*"
-    live, nearest, drifted = (ask(query.format(model=chosen)) for query in (LIVE, SHARE_OF_LIMIT, DRIFTED))
-    return _Measured(live, nearest, drifted, {what: ask(QUALITY.format(what=what, model=chosen)) for what in MEASURED})
+    queries = (LIVE, SHARE_OF_LIMIT, DRIFTED, ROWS)
+    live, nearest, drifted, rows = (ask(query.format(model=chosen)) for query in queries)
+    quality = {what: ask(QUALITY.format(what=what, model=chosen)) for what in MEASURED}
+    return _Measured(live, nearest, drifted, rows, quality)
 
 
 def _model(name: str, measured: _Measured | None, problems: list[str]) -> Model:
@@ -155,12 +161,14 @@ def _model(name: str, measured: _Measured | None, problems: list[str]) -> Model:
     promoted, previous = (state.champion, state.previous) if state else (None, None)
     changes = [change for change in state.history if change.action in ("promote", "rollback")] if state else []
     live = _versions(name, measured.live) if measured else None
+    versions = {version for version, _ in live or ()}
     return Model(
         name, live, promoted.version if promoted else None, previous.version if previous else None,
         changes[-1] if changes else None,
         _drift(name, measured) if measured else None,
-        _quality(name, measured, {version for version, _ in live or ()}) if measured else [],
+        _quality(name, measured, versions) if measured else [],
         measured is not None,
+        _rows(name, measured, versions) if measured else None,
     )  # fmt: skip
 
 
@@ -180,6 +188,11 @@ def _drift(name: str, measured: _Measured) -> Drift | None:
         return None
     (worst,) = nearest[:1]
     return Drift(worst.labels["signal"], worst.labels["window"], worst.value, over)
+
+
+def _rows(name: str, measured: _Measured, versions: set[str]) -> int:
+    found = [one for one in measured.rows if one.labels["model"] == name and one.labels["version"] in versions]
+    return int(sum(one.value for one in found))
 
 
 def _quality(name: str, measured: _Measured, versions: set[str]) -> list[Quality]:

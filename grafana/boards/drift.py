@@ -63,7 +63,7 @@ def _nearest(title: str, description: str, ratio: str) -> View:
         width=12,
         height=9,
         steps=((GREEN, None), (RED, 1.0)),
-        none="no rows yet",
+        none="not judged yet",
         links=(REPORT,),
         value="times the limit",
         cells="times the limit",
@@ -94,7 +94,7 @@ def _both_at_once() -> tuple[View, ...]:
             width=12,
             height=9,
             dashed=".*fewest",
-            none="no rows yet",
+            none="not judged yet",
         ),
     )
 
@@ -111,7 +111,7 @@ def _z(window: str) -> View:
         ),
         width=8,
         dashed=".*limit",
-        none="no rows yet",
+        none="not judged yet",
         links=(REPORT,),
     )
 

@@ -63,7 +63,7 @@ def drift() -> tuple[View, ...]:
             ((f"topk(10, model_signal:drift_z{{{short}}})", parts), (limit, "{{model}} limit")),
             width=8,
             dashed=".*limit",
-            none="no rows yet",
+            none="not judged yet",
             links=(REPORT,),
         ),
         View(
@@ -73,7 +73,7 @@ def drift() -> tuple[View, ...]:
             ((f"topk(10, model_signal:drift_psi{{{short}}})", parts), (floor, "{{model}} limit")),
             width=8,
             dashed=".*limit",
-            none="no rows yet",
+            none="not judged yet",
             links=(REPORT,),
         ),
         View(
@@ -86,7 +86,7 @@ def drift() -> tuple[View, ...]:
             ),
             width=8,
             dashed=".*fewest",
-            none="no rows yet",
+            none="not judged yet",
         ),
         *_traffic(),
     )

@@ -67,7 +67,8 @@ def test_colour_is_a_judgement(changed, what, said, colour):
     [
         ({"live": None}, "as promoted", "not known; promoted is 20260102-000000-bbbbbbbb"),
         ({"promoted": None}, "as promoted", "no alias file here"),
-        ({"drift": None}, "drift", "no rows yet"),
+        ({"drift": None, "rows": 0}, "drift", "no rows yet"),
+        ({"drift": None, "rows": 37}, "drift", "not judged yet; 37 rows answered"),
         ({"quality": []}, "quality", "no labels yet"),
     ],
 )

@@ -101,6 +101,7 @@ def test_the_first_row_of_the_dashboard_is_told_with_each_model_and_what_fires(l
     version = tag.split(":")[1]
     assert code == 1 and not now["ok"] and now["problems"] == []
     assert now["tiles"].keys() >= TITLES
+    assert now["models"]["tiny"]["rows"] > 0
     assert now["tiles"]["servers_ready"] == {
         "title": "Servers ready", "text": "100 %", "judgement": "good", "value": 1.0,
     }  # fmt: skip
