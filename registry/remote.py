@@ -9,6 +9,7 @@ believed before it is checked.
 """
 
 import hashlib
+import importlib.util
 import re
 import uuid
 from collections.abc import Iterator
@@ -149,7 +150,18 @@ class Remote:
         except (StackError, ReleaseError):
             raise
         except Exception as error:  # each file system raises the types of its own library
-            raise _unusable(self.name, error) from error
+            raise _not_answering(self.name, error) from error
+
+
+def unusable(url: str, error: Exception) -> str:
+    """Return why fsspec cannot use a URL, and what to install where a package of its own is missing."""
+    from fsspec.registry import known_implementations
+
+    protocol = url.partition("://")[0].rpartition("::")[2]
+    package = str(known_implementations.get(protocol, {}).get("class", "")).partition(".")[0]
+    if isinstance(error, ImportError) and package and importlib.util.find_spec(package) is None:
+        return f"{protocol}:// needs the package {package}, which is not installed: pip install {package}"
+    return str(error)
 
 
 def _file_system(url: str, name: str) -> tuple[Any, str]:
@@ -162,12 +174,12 @@ def _file_system(url: str, name: str) -> tuple[Any, str]:
     try:
         files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:
-        raise ConfigError(f"{name}: {error}") from error
+        raise ConfigError(f"{name}: {unusable(url, error)}") from error
     except Exception as error:  # some connect at once, and raise the types of their own library
-        raise _unusable(name, error) from error
+        raise _not_answering(name, error) from error
     return files, root
 
 
-def _unusable(name: str, error: Exception) -> StackError:
+def _not_answering(name: str, error: Exception) -> StackError:
     said = " ".join(str(error).split()) or type(error).__name__
     return StackError(f"{name}: cannot be used: {said}")

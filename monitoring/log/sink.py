@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from monitoring.log import logfile, parquet
 from monitoring.log.decoded import Selection
 from registry.errors import DataError
+from registry.remote import unusable
 
 HOUR_S = 3600
 ROWS, LABELS, SHADOW = "rows", "labels", "shadow"
@@ -74,7 +75,7 @@ class Target:
         try:
             self._files, root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise DataError(f"{_shown(url)}: {error}") from error
+            raise DataError(f"{_shown(url)}: {unusable(url, error)}") from error
         self._root = root.rstrip("/")
         protocol = self._files.protocol
         self._whole = bool(OBJECT_STORES & {*([protocol] if isinstance(protocol, str) else protocol)})

@@ -8,6 +8,8 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 from filled_log import fill, label, shadow
+from fsspec.registry import _registry
+from fsspec.spec import AbstractFileSystem
 from tiny_release import TABLE
 
 import vigil
@@ -15,7 +17,8 @@ from monitoring.log import logfile, sink
 from monitoring.log.erase import wanted
 from monitoring.log.pseudonym import Pseudonyms
 from monitoring.log.sink import Target, export
-from registry.errors import DataError
+from registry.errors import ConfigError, DataError
+from registry.remote import Remote
 
 ROOT = Path(__file__).resolve().parents[3]
 HOUR = 3600.0
@@ -187,3 +190,30 @@ def test_an_export_that_is_killed_again_and_again_leaves_no_row_out_and_none_twi
     found = exported(url)
     print(f"{killed} exports killed: {len(found)} of {len(ids)} rows, {len(found) - len(set(found))} twice")
     assert found and sorted(found) == sorted(ids)
+
+
+def test_a_package_that_is_missing_is_named_with_the_command_that_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(DataError, match="s3://b/x: s3:// needs the package s3fs, which is not .*: pip install s3fs$"):
+        Target("s3://user:word@b/x")
+    with pytest.raises(ConfigError, match="s3:// needs the package s3fs, which is not installed: pip install s3fs$"):
+        Remote("s3://b/x")
+
+
+def test_the_variables_for_storage_that_speaks_s3_reach_its_file_system(monkeypatch):
+    told = {"ENDPOINT_URL": "http://127.0.0.1:9", "KEY": "who", "SECRET": "word"}
+    monkeypatch.setattr(fsspec.config, "conf", {})
+    fsspec.config.set_conf_env(fsspec.config.conf, {f"FSSPEC_S3_{name}": value for name, value in told.items()})
+
+    class Storage(AbstractFileSystem):
+        protocol = "s3"
+
+        def __init__(self, endpoint_url, key, secret):
+            super().__init__()
+            self.told = endpoint_url, key, secret
+
+    monkeypatch.setitem(_registry, "s3", Storage)
+    files, _ = fsspec.core.url_to_fs("s3://bucket/parts")
+    assert files.told == tuple(told.values())
+    text = (ROOT / "docs" / "log.md").read_text()
+    assert all(f"`FSSPEC_S3_{name}" in text for name in told)
