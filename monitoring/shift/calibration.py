@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.shift.signals import BINS
+from monitoring.shift.count import count, counter
 
 NORMAL = NormalDist()
 LOOKS_30D = {"short": 720.0, "medium": 30.0, "long": 30 / 7}  # windows of 1 h, 24 h and 7 d laid end to end
@@ -135,15 +135,14 @@ def draw(codes: np.ndarray, extra: Draw | None, seed: int) -> Nulls:
     codes: the bin of each row and signal, int (rows, signals), in the order of the rows; negative where it is not
     compared. extra: z of one more signal, (windows,), for the places of the rows of windows, (windows, rows).
     """
-    generator, block = np.random.default_rng(seed), block_rows(codes)
+    generator, block, counted = np.random.default_rng(seed), block_rows(codes), counter(codes)
     whole = count(codes[None])[0]
     sizes = [size for size in SIZES if size <= len(codes) // 2] or [max(2, len(codes) // 2)]
     lines, largest = [], []
     for size in sizes:
         chunks = []
         for places in _windows(generator, len(codes), size, min(block, size)):
-            counts = count(codes[places])
-            z = z_scores(counts, whole - counts)
+            z = z_of_parts(counted(places), whole)
             chunks.append(z if extra is None else np.column_stack([z, extra(places)]))
         z = np.concatenate(chunks)
         start, scale = _line(z)
@@ -169,13 +168,20 @@ def of_embedding(embedding: Any, components: np.ndarray) -> Draw:
     return z
 
 
-def count(codes: np.ndarray) -> np.ndarray:
-    """Return the counts of windows, float64 (windows, signals, BINS), from bins (windows, rows, signals)."""
-    windows, _, signals = codes.shape
-    compared = codes >= 0
-    place = (np.arange(windows)[:, None, None] * signals + np.arange(signals)) * BINS + codes
-    counted = np.bincount(place[compared], minlength=windows * signals * BINS)
-    return counted.reshape(windows, signals, BINS).astype(np.float64)
+def z_of_parts(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return `z_scores` of parts (windows, signals, BINS) of a whole (signals, BINS) against its other rows.
+
+    Both have the bins of the whole as their pool, which leaves one sum: with n of N rows in the part and S the sum of
+    its squared counts over those of the whole, chi-square is N (N S - n^2) / (n (N - n)).
+    """
+    n, total = part.sum(axis=-1), whole.sum(axis=-1)
+    over = np.divide(1.0, whole, out=np.zeros(whole.shape), where=whole > 0)
+    squares = np.einsum("wsb,wsb,sb->ws", part, part, over)
+    both = n * (total - n)
+    chi2 = total * np.maximum(total * squares - n**2, 0.0) / np.maximum(both, 1)
+    df = np.maximum((whole > 0).sum(axis=-1) - 1, 1)
+    scores: np.ndarray = np.where(both > 0, wilson_hilferty(chi2, df), 0.0)
+    return scores
 
 
 def block_rows(codes: np.ndarray) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from monitoring.judge import estimates
 from monitoring.shift import binning, calibration, detectable, embedding, missing, signals, support
 from monitoring.shift.calibration import LOOKS_30D, Nulls, z_scores
+from monitoring.shift.count import count
 from monitoring.shift.detectable import Shift, Sight
 from monitoring.shift.embedding import Embedding
 from monitoring.shift.signals import BINS, CELLS, Bins
@@ -223,7 +224,7 @@ def _endless(spec: InputSpec, name: str) -> bool:
 def _counted(
     settings: ReferenceSettings, bins: tuple[Bins, ...], far: tuple[tuple[int, ...], ...], values: np.ndarray
 ) -> Reference:
-    counts = calibration.count(binning.codes_of(bins, far, values)[None])[0]
+    counts = count(binning.codes_of(bins, far, values)[None])[0]
     inside = counts.sum(axis=1)
     table = counts / np.maximum(inside, 1)[:, None]
     return Reference(

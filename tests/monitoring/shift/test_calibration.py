@@ -3,9 +3,13 @@ from statistics import NormalDist
 import months
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_release import TABLE
 
 from monitoring.shift import calibration, drift, reference
+from monitoring.shift import count as counting
+from monitoring.shift.count import count, counter
 from monitoring.shift.reference import ReferenceSettings
 
 NORMAL = NormalDist()
@@ -27,7 +31,7 @@ def share_over(made, x, answers, rows, windows=1500, false_alarm=0.05, in_order=
     normal, limits = made.padded_shares() * made.rows, made.nulls.limits(rows, false_alarm)[: len(made.bins)]
     places = generator.integers(0, len(codes) - rows, (windows, 1)) + np.arange(rows)
     places = places if in_order else generator.integers(0, len(codes), (windows, rows))
-    chunks = [calibration.count(codes[some]) for some in np.array_split(places, max(1, rows // 20))]
+    chunks = [count(codes[some]) for some in np.array_split(places, max(1, rows // 20))]
     return float(
         np.mean([(calibration.z_scores(c[None], normal)[0] > limits).any() for chunk in chunks for c in chunk])
     )
@@ -184,3 +188,27 @@ def test_at_most_one_clean_month_in_twenty_raises_an_alarm():
             f"\n{rate} rows/h: {np.mean(found):.1%} of {len(found)} clean months over z, {np.mean(told[rate]):.1%} told"
         )
     assert 0 < np.mean([month for found in told.values() for month in found]) < 0.05
+
+
+@pytest.mark.parametrize("product", [True, False])
+@given(st.integers(20, 300), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_windows_counted_by_a_product_and_judged_by_one_sum_are_as_any_others(product, rows, signals, seed):
+    generator = np.random.default_rng(seed)
+    codes = generator.integers(-1, generator.integers(1, 16, signals), (rows, signals))
+    places = np.array([generator.permutation(rows)[: rows // 2] for _ in range(7)])
+    counted = counter(codes)(places) if product else count(codes[places])
+    assert counted.dtype == np.float64 and np.array_equal(counted, count(codes[places]))
+    whole = count(codes[None])[0]
+    found = calibration.z_of_parts(counted, whole)
+    np.testing.assert_allclose(
+        found, calibration.z_scores(counted, whole - counted), rtol=1e-6, atol=1e-3
+    )  # a cube root of nearly 0
+
+
+def test_a_window_that_is_a_small_part_of_many_rows_is_counted_without_a_product(monkeypatch):
+    codes = np.random.default_rng(0).integers(0, 10, (3000, 4))
+    many, few = np.arange(1000).reshape(2, 500), np.arange(40).reshape(4, 10)
+    seen = []
+    monkeypatch.setattr(counting, "count", lambda some: seen.append(some.shape) or count(some))
+    assert np.array_equal(counter(codes)(many), count(codes[many])) and not seen
+    assert np.array_equal(counter(codes)(few), count(codes[few])) and seen == [(4, 10, 4)]
