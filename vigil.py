@@ -4,6 +4,7 @@ Each verb imports what it needs when it runs, so that `vigil --help` answers at 
 """
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from training.task import Order
 
 HERE = Path(__file__).resolve().parent
+# What a file or folder is that somebody named or owns, and no bug of ours.
+PLACES_OF_THE_USER = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+)
 NOT_IN_A_BENTO = ("demo", "drill", "grafana", "oncall", "training")
 
 
@@ -251,6 +256,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has read enough; what is left to print goes nowhere, also at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in PLACES_OF_THE_USER:
+            raise
+        place = f"{error.filename}: cannot be used" if error.filename else "a file could not be written"
+        print(
+            f"vigil: {place}: {error.strerror}; make room or change its rights, or name another place", file=sys.stderr
+        )
+        return 2
 
 
 def _add_training(verb: Callable[..., argparse.ArgumentParser]) -> None:

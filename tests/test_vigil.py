@@ -170,6 +170,9 @@ def test_a_release_is_signed_packed_and_unpacked_elsewhere(run, publish, tmp_pat
         (("models", "t*"), "'t*' is not a model name"),
         (("gc", "--keep", "0"), "at least 1 of each model stays"),
         (("train", "nowhere.toml"), "nowhere.toml"),
+        (("search", str(ROOT / "examples/digits.toml"), "--trials", "-1"), "--trials -1: accepted is 1 or more"),
+        (("watch", "--log", str(ROOT)), "is a folder; accepted is the prediction log in it"),
+        (("models", "sync", "nope://x"), "Protocol not known: nope; accepted are file:///FOLDER"),
         (("labels", "nowhere.csv"), "nowhere.csv: no such file"),
         (("report",), "no model has a champion"),
         (("build",), "no model has a champion"),
@@ -301,6 +304,45 @@ def test_vigil_serve_serves_the_champion(publish, home, eventually, start_servic
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "EXAMPLE", "--run-folder", "file/run"),
+        ("train", "EXAMPLE", "--find-rate", "--run-folder", "file/run"),
+        ("crossval", "EXAMPLE", "--run-folder", "file/run"),
+        ("explore", "EXAMPLE", "--out", "file/page.html"),
+        ("explore", "EXAMPLE", "--out", "folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named_and_is_no_bug(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    example = tmp_path / "tiny.toml"
+    example.write_text('name = "tiny"\n[data]\nsource = "breast_cancer"\n')
+    status, out, err = run(*(word.replace("EXAMPLE", str(example)) for word in words))
+    assert (status, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"vigil: {words[-1].split('/')[0]}")
+    assert "cannot be used: " in err and "name another place" in err
+
+
+def test_a_store_that_is_no_folder_is_named(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "file" / "home"))
+    status, out, err = run("promote", "tiny:20260101-000000-00000000", "--why", "x")
+    assert (status, out, err.count("\n")) == (2, "", 1) and "Not a directory" in err
+
+
+def test_an_error_of_the_system_that_is_a_bug_keeps_its_traceback(monkeypatch):
+    def gc(_options):
+        """Look where nothing is."""
+        raise FileNotFoundError(2, "No such file or directory", "x")
+
+    monkeypatch.setattr(vigil.verbs, "gc", gc)
+    with pytest.raises(FileNotFoundError):
+        vigil.main(["gc"])
 
 
 def test_an_interrupted_verb_ends_with_one_line(monkeypatch, capsys):

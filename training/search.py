@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from registry import durable
-from registry.errors import CheckpointError, DataError, StackError
+from registry.errors import CheckpointError, ConfigError, DataError, StackError
 from training import config as configuration
 from training import toml
 from training.config import MODEL_KINDS, Config
@@ -65,6 +65,8 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     Raises a UserError as `run.carry_out` does; StackError without optuna; CheckpointError if the run folder is of
     another search.
     """
+    if trials < 0:
+        raise ConfigError(f"--trials {trials}: accepted is 1 or more; left out, search.trials of the file")
     started, optuna = time.monotonic(), _optuna()
     distributed.demand_one("search")
     config = configuration.load(order.config_path, order.overrides)

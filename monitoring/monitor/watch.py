@@ -24,6 +24,7 @@ from monitoring.monitor.intake import Source
 from monitoring.monitor.parts import Look, Part, Parts, Show, WatchSettings
 from monitoring.reports import shelf, web
 from monitoring.reports.due import Reporter
+from registry.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +64,10 @@ def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] 
     """Measure every `interval_s` until `stop` is set, and serve /metrics, /healthz, /reports/ and /runbooks/.
 
     A run that fails is logged and counted, and the next one comes as usual. Raises StackError if the
-    port is taken.
+    port is taken, DataError if the log is a folder.
     """
+    if settings.log.is_dir():
+        raise DataError(f"{settings.log}: is a folder; accepted is the prediction log in it, such as log.sqlite")
     registry = WholeRegistry()
     folder = settings.reports or shelf.usual_place(settings.log)
     reporter = Reporter(folder, settings.report_check_s, time.time())
