@@ -172,9 +172,11 @@ def test_a_release_is_signed_packed_and_unpacked_elsewhere(run, publish, tmp_pat
         (("train", "nowhere.toml"), "nowhere.toml"),
         (("search", str(ROOT / "examples/digits.toml"), "--trials", "-1"), "--trials -1: accepted is 1 or more"),
         (("watch", "--log", str(ROOT)), "is a folder; accepted is the prediction log in it"),
-        (("models", "sync", "nope://x"), "Protocol not known: nope; accepted are file:///FOLDER"),
+        (("watch", "--state", str(ROOT)), "is a folder; accepted is a file for the monitor's counts in it"),
+        (("models", "sync", "nope://x"), "Protocol not known: nope"),
         (("labels", "nowhere.csv"), "nowhere.csv: no such file"),
         (("report",), "no model has a champion"),
+        (("report", "tiny:20260101-000000-00000000", "--out", str(ROOT)), "is a folder; name a file with --out"),
         (("build",), "no model has a champion"),
     ],
 )

@@ -69,7 +69,7 @@ class Compared:
 def write_report(job: Job) -> Findings:
     """Write the HTML report and return what it found; a window without rows is a finding too.
 
-    Raises DataError if there is no log, no folder for the file, or the report outgrows its limits.
+    Raises DataError if there is no log, no folder for the file or one in its place, or the report outgrows its limits.
     """
     with start(job) as child:
         try:
@@ -89,6 +89,8 @@ def start(job: Job, said: int | IO[str] = subprocess.PIPE) -> "subprocess.Popen[
 
     Raises DataError if there is no log or no folder for the file.
     """
+    if job.out is not None and job.out.is_dir():
+        raise DataError(f"{job.out}: is a folder; name a file with --out, or a folder of reports with --reports")
     if job.out is not None and not job.out.parent.is_dir():
         raise DataError(f"{job.out}: there is no folder {job.out.parent}; make it or choose another --out")
     if not job.log.exists():
