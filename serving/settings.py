@@ -22,10 +22,10 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-# Of the registry, between our processes, of the monitor, and of who looks at them.
+# Of the registry, between our processes, of the monitor, of who looks at them, and of deploy/compose.yaml.
 NOT_OURS = (
     signing.VARIABLE, signing.PASSWORD, "VIGIL_RELEASES", lifecycle.SUPERVISOR, "VIGIL_REPORTS", "VIGIL_PROMETHEUS",
-    "VIGIL_ALERTMANAGER", "VIGIL_SERVICE", "VIGIL_MONITOR",
+    "VIGIL_ALERTMANAGER", "VIGIL_SERVICE", "VIGIL_MONITOR", "VIGIL_IMAGE", "VIGIL_TOOLS_IMAGE",
 )  # fmt: skip
 LANES = ("auto", "fast", "asgi")
 POSITIVE = frozenset(

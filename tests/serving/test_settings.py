@@ -29,7 +29,9 @@ def test_no_variable_that_another_room_reads_keeps_the_service_from_starting():
         path for room in ("registry", "monitoring", "oncall", "drill", "demo") for path in (root / room).rglob("*.py")
     ]
     read = {name for path in [root / "vigil.py", *rooms] for name in re.findall(r'"(VIGIL_[A-Z_]+)"', path.read_text())}
-    assert {"VIGIL_RELEASES", "VIGIL_REPORTS", "VIGIL_PROMETHEUS"} <= read
+    for composed in (root / "deploy").glob("compose*.yaml"):
+        read |= set(re.findall(r"\$\{(VIGIL_[A-Z_]+)", composed.read_text()))
+    assert {"VIGIL_RELEASES", "VIGIL_REPORTS", "VIGIL_PROMETHEUS", "VIGIL_TOOLS_IMAGE"} <= read
     assert settings.from_environment(dict.fromkeys(read - known, "x")) == settings.Settings()
 
 
