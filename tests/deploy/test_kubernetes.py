@@ -276,3 +276,11 @@ def test_the_side_process_is_a_command_of_vigil_that_is_ready_once_it_has_looked
     options = vigil.parser().parse_args(side["args"])
     assert (options.name, options.every, side["restartPolicy"]) == ("sync", 0.5, "Always")
     assert side["startupProbe"]["exec"]["command"][-1].endswith("/vigil/synced")
+
+
+def test_the_commands_of_the_page_keep_secrets_where_git_does_not_look_and_send_a_change_once():
+    said = (ROOT / "deploy" / "README.md").read_text().split("## Kubernetes")[1]
+    assert "deploy/secrets/" in (ROOT / ".gitignore").read_text().split()
+    written = re.findall(r"(?:VIGIL_KEYS=|> ?|--from-(?:env-)?file=(?:key=)?)([\w./]+)", said)
+    assert written and all(name.startswith("deploy/secrets/") for name in written), written
+    assert "desk models push" not in said and "VIGIL_RELEASES" in (KUBERNETES / "training" / "desk.yaml").read_text()
