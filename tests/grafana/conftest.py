@@ -8,6 +8,7 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 WATCHED = ExitStack()
+STARTED = []  # what WATCHED holds open: one, or none
 INSTALL = "apt-get install -y --no-install-recommends prometheus prometheus-alertmanager"
 
 
@@ -48,20 +49,27 @@ def grafana_folder():
     return Path(__file__).resolve().parents[2] / "grafana"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def watched(tmp_path_factory):
     """The real service, monitor and Prometheus under traffic, one for all tests here; see `tests.grafana.live`."""
     from tests.grafana import live
 
-    return WATCHED.enter_context(live.watched(tmp_path_factory.mktemp("watched")))
+    if not STARTED:
+        STARTED.append(WATCHED.enter_context(live.watched(tmp_path_factory.mktemp("watched"))))
+    return STARTED[0]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(nextitem):
     # It takes a part of a core as long as it runs: the tests of other folders do not wait beside it.
     if nextitem is None or HERE not in nextitem.path.parents:
-        WATCHED.close()
+        _end()
 
 
 def pytest_sessionfinish():
+    _end()
+
+
+def _end():
+    STARTED.clear()  # who comes back to this folder gets a new one
     WATCHED.close()
