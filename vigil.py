@@ -8,6 +8,7 @@ import errno
 import json
 import math
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -253,7 +254,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("vigil: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `| head` has read enough; what is left to print goes nowhere, also at exit
+    except BrokenPipeError:
+        if not _reader_is_gone():  # the pipe of a worker, say: that is no end that anyone wished for
+            raise
+        # `| head` has read enough; what is left to print goes nowhere, also at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -264,6 +268,12 @@ def main(arguments: list[str] | None = None) -> int:
             f"vigil: {place}: {error.strerror}; make room or change its rights, or name another place", file=sys.stderr
         )
         return 2
+
+
+def _reader_is_gone() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _add_training(verb: Callable[..., argparse.ArgumentParser]) -> None:

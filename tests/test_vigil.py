@@ -227,6 +227,16 @@ def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_pipe_to_a_worker_that_breaks_is_no_reader_that_has_read_enough(monkeypatch):
+    def init(_options):
+        """Write to a worker that died."""
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(vigil, "init", init)
+    with pytest.raises(BrokenPipeError):
+        vigil.main(["init", "a", "--from", "b"])
+
+
 def test_the_installed_program_prints_its_help():
     program = Path(sys.executable).parent / "vigil"
     said = subprocess.run([str(program), "--help"], capture_output=True, text=True, check=True)
