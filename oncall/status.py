@@ -1,5 +1,6 @@
 """How things are now: tiles of the dashboard, what each model serves and was promoted, drift, quality, alerts."""
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 from oncall import api, direct, tiles
 from oncall.api import Firing, Sample
 from oncall.tiles import Tile
-from registry import aliases
+from registry import aliases, followed
 from registry.aliases import Change
 from registry.errors import ConfigError, UserError
 from registry.release import NAME
@@ -75,8 +76,13 @@ class Model:
 
     @property
     def undo(self) -> str:
-        """Return the command that brings the champion of before back, "" if there was none."""
-        return f'vigil rollback --model {self.name} --why "..."' if self.previous else ""
+        """Return the command that brings the champion of before back, "" if there was none.
+
+        A store that follows a place refuses it: there it is what to type where releases are promoted.
+        """
+        place = followed.place()
+        sent = f"VIGIL_RELEASES={shlex.quote(place)} " if place else ""
+        return f'{sent}vigil rollback --model {self.name} --why "..."' if self.previous else ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
     problems += asked.problems
     promoted = _or_problem(problems, aliases.models) or []
     names = sorted({*promoted, *(measured.models() if measured else ()), *(asked.live or ())})
-    if model and model not in names:
+    if model and model not in names and (measured is not None or asked.live is not None):
         known = f"; promoted here: {', '.join(names)}" if names else ""
         problems.append(f"no model '{model}' is served, and none is promoted in this store{known}")
     every = [_model(name, measured, problems) for name in names if model in ("", name)]

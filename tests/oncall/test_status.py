@@ -17,7 +17,8 @@ from demo import stack
 from grafana import build
 from grafana.config import Addresses
 from grafana.profile import DEMO
-from registry import aliases
+from oncall import status
+from registry import aliases, followed
 
 TITLES = {
     "alerts", "servers_ready", "error_burn", "latency_burn", "budget_left", "live", "as_promoted", "monitor_age",
@@ -168,6 +169,23 @@ def test_without_prometheus_service_and_monitor_are_asked_and_it_is_said_so(live
         assert "no rows yet" not in text and "no labels yet" not in text
         # What answers there is the monitor.
         assert "what answers there is no Service" in said("--service", monitor, "--monitor", monitor, *nobody)[1]
+
+
+def test_a_model_that_nobody_could_be_asked_about_is_not_called_unknown(home, capsys):
+    nobody = [
+        word for name in ("prometheus", "alertmanager", "service", "monitor") for word in (f"--{name}", "127.0.0.1:1")
+    ]
+    assert vigil.main(["status", "--json", "--model", "m", *nobody]) == 2
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert len(problems) == 4 and not any("no model" in problem for problem in problems)
+
+
+def test_in_a_store_that_follows_the_way_back_is_the_one_of_where_releases_are_promoted(home, publish):
+    for seed in (1, 2):
+        aliases.promote(publish(seed=seed).tag, "x", force=True)
+    followed.mark("s3://releases/production")
+    (model,) = status.read("", *["127.0.0.1:1"] * 4).models
+    assert model.undo == 'VIGIL_RELEASES=s3://releases/production vigil rollback --model tiny --why "..."'
 
 
 def test_what_is_no_prometheus_is_said(said, watched):
