@@ -4,6 +4,7 @@ import http.client
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from demo.house import House
 from demo.traffic import Rows, Sender
 from registry import aliases, store
 from registry.aliases import Pin
+from registry.errors import StackError
 from registry.release import MODEL, Draft
 
 RATE_S = 10.0
@@ -221,7 +223,10 @@ def _mount(place: Path, size_mb: int) -> None:
 
 def _unmount(place: Path) -> None:
     if os.path.ismount(place):
-        subprocess.run(["umount", "-l", str(place)], check=True)
+        done = subprocess.run(["umount", "-l", str(place)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            cure = f"sudo umount {shlex.quote(str(place))}"
+            raise StackError(f"{place}: {done.stderr.strip()}; a run of root left it: {cure}")
 
 
 def start_monitor(made: House, log: Path) -> None:

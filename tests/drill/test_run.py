@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,11 @@ import pytest
 
 import vigil
 from demo.stack import Notice
-from drill import limits, run, table
+from drill import limits, run, stage, table
 from drill.fault import Fault, Outcome
 from grafana import rules
 from grafana.profile import DEMO, PRODUCTION, PROFILES
+from registry.errors import StackError
 
 ROOT = Path(__file__).resolve().parents[2]
 FAULT = Fault("f", "what", "cure", None, "VigilAbsent", "critical", ("VigilDataDrift",))
@@ -135,26 +137,39 @@ def drilled(monkeypatch, tmp_path):
 
     def go(expected, clean_s, whole_s):
         house = SimpleNamespace(receiver=SimpleNamespace(notices=[]), stack=SimpleNamespace(check=lambda: None))
-        stage = SimpleNamespace(house=house, begun_s=1.0, ends_s=float("inf"), notes=[], problems=[])
-        stage.usual = stage.watch_anew = stage.serve_anew = lambda: None
+        staged = SimpleNamespace(house=house, begun_s=1.0, ends_s=float("inf"), notes=[], problems=[])
+        staged.usual = staged.watch_anew = staged.serve_anew = lambda: None
         fault = Fault("f", "what", "cure", lambda _: nullcontext(), expected, watch_s=600 if expected else 0.01)
         for name, value in (("FAULTS", {"f": fault}), ("SETTLE_S", 0.01), ("close", lambda _: None)):
             monkeypatch.setattr(run, name, value)
-        monkeypatch.setattr(run, "prepare", lambda *_: stage)
+        monkeypatch.setattr(run, "prepare", lambda *_: staged)
         monkeypatch.setattr(run.stack, "missing_programs", list)
+        go.stage = staged
         return run.run(run.Order(tmp_path, clean_s=clean_s, whole_s=whole_s), lambda _: None)
 
     return go
 
 
 def test_the_time_of_the_faults_begins_after_the_clean_run(drilled):
-    report = drilled("", clean_s=0.6, whole_s=0.5)
+    begun_s = time.monotonic()
+    report = drilled("", clean_s=0.6, whole_s=60)
+    assert drilled.stage.ends_s >= begun_s + 0.6 + 60
     assert [one.name for one in report.outcomes] == ["f"] and report.clean == [] and report.ok
 
 
 def test_a_fault_that_is_watched_when_the_time_is_up_is_among_those_not_run(drilled):
     report = drilled("VigilAbsent", clean_s=0, whole_s=0.3)
     assert report.not_run == ["f"] and not report.outcomes and not report.ok
+
+
+def test_a_disk_that_a_run_of_root_left_is_named_with_the_command_that_ends_it(monkeypatch, tmp_path):
+    program = tmp_path / "umount"
+    program.write_text("#!/bin/sh\necho must be superuser to unmount >&2; exit 32\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(stage.os.path, "ismount", lambda _: True)
+    with pytest.raises(StackError, match="must be superuser to unmount; .*: sudo umount .*disk"):
+        stage._unmount(tmp_path / "disk")
 
 
 def test_an_unknown_fault_is_refused_with_those_there_are(capsys):
