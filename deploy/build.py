@@ -1,16 +1,19 @@
 """Write what deploy/ takes from grafana/: `python -m deploy.build`; `--check` says what is out of date."""
 
 import argparse
+import difflib
 import sys
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from deploy import objects
 from grafana import build, config, notice, rules
 from grafana.config import Addresses
 from grafana.profile import PRODUCTION
 from grafana.statement import Places
+from registry.errors import ConfigError, UserError
 
 HERE = Path(__file__).resolve().parent
 LINKS = HERE / "links.toml"
@@ -28,9 +31,25 @@ WITH_GPU = replace(COMPOSE, gpus=("gpu-exporter:9400",))
 
 
 def links() -> dict[str, Places]:
-    """Return where the links of alerts lead, of `compose` and of `kubernetes`: LINKS, which people edit."""
+    """Return where the links of alerts lead, of `compose` and of `kubernetes`: LINKS, which people edit.
+
+    Raises ConfigError for a table that is missing, and for a table or key that is unknown.
+    """
     said = tomllib.loads(LINKS.read_text(encoding="utf-8"))
+    _demand_keys(said, ("compose", "kubernetes"), "")
+    for where, places in said.items():
+        _demand_keys(places, tuple(field.name for field in fields(Places)), f"{where}.")
+    if missing := {"compose", "kubernetes"} - said.keys():
+        raise ConfigError(f"{LINKS}: add the table [{min(missing)}]; it may be empty")
     return {where: Places(**places) for where, places in said.items()}
+
+
+def _demand_keys(found: dict[str, Any], expected: tuple[str, ...], within: str) -> None:
+    for name in found:
+        if name not in expected:
+            near = difflib.get_close_matches(name, expected, 1)
+            cure = f"did you mean {near[0]}?" if near else f"accepted are {', '.join(expected)}"
+            raise ConfigError(f"{LINKS}: unknown key {within}{name}; {cure}")
 
 
 def files() -> dict[str, str]:
@@ -56,13 +75,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.build", description="Write the generated files of deploy/.")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that differ")
     asked = parser.parse_args(arguments)
+    try:
+        written = files()
+    except UserError as error:
+        print(f"deploy.build: {error}", file=sys.stderr)
+        return 2
     if not asked.check:
-        for path, text in files().items():
+        for path, text in written.items():
             place = HERE / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, encoding="utf-8")
         return 0
-    stale = build.differing(files(), HERE)
+    stale = build.differing(written, HERE)
     if stale:
         print("out of date, run `python -m deploy.build`:", *stale, sep="\n  ", file=sys.stderr)
     return 1 if stale else 0
