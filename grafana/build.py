@@ -145,7 +145,10 @@ def _run(asked: argparse.Namespace) -> int:
     written = files(profile, addresses) | (documents() if asked.out.resolve() == HERE else {})
     if not asked.check:
         _write(written, asked.out)
-        print(f"wrote {len(written)} files into {asked.out}; next: promtool check config prometheus/prometheus.yml")
+        print(
+            f"wrote {len(written)} files into {asked.out}; next: "
+            f"promtool check config {asked.out / 'prometheus' / 'prometheus.yml'}"
+        )
         return 0
     stale = differing(written, asked.out)
     if stale:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import yaml
@@ -21,6 +22,12 @@ def written(request, tmp_path):
 
 def test_the_files_in_the_repository_are_those_the_code_writes(grafana_folder):
     assert build.differing(build.files(PRODUCTION), grafana_folder) == []
+
+
+def test_the_next_command_names_the_file_that_was_written(tmp_path, capsys):
+    assert build.main(["--out", str(tmp_path)]) == 0
+    named = capsys.readouterr().out.split("promtool check config ")[1].strip()
+    assert Path(named) == tmp_path / "prometheus" / "prometheus.yml" and Path(named).is_file()
 
 
 def test_check_names_what_is_changed_missing_or_left_over(tmp_path, capsys):
