@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def demand_ours(folder: Path) -> None:
         return
     raise StackError(
         f"{folder}: not emptied, since this is no folder of an earlier run (it has no file {MARK}); accepted are a new "
-        "or empty folder; choose another --out, or delete it yourself"
+        f"or empty folder; choose another --out, or, if an older version left it: rm -r {shlex.quote(str(folder))}"
     )
 
 
