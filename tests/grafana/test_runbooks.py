@@ -38,6 +38,11 @@ def test_every_query_of_a_runbook_can_be_pasted(grafana_folder, check_queries):
     assert check_queries(found) == ""
 
 
+def test_requests_are_counted_by_every_protocol(grafana_folder):
+    for page in (grafana_folder / "runbooks").glob("*.md"):
+        assert 'route="/v1/predict"' not in page.read_text(), page.name
+
+
 def test_every_metric_in_a_runbook_is_produced_by_somebody(grafana_folder):
     known = promql.declared()
     for page in (grafana_folder / "runbooks").glob("*.md"):
