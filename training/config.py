@@ -37,12 +37,12 @@ def several(*choices: str) -> Any:
 class Data:
     """All but digits and breast_cancer read `path`, relative to the TOML file. first_rows: 0 takes all rows.
 
-    Columns of a csv or parquet file: target; id, drop: not learnt from; group: not learnt from, its rows stay
-    in one split; time: not learnt from, numbers or ISO dates; categorical: text or codes; slices: judged apart on
-    the card, learnt from unless dropped too. missing: empty cells (nothing, NA, NaN, NULL, ?), filled with the
-    median or the most frequent value of the training rows. corrupt: images that cannot be read. side_pixels:
-    the shorter side of an image is scaled to it and the middle kept; 0 demands one size. label_noise: share of
-    the training labels replaced by a class drawn at random.
+    Columns of a csv or parquet file: target; id, drop: not learnt from; group: not learnt from, its rows stay in one
+    split; time: not learnt from, numbers or ISO dates; categorical: text or codes; slices: judged apart on the card,
+    learnt from unless dropped too. missing: empty cells (nothing, NA, NaN, NULL, ?), filled with the median or the
+    most frequent value of the training rows. nullable: may be empty in requests though full here; "*" is all. corrupt:
+    images that cannot be read. side_pixels: the shorter side of an image is scaled to it and the middle kept; 0
+    demands one size. label_noise: share of the training labels replaced by a random class.
     """
 
     source: str = one_of("digits", "digits", "breast_cancer", "npz", "csv", "parquet", "images")
@@ -55,6 +55,7 @@ class Data:
     categorical: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()
     missing: str = one_of("stop", "stop", "drop_rows", "fill")
+    nullable: tuple[str, ...] = ()
     corrupt: str = one_of("stop", "stop", "skip")
     side_pixels: int = between(0, 0, 4096)
     first_rows: int = between(0, 0, 2**40)
@@ -382,7 +383,7 @@ _OF_ONE_TASK = (
 _TABLES = ("csv", "parquet")
 _SOURCES_WITH = {
     "path": ("npz", "images", *_TABLES), "side_pixels": ("images",), "corrupt": ("images",),
-    **dict.fromkeys(("target", "id", "group", "time", "drop", "categorical", "slices", "missing"), _TABLES),
+    **dict.fromkeys(("target", "id", "group", "time", "drop", "categorical", "slices", "missing", "nullable"), _TABLES),
 }  # fmt: skip
 
 
@@ -394,7 +395,6 @@ def _check_data(data: Data, where: str) -> None:
             raise ConfigError(f"{where}: 'data.{key}' is missing; a {data.source} source needs it{cure}")
     for key, sources in _SOURCES_WITH.items():
         if data.source not in sources and getattr(data, key) != getattr(Data(), key):
-            raise ConfigError(
-                f"{where}: 'data.{key}' means nothing to the source {data.source}; it belongs to {', '.join(sources)}: "
-                "change data.source or leave it out"
-            )
+            belongs = ", ".join(sources)
+            found = f"{where}: 'data.{key}' means nothing to the source {data.source}; it belongs to {belongs}"
+            raise ConfigError(f"{found}: change data.source or leave it out")

@@ -13,6 +13,8 @@ from monitoring.judge import slices
 from monitoring.shift import reference
 from registry import durable, store
 from registry.errors import ConfigError, DataError, ExportError
+from serving import wire
+from serving.http import Call, Head
 from training import outcome, run
 from training.export import export
 from training.fit import loop
@@ -241,7 +243,7 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
     config = tmp_path / "flats.toml"
     config.write_text(
         'name = "flats"\n[data]\nsource = "csv"\npath = "elsewhere.csv"\ntarget = "sold"\n'
-        'categorical = ["town"]\nslices = ["town"]\nmissing = "fill"\n'
+        'categorical = ["town"]\nslices = ["town"]\nmissing = "fill"\nnullable = ["town"]\n'
         '[evaluate]\nthreshold = "f1"\n[model]\nwidth = 16\n[loop]\nepochs = 20\n'
         '[quality]\nslices = ["town", "size"]\ndecline = 0.02\n'
     )
@@ -249,7 +251,15 @@ def test_columns_of_text_and_empty_cells_make_a_binary_release_with_a_threshold(
     release = store.open_release(run.carry_out(order, lambda line: None).tag)
     manifest = release.manifest
     assert manifest.input.categories == {"town": ("Bern", "Chur", "Genf")}
-    assert list(manifest.input.fills) == ["size"]
+    assert set(manifest.input.fills) == {"town", "size"}  # the first is full in every row here
+    counted = {bins.name for bins in reference.parse(release.read("reference.json")).bins}
+    assert {"town empty", "size empty"} <= counted
+    rows = [{"town": None, "size": 80.0}, {"town": "Bern"}]
+    sent = Call(
+        Head("POST", "/v1/predict", b"", {b"content-type": b"application/json"}), json.dumps({"rows": rows}).encode()
+    )
+    asked = wire.codec_of(sent.head).decode(sent, release).rows
+    assert asked[:, 0].tolist() == [manifest.input.fills["town"], 0.0] and asked[1, 1] == manifest.input.fills["size"]
     assert manifest.metrics["accuracy"]["value"] > 0.9
     assert 0 < manifest.threshold < 1
     assert set(manifest.metrics["slices"]) == {"town"}

@@ -15,7 +15,8 @@ from training.rows.raw import Raw
 
 MOST_SLICES = 50
 _MOST_NUMBERS = 12  # of different numbers in a slice column; more are cut at the quartiles
-_SINGLE, _LISTS = ("target", "id", "group", "time"), ("drop", "categorical", "slices")
+_SINGLE, _LISTS = ("target", "id", "group", "time"), ("drop", "categorical", "slices", "nullable")
+ANY = "*"  # in data.nullable: every column that is learnt
 
 _CURES = {
     "learnt": "name a column of text in data.categorical (each value a category), or in data.drop or data.id",
@@ -72,11 +73,15 @@ def read(path: Path, data: Data, task: str) -> Raw:
         str(path), _matrix(learnt), labels.values, tuple(learnt), labels.texts or (),
         group=found["group", data.group].words() if data.group else (),
         categories={name: column.texts for name, column in learnt.items() if column.texts is not None},
-        gaps=tuple(name for name, column in learnt.items() if column.empty.any()),
+        gaps=tuple(name for name, column in learnt.items() if column.empty.any() or _nullable(name, data)),
         slices={name: _slices(path, name, column) for (role, name), column in found.items() if role == "slices"},
         time=found["time", data.time].values if data.time else None,
         skipped=skipped, kept=kept,
     )  # fmt: skip
+
+
+def _nullable(name: str, data: Data) -> bool:
+    return name in data.nullable or ANY in data.nullable
 
 
 def _check_columns(path: Path, rows: Rows, data: Data) -> None:
@@ -86,7 +91,7 @@ def _check_columns(path: Path, rows: Rows, data: Data) -> None:
     single = {key: (getattr(data, key),) for key in _SINGLE if getattr(data, key)}
     for key, names in (single | {key: getattr(data, key) for key in _LISTS}).items():
         for name in names:
-            if name not in columns:
+            if name not in columns and (key, name) != ("nullable", ANY):
                 close = difflib.get_close_matches(name, columns, n=1)
                 hint = f"did you mean '{close[0]}'?" if close else f"found {', '.join(columns)}"
                 raise DataError(f"{path}: no column '{name}' (data.{key}); {hint} ({rows.kind})")
@@ -95,6 +100,11 @@ def _check_columns(path: Path, rows: Rows, data: Data) -> None:
     for name, key in roles:
         if other := [also for same, also in roles if same == name and also != key]:
             raise DataError(f"{path}: column '{name}' is data.{key} and data.{other[0]}; accepted is one of them")
+    for name, key in roles:
+        if key != "categorical" and name in data.nullable:
+            raise DataError(
+                f"{path}: column '{name}' is data.{key} and data.nullable; only what is learnt may be empty"
+            )
     if not set(columns) - {name for name, key in roles if key != "categorical"}:
         raise DataError(f"{path}: no column is left to learn from; found {', '.join(columns)} ({rows.kind})")
 

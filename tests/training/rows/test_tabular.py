@@ -144,9 +144,22 @@ def test_the_first_rows_are_those_of_the_file(tmp_path):
     assert (table.x.tolist(), table.classes) == ([[1], [2]], ("p", "q"))
 
 
+@pytest.mark.parametrize(("nullable", "fills"), [(("a",), {"a": 2.0}), (("*",), {"a": 2.0, "b": 1.0})])
+@pytest.mark.parametrize("missing", ["stop", "drop_rows", "fill"])
+def test_a_column_may_be_empty_in_requests_though_it_is_full_in_training(tmp_path, nullable, fills, missing):
+    text = "a,b,y\n1,u,p\n2,v,q\n9,v,q\n"
+    table = load(tmp_path, text, categorical=("b",), nullable=nullable, missing=missing)
+    filled = data.filled(table, np.arange(3))
+    assert filled.spec.fills == fills
+    np.testing.assert_array_equal(filled.x, load(tmp_path, text, categorical=("b",)).x)
+
+
 @pytest.mark.parametrize(
     ("text", "settings", "message"),
     [
+        ("a,b,y\n1,2,c\n", {"nullable": ("aa",)}, "no column 'aa' (data.nullable); did you mean 'a'?"),
+        ("a,b,y\n1,2,c\n", {"nullable": ("b",), "drop": ("b",)}, "column 'b' is data.drop and data.nullable; only"),
+        ("a,y\n1,c\n2,c\n,d\n", {"nullable": ("a",)}, "line 4, column 'a': the cell is empty"),
         ("", {}, "0 lines; a header and at least one row are needed"),
         ("a,y\n", {}, "no row; a header and at least one row are needed (CSV, separated by comma)"),
         ("a,b\n1,2\n", {}, "no column 'y' (data.target); found a, b (CSV, separated by comma)"),
