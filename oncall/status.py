@@ -80,7 +80,7 @@ class Model:
 
         A store that follows a place refuses it: there it is what to type where releases are promoted.
         """
-        place = followed.place()
+        place = followed.place(self.name)
         sent = f"VIGIL_RELEASES={shlex.quote(place)} " if place else ""
         return f'{sent}vigil rollback --model {self.name} --why "..."' if self.previous else ""
 

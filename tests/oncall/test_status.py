@@ -183,7 +183,7 @@ def test_a_model_that_nobody_could_be_asked_about_is_not_called_unknown(home, ca
 def test_in_a_store_that_follows_the_way_back_is_the_one_of_where_releases_are_promoted(home, publish):
     for seed in (1, 2):
         aliases.promote(publish(seed=seed).tag, "x", force=True)
-    followed.mark("s3://releases/production")
+    followed.begin("tiny", "s3://releases/production")
     (model,) = status.read("", *["127.0.0.1:1"] * 4).models
     assert model.undo == 'VIGIL_RELEASES=s3://releases/production vigil rollback --model tiny --why "..."'
 
