@@ -20,8 +20,8 @@ from pydantic import BaseModel  # noqa: E402
 
 from monitoring.counting import folder
 from registry import logs  # noqa: E402
-from registry.errors import ConfigError  # noqa: E402
-from serving import exposure, lifecycle, settings, supervisor, tracing  # noqa: E402
+from registry.errors import ConfigError, UserError  # noqa: E402
+from serving import chosen, exposure, lifecycle, settings, supervisor, tracing  # noqa: E402
 from serving.lanes import check  # noqa: E402
 from serving.lanes.asgi import App  # noqa: E402
 from serving.server import Server, predict_rows  # noqa: E402
@@ -81,7 +81,9 @@ class Vigil:
         logs.set_up()
         try:
             claimed.append(exposure.claim(configured))
-        except ConfigError as error:
+            if not arguments.model_tag and (only := chosen.at_start(configured)):
+                os.environ["VIGIL_MODELS"] = only  # of the workers, also of those that start later
+        except UserError as error:
             sys.exit(f"vigil: {error}")
         supervisor.prepare(configured)
 

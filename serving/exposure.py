@@ -12,16 +12,17 @@ from pathlib import Path
 from registry import aliases, store
 from registry.errors import AliasError
 from registry.release import NAME
-from serving import keys, tracing
+from serving import chosen, keys, tracing
 from serving.settings import Settings, from_environment
 
 log = logging.getLogger(__name__)
 
 
 def demand(environment: Mapping[str, str]) -> None:
-    """Raise ConfigError for what a service of this environment could not use: to be known before one is started."""
+    """Raise ConfigError or AliasError for what a service of this environment could not use, before one is started."""
     said = from_environment(environment)
     tracing.demand(said.trace_share)
+    chosen.at_start(said)
     held = claim(said)
     if held is not None:
         held.close()

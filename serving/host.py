@@ -61,7 +61,7 @@ class Host:
     def __init__(
         self, model: str, settings: Settings, metrics: ServingMetrics, changed: Callable[[], None], pinned: Path | None
     ) -> None:
-        """model: whose champion is followed; "" is the only one that has a champion.
+        """model: whose champion is followed; "" is the first that is the only one with a champion.
 
         changed: called after every swap. pinned: the release folder of a Bento that carries its model; then
         no alias is followed.
@@ -73,6 +73,7 @@ class Host:
         self._pinned = pinned
         self.admission = Admission(settings.max_inflight_rows)
         self.challenger = Challenger(settings, metrics)
+        self.only_model = aliases.only_model  # until it is told what its service has chosen
         self.inline = Inline()  # until it is told which one the watchdog of the worker looks at
         self._live: Served | None = None
         self._previous: Served | None = None
@@ -177,7 +178,7 @@ class Host:
     def _wanted(self) -> Aliases:
         # Once live, it stays with its model: another one that gets a champion in the store is none of its business.
         live = self._live.release.name if self._live else ""
-        model = self._model or live or aliases.only_model()
+        model = self._model or live or self.only_model()
         wanted = aliases.read(model)
         if wanted.champion is None:
             raise AliasError(f'{model}: has no champion; promote a release: vigil promote TAG --why "..."')

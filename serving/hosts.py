@@ -1,6 +1,8 @@
 """All models of one service, each with its own releases, queue and limit of rows in flight."""
 
 import asyncio
+import functools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from monitoring.counting.signal_metrics import SignalState
 from monitoring.log.recorder import Recorder
 from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
+from serving import chosen, lifecycle
 from serving.host import Host
 from serving.settings import Settings
 from serving.watchdog import Inline
@@ -16,11 +19,16 @@ from serving.watchdog import Inline
 class Hosts:
     """The models of a service, in the order they were named."""
 
-    def __init__(self, settings: Settings, metrics: ServingMetrics, pinned: Path | None = None) -> None:
-        """pinned: see `Host`."""
+    def __init__(
+        self, settings: Settings, metrics: ServingMetrics, pinned: Path | None = None, folder: Path | None = None
+    ) -> None:
+        """pinned: see `Host`. folder: what all workers of this service see, see `chosen.only_model`."""
         names = settings.models if pinned is None and settings.models else ("",)
         self._metrics = metrics
+        self.made_ready = asyncio.Event()
         self.all = [Host(name, settings, metrics, self._tell_ready, pinned) for name in names]
+        for host in self.all:
+            host.only_model = functools.partial(chosen.only_model, folder)
 
     @property
     def ready(self) -> bool:
@@ -68,3 +76,6 @@ class Hosts:
 
     def _tell_ready(self) -> None:
         self._metrics.ready.set(self.ready)
+        if self.ready and not self.made_ready.is_set():
+            self.made_ready.set()
+            lifecycle.tell_ready(os.environ)

@@ -10,6 +10,7 @@ elsewhere. Uvicorn owns the signals of the process until `take_over`, and does t
 """
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -21,8 +22,10 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-# PID:FD:REASON, from the parent: who it is, where a worker says that it is up, and why it was started.
+# PID:FD:REASON:WAITS, from the parent: who it is, where a worker says how far it is, why it was started, and whether
+# it comes up only when it is ready (1), since others serve that it would take connections from.
 SUPERVISOR = "VIGIL_SUPERVISOR"
+UP, READY = "up", "ready"
 LINGER_S = 1.0  # how long open connections are answered on once nothing new is accepted
 CLEAN_UP_S = 5.0  # for a worker to write its log after the grace time
 PR_SET_PDEATHSIG = 1
@@ -108,17 +111,33 @@ def parent_of(environment: Mapping[str, str]) -> int:
 
 def tell_up(environment: Mapping[str, str]) -> None:
     """Tell the supervisor, if there is one, that this worker has started up."""
-    parent, descriptor, _ = _supervisor(environment)
-    if parent not in (0, os.getpid()):
-        os.write(descriptor, b"%d\n" % os.getpid())
+    _tell(environment, UP)
+
+
+def tell_ready(environment: Mapping[str, str]) -> None:
+    """Tell the supervisor, if there is one, that this worker can answer; it may not be up yet."""
+    with contextlib.suppress(BrokenPipeError):  # it ended, and so will this one
+        _tell(environment, READY)
 
 
 def started_for(environment: Mapping[str, str]) -> str:
     """Return why this worker was started: one of `monitoring.metrics.STARTS`."""
-    *_, reason = _supervisor(environment)
+    *_, reason, _ = _supervisor(environment)
     return reason
 
 
-def _supervisor(environment: Mapping[str, str]) -> tuple[int, int, str]:
-    parent, descriptor, reason = environment.get(SUPERVISOR, "0:-1:start").split(":")
-    return int(parent), int(descriptor), reason
+def waits(environment: Mapping[str, str]) -> bool:
+    """Return whether this worker must not come up before it is ready."""
+    *_, waiting = _supervisor(environment)
+    return waiting == "1"
+
+
+def _tell(environment: Mapping[str, str], what: str) -> None:
+    parent, descriptor, *_ = _supervisor(environment)
+    if parent not in (0, os.getpid()):
+        os.write(descriptor, f"{os.getpid()} {what}\n".encode())
+
+
+def _supervisor(environment: Mapping[str, str]) -> tuple[int, int, str, str]:
+    parent, descriptor, reason, waiting = environment.get(SUPERVISOR, "0:-1:start:0").split(":")
+    return int(parent), int(descriptor), reason, waiting

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from monitoring.counting.page import Page
 from monitoring.log.recorder import LABEL_S, Recorder
 from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
-from serving import cards, cores, openapi, protocol, start_page, wire
+from serving import cards, cores, lifecycle, openapi, protocol, start_page, wire
 from serving.access import OPEN, Access
 from serving.account import Account
 from serving.busy_poll import BusyPoll
@@ -29,6 +30,8 @@ from serving.settings import Settings
 from serving.tracing import Tracer
 from serving.watchdog import Inline, Watchdog
 
+log = logging.getLogger(__name__)
+
 GARBAGE_OBJECTS = 50_000  # made and not freed, before the collector looks for cycles among the newest
 
 
@@ -39,7 +42,7 @@ class Server:
         """metrics_folder: where the workers of this service count together; None counts for this one alone."""
         self.settings = settings
         self.metrics = ServingMetrics(CollectorRegistry(), metrics_folder)
-        self.hosts = Hosts(settings, self.metrics, pinned)
+        self.hosts = Hosts(settings, self.metrics, pinned, metrics_folder)
         self.page = Page(self.metrics)
         self.recorder = self._open_log() if settings.record else None
         self.access = Access(settings.keys_path, self.metrics, metrics_folder)
@@ -95,6 +98,9 @@ class Server:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GARBAGE_OBJECTS)
+        if lifecycle.waits(os.environ) and not self.hosts.ready:
+            log.warning("waits_to_be_ready", extra={"reason": self.hosts.reason})
+            await self.hosts.made_ready.wait()
         self.lifecycle.take_over()
 
     async def stop(self) -> None:

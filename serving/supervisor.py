@@ -18,14 +18,14 @@ from tornado.ioloop import IOLoop
 from zmq import ZMQError
 
 from monitoring.metrics import REPLACE, ROLL, START
-from serving.lifecycle import CLEAN_UP_S, SUPERVISOR
+from serving.lifecycle import CLEAN_UP_S, READY, SUPERVISOR
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
 GIVE_UP = 3  # workers in a row that ended before they were up
 RETRY_S = 30.0  # after that many, while others serve
-START_S = 120.0  # for one worker to come up in a roll
+START_S = 120.0  # for one worker to come up in a roll, ready where others are
 BUSY_S = 0.05  # until circus is asked again when it was busy
 
 
@@ -34,7 +34,7 @@ def prepare(settings: Settings) -> None:
     heard, said = os.pipe()
     os.set_inheritable(said, True)
     os.set_blocking(heard, False)
-    os.environ[SUPERVISOR] = f"{os.getpid()}:{said}:{START}"
+    os.environ[SUPERVISOR] = f"{os.getpid()}:{said}:{START}:0"
     IOLoop.current().add_callback(take_over, settings, heard)
 
 
@@ -74,6 +74,7 @@ class Supervisor:
         self._watcher = watcher
         self._workers: int = watcher.numprocesses
         self._up: set[int] = set()
+        self._ready: set[int] = set()
         self._failed = 0
         self._lost = False
         self._stopping = False
@@ -94,10 +95,14 @@ class Supervisor:
         log.info("supervising", extra={"workers": self._workers})
 
     def _hear(self, heard: int) -> None:
-        for line in os.read(heard, 4096).split():  # a line is far shorter than what a pipe writes in one piece
-            self._up.add(int(line))
+        for line in os.read(heard, 4096).splitlines():  # a line is far shorter than what a pipe writes in one piece
+            worker, what = line.decode().split()
+            if what == READY:
+                self._ready.add(int(worker))
+                continue
+            self._up.add(int(worker))
             self._failed = 0
-            log.info("worker_up", extra={"worker": int(line)})
+            log.info("worker_up", extra={"worker": int(worker)})
 
     def _tend(self) -> None:
         if not self._stopping:
@@ -118,8 +123,11 @@ class Supervisor:
     def _starts(self, **_: object) -> bool:
         # before_spawn of circus, which goes on if it is true: the worker is told why it is started.
         reason = ROLL if self._rolling is not None else REPLACE if self._lost else START
-        told = os.environ[SUPERVISOR].rpartition(":")[0]
-        self._watcher.env = {**(self._watcher.env or os.environ), SUPERVISOR: f"{told}:{reason}"}
+        waits = int(reason == ROLL and bool(self._ready))
+        pid, said = os.environ[SUPERVISOR].split(":")[:2]
+        self._watcher.env = {
+            **(self._watcher.env or os.environ), SUPERVISOR: f"{pid}:{said}:{reason}:{waits}"
+        }  # fmt: skip
         return True
 
     def _ended(self, process_pid: int, exit_code: int, **_: object) -> None:
@@ -127,6 +135,7 @@ class Supervisor:
         self._lost = True
         was_up = process_pid in self._up
         self._up.discard(process_pid)
+        self._ready.discard(process_pid)
         expected = self._stopping or (was_up and self._rolling is not None)
         level = logging.INFO if expected else logging.ERROR
         log.log(level, "worker_ended", extra={"worker": process_pid, "status": exit_code, "was_up": was_up})
@@ -178,7 +187,7 @@ class Supervisor:
         self._watcher.numprocesses = self._workers
 
     async def _roll(self) -> None:
-        """Replace each worker by a new one: the old one retires once the new one is up."""
+        """Replace each worker by a new one: the old one retires once the new one is up, and ready if any was."""
         old = {process.pid for process in self._watcher.get_active_processes()}
         log.info("rolling", extra={"workers": len(old)})
         while left := sorted((p for p in self._alive() if p.pid in old), key=lambda p: p.started):
@@ -192,16 +201,17 @@ class Supervisor:
         log.log(logging.ERROR if left else logging.INFO, "rolled", extra={"old_left": len(left)})
 
     async def _one_more(self, old: set[int], wanted: int) -> bool:
-        # Wait for `wanted` new workers to be up; False when they cannot start, or the service stops.
+        # Wait for `wanted` new workers to be up; False when they cannot be in time, or the service stops.
         deadline = asyncio.get_running_loop().time() + START_S
         while not self._stopping and self._failed < GIVE_UP and asyncio.get_running_loop().time() < deadline:
             if len([p for p in self._alive() if p.pid in self._up - old]) >= wanted:
                 return True
             await asyncio.sleep(BUSY_S)
-        if not self._stopping:
-            for process in self._alive():
-                if process.pid not in old | self._up:
-                    os.kill(process.pid, signal.SIGKILL)
+        late = [process.pid for process in self._alive() if process.pid not in old | self._up]
+        if late and not self._stopping:
+            log.error("new_worker_not_ready", extra={"workers": late, "within_s": START_S, "old": "serve on"})
+        for pid in late:  # also where the service stops: it serves nobody, and hears no signal before it is up
+            os.kill(pid, signal.SIGKILL)
         return False
 
     def _alive(self) -> list[Any]:

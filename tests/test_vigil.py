@@ -298,6 +298,21 @@ def test_a_model_that_the_store_does_not_hold_is_refused_with_those_it_does(run,
         run(*words, "digits,churn")
 
 
+def test_several_champions_of_which_none_is_named_are_refused_before_a_service_starts(run, publish, monkeypatch):
+    monkeypatch.setattr(os, "execv", _started)
+    words = ("serve", "--port", str(free_ports(1)[0]))
+    for name in ("churn", "digits"):
+        aliases.promote(publish(name).tag, "first")
+    assert run(*words)[::2] == (
+        2,
+        "vigil: 2 models have a champion, and none is named: set VIGIL_MODELS=churn,digits, or one of them "
+        "(vigil serve: --model churn,digits)\n",
+    )
+    monkeypatch.setenv("VIGIL_MODELS", "digits")
+    with pytest.raises(RuntimeError, match="started"):
+        run(*words)
+
+
 def _started(*_):
     raise RuntimeError("started")
 

@@ -42,12 +42,16 @@ def shared(tmp_path_factory, start_service, eventually):
         aliases.promote(store.publish(make_draft(), make_files(home / "files")).tag, "first")
     service = start_service(home, VIGIL_WORKERS="2", BENTOML_CONTAINERIZED="1")
     eventually("all workers", lambda: count_of(service, "worker_up") == 2, 60)
+    with pytest.MonkeyPatch.context() as patch:  # the service, which was told no model, stays with its own
+        patch.setenv("BENTOML_HOME", str(home))
+        draft, files = make_draft(name="other"), make_files(home / "other")
+        aliases.promote(store.publish(draft, files).tag, "first of another model")
     return service
 
 
 @pytest.fixture
 def pair(shared, monkeypatch):
-    """Return a service of two workers, as in a container, and make its store the one of this test."""
+    """Return a service of two workers, as in a container, in a store that another model has got a champion in."""
     monkeypatch.setenv("BENTOML_HOME", shared.environment["BENTOML_HOME"])
     return shared
 
@@ -121,6 +125,7 @@ def test_a_killed_worker_is_replaced_and_loses_no_more_than_what_it_was_working_
     tally, lost, _ = kill_workers(pair, eventually, kills=1)
     assert starts(pair)["replace"] == replaced + 1
     assert lost[0] <= CONNECTIONS and len(workers(pair)) == 2
+    assert count_of(pair, "nothing_to_serve") == 0
     check_counts(pair, before, tally, eventually)
 
 
