@@ -12,6 +12,7 @@ is what production shows in a day.
 | `for` of a patient alert       | 15 min             | 5           |
 | labels are late after          | 24 h               | 60          |
 | traffic looks alike again after| 24 h               | 600         |
+| heartbeat of the Watchdog      | 5 min              | 10          |
 """
 
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Profile:
     """One column of the table above; `delivery` is group wait, group interval and repeat interval.
 
     page_wait_s: the group wait of pages, shorter: nobody asleep needs the whole picture first.
+    heartbeat_s: a beat of the Watchdog is sent at least that often; its switch is told this period.
     season_s: after which traffic looks alike again. What was promised to callers is in slo.toml.
     """
 
@@ -73,6 +75,7 @@ class Profile:
     season_s: int
     delivery: tuple[int, int, int]
     page_wait_s: int
+    heartbeat_s: int
 
     @property
     def availability(self) -> float:
@@ -107,6 +110,7 @@ PRODUCTION = Profile(
     season_s=DAY_S,
     delivery=(30, 5 * MINUTE_S, 4 * HOUR_S),
     page_wait_s=10,
+    heartbeat_s=5 * MINUTE_S,
 )
 DEMO = Profile(
     name="demo",
@@ -128,6 +132,7 @@ DEMO = Profile(
     season_s=600,
     delivery=(1, 2, HOUR_S),
     page_wait_s=1,
+    heartbeat_s=10,
 )
 PROFILES = {profile.name: profile for profile in (PRODUCTION, DEMO)}
 
