@@ -21,7 +21,10 @@ BROKEN = b"\x08\x0a\x12\x04none this is no graph"
 @contextmanager
 def _frozen(stage: Stage) -> Iterator[None]:
     # A model whose runs are quick is run between two requests: one that never ends leaves no room for anything else.
-    with _live(stage, stage.variant("trapped", graphs.trapped)), stage.meanwhile(_sends(stage, graphs.HANGS), 0.5):
+    with (
+        _live(stage, stage.variant("endless on one row", graphs.trapped)),
+        stage.meanwhile(_sends(stage, graphs.HANGS), 0.5),
+    ):
         yield
         stage.kill_service()
         house.vigil(stage.house, "rollback", "--model", house.MODEL, "--why", "drill")

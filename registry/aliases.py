@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from registry import durable, followed, gate, store
-from registry.errors import AliasError, ReleaseError
+from registry import durable, followed, hearing, store
+from registry.errors import AliasError
 from registry.gate import Live
 from registry.release import NAME, VERSION, Release
 
@@ -152,7 +152,7 @@ def only_model() -> str:
 def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -> Change:
     """Make `tag` the champion of its model.
 
-    Every file is verified first, and `gate.objections` are heard: with any, AliasError, unless
+    Every file is verified first, and `hearing.objections` are heard: with any, AliasError, unless
     `force`, which records them in the history. Raises ReleaseError for an unknown or altered tag, AliasError where the
     model follows a shared place.
     live: says that the challenge under way should end so; then no held-out rows are compared.
@@ -164,9 +164,9 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
         old = read(name)
         if old.champion and old.champion.version == release.version:
             raise AliasError(f"{tag}: is the champion already")
-        against = _objections(release, old) if live is None else _against_live(release, old, live)
+        against = hearing.objections(release, old) if live is None else hearing.against_live(release, old, live)
         if against and not force:
-            other = "" if live else _by_traffic(release, old)
+            other = "" if live else hearing.by_traffic(release, old)
             raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. {other}Override: --force, which is recorded")
         change = replace(_change("promote", release, old, _reason(why), tuple(against)), live=live)
         line = (*old.line, Pin(release.version, release.digest))
@@ -205,7 +205,7 @@ def challenge(tag: str, share: float, why: str) -> Change:
         followed.demand_own(name)
         release = store.open_release(tag)
         old = read(name)
-        if against := _unfit(release, old):
+        if against := hearing.unfit(release, old):
             raise AliasError(f"{tag}: cannot challenge: {'; '.join(against)}")
         change = replace(_change("challenge", release, old, _reason(why), ()), share=share)
         since_s = change.time_s
@@ -271,45 +271,6 @@ def as_dict(aliases: Aliases) -> dict[str, Any]:
 def to_bytes(aliases: Aliases) -> bytes:
     """Return the content of the alias file."""
     return json.dumps(as_dict(aliases), indent=1).encode()
-
-
-def _objections(release: Release, old: Aliases) -> list[str]:
-    # A champion that broke must not stand in the way of its own replacement: it is an objection, not an error.
-    try:
-        champion = store.open_release(f"{old.model}:{old.champion.version}") if old.champion else None
-    except ReleaseError as error:
-        return [f"it cannot be compared with the champion: {error}"]
-    return gate.objections(release, champion)
-
-
-def _against_live(release: Release, old: Aliases, live: Live) -> list[str]:
-    now = old.challenger
-    if now is None or now.pin != Pin(release.version, release.digest) or now.since_s != live.since_s:
-        return ["the challenge that the verdict is about is not under way any more"]
-    return gate.unfit(release.manifest)
-
-
-def _unfit(release: Release, old: Aliases) -> list[str]:
-    if old.champion is None:
-        return [f'{old.model} has no champion; make it one: vigil promote {release.tag} --why "..."']
-    if old.champion.version == release.version:
-        return ["it is the champion"]
-    champion = store.open_release(f"{old.model}:{old.champion.version}")
-    return gate.incomparable(champion, release) or gate.other_rows(champion, release)
-
-
-def _by_traffic(release: Release, old: Aliases) -> str:
-    # How labels that come in may judge a release that the held-out rows do not speak for.
-    now = old.challenger
-    if now and now.version == release.version:
-        return f"It challenges the champion now, what labels tell of it: vigil verdict {old.model}. "
-    try:
-        if old.champion is None or gate.unfit(release.manifest) or _unfit(release, old):
-            return ""
-    except ReleaseError:  # the champion is broken
-        return ""
-    ends = f", which ends that of {now.version}" if now else ""
-    return f'Let labels of the traffic judge it: vigil challenge {release.tag} --why "..."{ends}. '
 
 
 def _change(action: str, to: Release, old: Aliases, why: str, forced: tuple[str, ...]) -> Change:

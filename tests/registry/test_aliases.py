@@ -88,6 +88,20 @@ def test_a_release_with_too_few_common_rows_cannot_be_judged(publish, monkeypatc
     assert gate.objections(other, one) == ["only 300 held-out rows in common with the champion, 301 are needed"]
 
 
+def test_what_was_rolled_back_from_is_not_promoted_again_until_somebody_overrules_that(publish):
+    one, two = (publish(seed=0, created=f"2026-11-24T12:00:0{second}Z") for second in (1, 2))
+    aliases.promote(one.tag, "first")
+    assert aliases.promote(two.tag, "retrained").forced == ()
+    back = aliases.rollback("tiny", "it answers nonsense")
+    words = rf"not promoted: it was rolled back from at 2\d+-.* by {back.who}: it answers nonsense\. .*--force"
+    with pytest.raises(AliasError, match=words):
+        aliases.promote(two.tag, "try again")
+    (said,) = aliases.promote(two.tag, "the rollback was a mistake", force=True).forced
+    assert "it answers nonsense" in said
+    three = publish(seed=0, created="2026-11-24T12:00:03Z")
+    assert aliases.promote(three.tag, "next").forced == aliases.promote(two.tag, "was overruled").forced == ()
+
+
 def test_a_reason_is_demanded(publish):
     with pytest.raises(AliasError, match="says nothing"):
         aliases.promote(publish().tag, "  ")

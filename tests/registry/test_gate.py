@@ -107,10 +107,35 @@ def test_the_threshold_of_each_release_decides_its_answers(compare, tmp_path):
     assert "0 rows better, 200 worse" in said and gate.objections(old, new) == []
 
 
-def test_relabelled_rows_are_judged_by_the_newer_truth(compare):
-    old, new = likely(np.ones(200)), likely(np.ones(200))
-    old["y"], new["y"] = np.ones(200, np.int64), np.zeros(200, np.int64)
-    assert compare(old, new) == []  # both answer class 0, which is the truth by now
+def test_corrected_rows_are_judged_by_the_newer_truth(compare):
+    old, new = likely(np.ones(200)), likely(np.arange(200) >= 10)
+    new["y"][:10] = 1  # by the older truth ten answers would be lost; 5 % may be corrected without a word
+    assert compare(old, new) == []
+
+
+def test_a_release_with_every_label_inverted_is_refused_however_well_it_agrees_with_them(compare):
+    right = np.arange(300) % 10 > 0
+    old = likely(right)
+    new = {"y": 1 - old["y"], "probabilities": old["probabilities"][:, ::-1]}
+    (said,) = compare(old, new)
+    assert said.startswith("the truth of 300 of 300 common held-out rows is not the one of the champion 2026")
+    assert ": most often 'yes' where it was 'no' (300 rows); look at the labels" in said
+
+
+def test_more_other_truth_than_corrections_bring_is_an_objection(compare):
+    old, new = likely(np.ones(200)), likely(np.arange(200) >= 11)
+    new["y"][:11] = 1
+    (said,) = compare(old, new)
+    assert "the truth of 11 of 200" in said and "'yes' where it was 'no' (11 rows)" in said
+
+
+def test_numbers_that_were_rounded_are_the_same_truth_and_others_are_not(tmp_path):
+    y, settings = 1e5 * np.random.default_rng(0).standard_normal(400), {"task": "regression", "classes": ()}
+    champion = made(tmp_path / "old", regression(y, y + 100), **settings)
+    rounded, other = y.round(-1), y + np.where(np.arange(400) < 21, 1000.0, 0.0)
+    assert gate.objections(made(tmp_path / "rounded", regression(rounded, y), **settings), champion) == []
+    (said,) = gate.objections(made(tmp_path / "other", regression(other, other), **settings), champion)
+    assert said.startswith("the truth of 21 of 400 common held-out rows") and ": +1000 on average; look" in said
 
 
 def test_the_same_row_twice_counts_once(compare):
