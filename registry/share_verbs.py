@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ def change(options: argparse.Namespace, model: str, words: list[str], make: Call
     if url := os.environ.get(PLACE) or followed.destination(model):
         share.demand_up_to_date(url, model)
     made = make()
+    _warn_of_several(made)
     try:
         sent = f"\n  sent to {_send(url, model)}" if url else ""
     except BaseException:  # Ctrl-C, too: what was changed must be known
@@ -55,6 +57,19 @@ def told(model: str, change: "Change") -> str:
     if change.action == "promote":
         notes += _request(f"{model}:{change.to_version}")
     return "\n".join([text, *notes])
+
+
+def _warn_of_several(change: "Change") -> None:
+    # stderr, so that whoever reads --json learns of it too
+    from registry import aliases
+
+    champions = aliases.models()
+    if change.action == "promote" and change.from_version is None and len(champions) > 1:
+        print(
+            f"vigil: {len(champions)} models have a champion now; a service that runs stays with its own, a new one is "
+            f"refused unless told which: VIGIL_MODELS={','.join(champions)}, or one of them",
+            file=sys.stderr,
+        )
 
 
 def share(options: argparse.Namespace) -> int:

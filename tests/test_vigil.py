@@ -298,6 +298,17 @@ def test_a_model_that_the_store_does_not_hold_is_refused_with_those_it_does(run,
         run(*words, "digits,churn")
 
 
+def test_a_promotion_that_gives_the_store_a_further_model_with_a_champion_says_what_services_need(run, publish):
+    first, better, other = publish("tiny"), publish("tiny", seed=1), publish("holes")
+    assert run("promote", first.tag, "--why", "first")[2] == ""
+    assert run("promote", better.tag, "--why", "better", "--force")[2] == ""
+    status, out, err = run("promote", other.tag, "--why", "first of another", "--json")
+    assert status == 0 and json.loads(out)["to_version"] == other.version
+    assert err.startswith("vigil: 2 models have a champion now; ") and err.count("\n") == 1
+    assert "VIGIL_MODELS=holes,tiny" in err
+    assert run("rollback", "--model", "tiny", "--why", "back")[2] == ""
+
+
 def test_several_champions_of_which_none_is_named_are_refused_before_a_service_starts(run, publish, monkeypatch):
     monkeypatch.setattr(os, "execv", _started)
     words = ("serve", "--port", str(free_ports(1)[0]))
