@@ -59,6 +59,19 @@ def test_every_command_of_a_runbook_is_one_that_vigil_knows(grafana_folder):
         assert vigil.parser().parse_args(words[1:]).run
 
 
+def test_no_runbook_starts_a_server_or_monitor_in_another_way_than_it_was_started(grafana_folder):
+    for page in (grafana_folder / "runbooks").glob("*.md"):
+        text = page.read_text()
+        assert "0.0.0.0" not in text, page.name
+        assert not [c for c in blocks(text, "sh") if re.search("vigil (serve|watch)", c)], page.name
+
+
+def test_the_runbooks_of_a_service_that_is_down_know_of_several_champions(grafana_folder):
+    for name in ("VigilNotReady", "VigilAbsent"):
+        text = (grafana_folder / "runbooks" / f"{name}.md").read_text().split("## Mitigation")[1]
+        assert "VIGIL_MODELS=NAME" in text
+
+
 def test_the_mitigation_of_a_bad_release_is_the_rollback(grafana_folder):
     for name in ("VigilQualityUnderFloor", "VigilPredictionsCollapsed", "VigilErrorBurn", "VigilWrongVersionServed"):
         text = (grafana_folder / "runbooks" / f"{name}.md").read_text()
