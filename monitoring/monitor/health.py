@@ -133,6 +133,13 @@ class _Handler(BaseHTTPRequestHandler):
     known: Mapping[str, Page] = {}
 
     def do_GET(self) -> None:  # noqa: N802 - the name that the base class looks for
+        self.wfile.write(self._begin())
+
+    def do_HEAD(self) -> None:  # noqa: N802 - as above
+        self._begin()
+
+    def _begin(self) -> bytes:
+        # Send all but the body, and return that.
         path = self.path.partition("?")[0]
         fitting = [start for start in self.known if path == start or path.startswith(start.rstrip("/") + "/")]
         if not fitting:
@@ -145,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", answer.kind)
         self.send_header("Content-Length", str(len(answer.body)))
         self.end_headers()
-        self.wfile.write(answer.body)
+        return answer.body
 
     def log_message(self, *_: object) -> None:
         """Say nothing: Prometheus asks every few seconds."""

@@ -1,4 +1,6 @@
+import contextlib
 import html
+import http.client
 import re
 
 import pytest
@@ -59,3 +61,22 @@ def test_the_monitor_serves_them_over_http():
     with served("127.0.0.1", port, {runbooks.PREFIX: runbooks.pages(FOLDER)}):
         status, body = get(port, "/runbooks/VigilQualityUnderFloor.md?x=1")
     assert status == 200 and b"vigil rollback --why" in body
+
+
+def test_a_head_is_answered_as_a_get_is_without_the_body():
+    (port,) = free_ports(1)
+    with served("127.0.0.1", port, {runbooks.PREFIX: runbooks.pages(FOLDER)}):
+        for path, status in (("/runbooks/VigilAbsent.md", 200), ("/runbooks/VigilMadeUp.md", 404), ("/else", 404)):
+            asked, headed = _ask(port, "GET", path), _ask(port, "HEAD", path)
+            assert (asked.status, headed.status) == (status, status)
+            assert headed.getheader("Content-Type") == asked.getheader("Content-Type")
+            assert int(headed.getheader("Content-Length")) == len(asked.content) > 0
+            assert headed.content == b""
+
+
+def _ask(port, method, path):
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+        connection.request(method, path)
+        answer = connection.getresponse()
+        answer.content = answer.read()
+        return answer
