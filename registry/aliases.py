@@ -166,12 +166,23 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
             raise AliasError(f"{tag}: is the champion already")
         against = hearing.objections(release, old) if live is None else hearing.against_live(release, old, live)
         if against and not force:
-            other = "" if live else hearing.by_traffic(release, old)
-            raise AliasError(f"{tag}: not promoted: {'; '.join(against)}. {other}Override: --force, which is recorded")
+            raise AliasError(f"{tag}: not promoted: {hearing.told(against, release, old, live)}")
         change = replace(_change("promote", release, old, _reason(why), tuple(against)), live=live)
         line = (*old.line, Pin(release.version, release.digest))
         _write(replace(old, line=line, challenger=None, history=(*old.history, change)))
     return change
+
+
+def refusal(tag: str) -> str:
+    """Return why `promote` would refuse `tag` now, and what would overrule that; "" if it would not."""
+    name, _ = store.parts(tag)
+    try:
+        followed.demand_own(name)
+        release, state = store.open_release(tag), read(name)
+    except AliasError as error:
+        return str(error)
+    against = hearing.objections(release, state)
+    return hearing.told(against, release, state) if against else ""
 
 
 def rollback(model: str, why: str) -> Change:

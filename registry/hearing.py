@@ -42,8 +42,14 @@ def unfit(release: Release, state: "Aliases") -> list[str]:
     return gate.incomparable(champion, release) or gate.other_rows(champion, release)
 
 
-def by_traffic(release: Release, state: "Aliases") -> str:
-    """Return how labels that come in may judge a release that the held-out rows do not speak for; "" if not at all."""
+def told(against: list[str], release: Release, state: "Aliases", live: Live | None = None) -> str:
+    """Return objections as one text, with what else may judge and what overrules them."""
+    other = "" if live else _by_traffic(release, state)
+    return f"{'; '.join(against)}. {other}Override: --force, which is recorded"
+
+
+def _by_traffic(release: Release, state: "Aliases") -> str:
+    # How labels that come in may judge a release that the held-out rows do not speak for.
     now = state.challenger
     if now and now.version == release.version:
         return f"It challenges the champion now, what labels tell of it: vigil verdict {state.model}. "

@@ -13,6 +13,7 @@ class Outcome:
     """A published release; metrics, baselines, parity and gate are those of its manifest; timing: see loop.Fit.
 
     variants: the tags of the releases in other precisions; `parity["variants"]` says what became of each.
+    refusal: why `vigil promote` would refuse it as things are, empty if it would not.
     """
 
     tag: str
@@ -24,6 +25,7 @@ class Outcome:
     run_folder: Path
     timing: list[dict[str, float]] = field(default_factory=list)
     variants: list[str] = field(default_factory=list)
+    refusal: str = ""
 
 
 def as_text(outcome: Outcome) -> str:
@@ -40,8 +42,16 @@ def as_text(outcome: Outcome) -> str:
         pace(outcome.timing),
         f"published {outcome.tag} in {outcome.seconds:.1f} s; the card is {outcome.run_folder}/release/card.html",
         *(f"published {tag}" for tag in outcome.variants),
-        f'next: vigil promote {outcome.tag} --why "..."',
+        _advice(outcome),
     ])  # fmt: skip
+
+
+def _advice(outcome: Outcome) -> str:
+    if not outcome.refusal:
+        return f'next: vigil promote {outcome.tag} --why "..."'
+    return (
+        f"promote will refuse it: {outcome.refusal}\nnext: read the card, change the data or the settings, train again"
+    )
 
 
 def pace(timing: list[dict[str, float]]) -> str:

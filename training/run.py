@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from registry import aliases
 from registry.release import MODEL
 from training import config as configuration
 from training.fit import distributed, follow, step, stop
@@ -51,7 +52,7 @@ def carry_out(order: Order, say: Progress) -> Outcome:
     seconds = round(time.monotonic() - started, 2)
     return Outcome(
         release.tag, draft.metrics, draft.baselines, draft.parity, draft.gate, seconds, order.folder,
-        trained.fit.timing, others,
+        trained.fit.timing, others, aliases.refusal(release.tag),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from tiny_release import TABLE
 
-from registry import aliases, gate, store
+from registry import aliases, followed, gate, store
 from registry.errors import AliasError, ReleaseError
 
 
@@ -86,6 +86,17 @@ def test_a_release_with_too_few_common_rows_cannot_be_judged(publish, monkeypatc
     one, other = publish(seed=1), publish(seed=2)
     monkeypatch.setattr(gate, "FEWEST_COMMON_ROWS", 301)
     assert gate.objections(other, one) == ["only 300 held-out rows in common with the champion, 301 are needed"]
+
+
+def test_the_refusal_is_told_beforehand_in_the_words_of_promote(publish):
+    good, worse = publish(seed=0), publish(seed=7, truth=0, created="2026-11-24T12:00:00Z")
+    assert aliases.refusal(good.tag) == ""
+    aliases.promote(good.tag, "first")
+    with pytest.raises(AliasError) as said:
+        aliases.promote(worse.tag, "newer")
+    assert str(said.value) == f"{worse.tag}: not promoted: {aliases.refusal(worse.tag)}"
+    followed.begin("tiny", "file:///elsewhere")
+    assert "file:///elsewhere" in aliases.refusal(worse.tag)
 
 
 def test_what_was_rolled_back_from_is_not_promoted_again_until_somebody_overrules_that(publish):
