@@ -77,7 +77,7 @@ class Seen:
 
     counted, changes: by version. slices: by (version, slice). delays: of labels, see `late.delays`.
     invalid: buckets and the rows refused in each. unknown: rows of releases that are gone, by version. last_s: when the
-    last row was answered, or its label known.
+    last row was answered, or a label came that said something new; also of releases that are gone.
     """
 
     counted: dict[str, Counted] = field(default_factory=dict)

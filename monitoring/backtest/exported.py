@@ -78,13 +78,14 @@ def _seen(part: ExportPart, batch: pa.RecordBatch) -> Iterator[Seen]:
 
 def _version(part: ExportPart, version: str, batch: pa.RecordBatch, time_s: np.ndarray) -> Seen:
     known, form = known_release(part.model, version), decoded.form_of(part.model, version)
+    labels_s = encode.seconds(batch.column("label_time").drop_null(), "label_time")
+    last_s = max(float(labels_s.max(initial=0.0)), float(time_s.max()))
     if known is None or form is None:
-        return Seen(unknown={version: len(batch)}, last_s=float(time_s.max()))
+        return Seen(unknown={version: len(batch)}, last_s=last_s)
     found = Batch(version, time_s, _inputs(form, batch), _outputs(form, batch))
     said = _labels(known, batch, found)
     seen = labelled.together([(version, labelled.of(said, known, part.rules))])
     one = counted.count(found, known, part.rules.bucket_s)
-    last_s = max(float(said.known_s.max(initial=0.0)), float(time_s.max()))
     return replace(seen, counted={version: one}, last_s=last_s)
 
 

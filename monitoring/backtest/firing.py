@@ -17,7 +17,7 @@ class Held:
 class Firing:
     """One alert that would have fired. since_s: when its condition began to hold, from_s: when it fired.
 
-    to_s: when it ended, None if it still fires where the log ends. value: the worst of what was seen, said by `says`.
+    to_s: when it ended, None if it still fires where the replay ends. value: the worst that was seen, said by `says`.
     signals: those that moved furthest, with the largest z of each.
     """
 
@@ -68,7 +68,7 @@ class Watched:
             self._signals[signal] = max(z, self._signals.get(signal, z))
 
     def finish(self, at_s: float) -> list[Firing]:
-        """Return what fired, `at_s` being where the log ends."""
+        """Return what fired, `at_s` being where the replay ends."""
         if self._since_s is not None and self._since_s + self._alert.wait_s <= at_s:
             self._add(None)
         self._since_s = None

@@ -145,7 +145,8 @@ class _Refused:
 
 
 def _steps(seen: Seen, rules: Rules) -> np.ndarray:
-    # Where a condition may change, up to the end of the log, in buckets.
+    # Where a condition may change, in buckets, and the end: a version stays live when rows end, so an alert that waits
+    # at the last row or label fires if its condition holds on until the longest `for` is over.
     every = rules.evaluation_s // rules.bucket_s
     windows_s = (rules.rate_s, rules.quality_s, *(length for _, length in rules.windows_s))
     lengths = (0, *(length // rules.bucket_s for length in windows_s))
@@ -155,8 +156,9 @@ def _steps(seen: Seen, rules: Rules) -> np.ndarray:
     labels = [change.at + 1 for change in seen.changes.values()]
     changes = np.unique(np.concatenate([*(rows + 1 + length for length in lengths), *labels]))
     steps = np.unique(-(-changes // every) * every)
-    last = -(-(max(int(rows.max()), int(seen.last_s // rules.bucket_s)) + 1) // every) * every
-    return steps[steps <= last]
+    waits = rules.patient_s // rules.bucket_s
+    last = -(-(max(int(rows.max()), int(seen.last_s // rules.bucket_s)) + 1 + waits) // every) * every
+    return np.unique(np.append(steps[steps <= last], last))
 
 
 def _live(seen: Seen, steps: np.ndarray) -> list[str]:

@@ -48,10 +48,10 @@ class LogPart:
     def read(self) -> Seen:
         """Return what the rules need of this part. Raises DataError if the log cannot be read."""
         with _reading(self.path) as connection:
-            found, unknown = _rows(self, connection)
+            answered = _rows(self, connection)
             said, known_s = _labels(self, connection)
-            last_s = [float(one.last_s.max()) for one in found.values()]
-            return replace(said, counted=found, unknown=unknown, last_s=max(known_s, *last_s, 0.0))
+            last_s = max(known_s, answered.last_s)
+            return replace(said, counted=answered.counted, unknown=answered.unknown, last_s=last_s)
 
 
 def models(path: Path) -> list[str]:
@@ -90,12 +90,14 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         raise DataError(f"{path}: cannot be read as a prediction log: {error}") from error
 
 
-def _rows(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, counted.Counted], dict[str, int]]:
+def _rows(part: LogPart, connection: sqlite3.Connection) -> Seen:
     found: dict[str, list[counted.Counted]] = {}
     unknown: dict[str, int] = {}
+    last_s = 0.0
     cursor = connection.execute(ROWS, (part.after, part.until, part.model, *part.span_s))
     most = _batch_rows(part, connection)
     while rows := cursor.fetchmany(most):
+        last_s = max(last_s, *(row[0] for row in rows))
         for version in sorted({row[1] for row in rows}):
             mine = [row for row in rows if row[1] == version]
             known = known_release(part.model, version)
@@ -104,7 +106,8 @@ def _rows(part: LogPart, connection: sqlite3.Connection) -> tuple[dict[str, coun
             else:
                 batch = _batch(part, version, known, mine)
                 found.setdefault(version, []).append(counted.count(batch, known, part.rules.bucket_s))
-    return {version: counted.merge(several) for version, several in found.items()}, unknown
+    merged = {version: counted.merge(several) for version, several in found.items()}
+    return Seen(merged, unknown=unknown, last_s=last_s)
 
 
 def _batch_rows(part: LogPart, connection: sqlite3.Connection) -> int:
@@ -125,11 +128,11 @@ def _batch(part: LogPart, version: str, known: Opened, rows: list[tuple[float, s
 
 
 def _labels(part: LogPart, connection: sqlite3.Connection) -> tuple[Seen, float]:
-    # What labels change, and when the last one was known.
+    # What labels change, and when the last one was known that said something new.
     place, found, last_s = (part.after, part.until, part.model, *part.span_s), [], 0.0
     cursor = connection.execute(LABELS.format(row="p.row" if part.sliced else "NULL"), place)
     while rows := cursor.fetchmany(BATCH_LABELS):
-        last_s = max(last_s, *(row[2] for row in rows))
+        last_s = max([last_s, *(row[2] for row in rows if row[4] != row[5])])
         for version in sorted({row[0] for row in rows}):
             known = known_release(part.model, version)
             if known is not None:

@@ -16,8 +16,12 @@ BATCH_ROWS = 4096
 BATCH_BYTES = 4 << 20
 MOST_SPREAD = 50  # classes that get a column each
 FACTS = ("seq", "id", "time", "model", "version", "predicted", "label", "label_time")
+# Of a row its last label, from when on it held: one that is sent again says nothing new.
 QUERY = """SELECT p.seq, p.id, p.time_s, p.model, p.version, p.predicted, p.probabilities, p.row, p.hashed,
-    l.label, l.time_s FROM predictions p LEFT JOIN labels l ON l.seq = (SELECT max(seq) FROM labels WHERE id = p.id)
+    l.label, l.time_s FROM predictions p LEFT JOIN labels l ON l.seq = (
+        SELECT min(seq) FROM labels WHERE id = p.id AND seq > coalesce((
+            SELECT max(seq) FROM labels WHERE id = p.id AND label <> (
+                SELECT label FROM labels WHERE id = p.id ORDER BY seq DESC LIMIT 1)), -1))
     WHERE {where} ORDER BY p.seq LIMIT ?"""
 
 
@@ -44,7 +48,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it is stored, with its last label."""
+    """One row as it is stored, with its last label. label_s: since when that label has held, however often it came."""
 
     seq: int
     id: str

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_release import HOMES, make_draft, make_files, rows_of
+from tiny_release import HOMES, IMAGE, make_draft, make_files, rows_of
 
 from grafana import profile, quality_rules
 from monitoring.backtest import counted, replay, rules, run, sqlite_log
@@ -108,3 +108,18 @@ def test_whether_a_log_is_measured_in_slices_is_looked_up_once_for_all_its_parts
     known = {made.version: opened(made.tag)}
     assert len(parts) > 5 and len(seen.slices) == 3
     assert tuple(replay.replay(made.name, seen, known, rules.PROFILES["production"])) == found.firings
+
+
+def test_labels_that_are_sent_again_change_neither_the_replay_of_the_log_nor_that_of_its_export(publish, tmp_path):
+    made, log = publish(), tmp_path / "log.sqlite"
+    at_s = T0_S + np.arange(600.0)
+    right = said(made, record(log, made, rows_of(IMAGE, 600, seed=8), at_s))
+    told = [(str(i), right[i] if i % 3 else "none", at_s[i] + 60) for i in range(600)]
+    label(log, told)
+    once = run.backtest(Order(log))[0].firings
+    label(log, [(ident, truth, T0_S + 1200) for ident, truth, _ in told])
+    parquet.write_file(log, tmp_path / "export.parquet", Selection())
+    from_log, from_export = (run.backtest(Order(tmp_path / name))[0] for name in ("log.sqlite", "export.parquet"))
+    assert {rules.FLOOR, rules.DECLINED} <= {one.alert for one in once}
+    assert from_export.firings == from_log.firings
+    assert [(one.alert, one.from_s) for one in from_log.firings] == [(one.alert, one.from_s) for one in once]
