@@ -59,10 +59,12 @@ def notified(base: str) -> list[Firing]:
 
 def evaluated(base: str) -> list[Firing]:
     """Return the alerts that fire by the rules of the Prometheus at `base`, the oldest first; raises StackError."""
-    said = _get("Prometheus", base, "/api/v1/alerts")
-    alerts = said.get("data", {}).get("alerts", []) if isinstance(said, dict) else []
-    found = [_firing(one, one["activeAt"], False) for one in alerts if one["state"] == "firing"]
-    return sorted(found, key=lambda firing: firing.since_s)
+    return _in_state(base, "firing")
+
+
+def pending(base: str) -> list[Firing]:
+    """Return the alerts that wait for their `for` in the Prometheus at `base`, the oldest first; raises StackError."""
+    return _in_state(base, "pending")
 
 
 def address(text: str, variable: str) -> str:
@@ -76,6 +78,13 @@ def address(text: str, variable: str) -> str:
     if not whole:
         raise StackError(f"{variable}: '{text}' is no address; accepted are HOST:PORT and http(s)://HOST:PORT/PATH")
     return url.rstrip("/")
+
+
+def _in_state(base: str, state: str) -> list[Firing]:
+    said = _get("Prometheus", base, "/api/v1/alerts")
+    alerts = said.get("data", {}).get("alerts", []) if isinstance(said, dict) else []
+    found = [_firing(one, one["activeAt"], False) for one in alerts if one["state"] == state]
+    return sorted(found, key=lambda firing: firing.since_s)
 
 
 def _firing(said: dict[str, Any], since: str, muted: bool) -> Firing:

@@ -16,7 +16,8 @@ def text(status: Status, coloured: bool) -> str:
         [("vigil status", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.time_s)), "")],
         [(tile.title, tile.text, tile.judgement) for tile in status.tiles],
         *(_model(model, status.time_s) for model in status.models),
-        *(_firing(one, status.time_s) for one in status.firing),
+        *(_firing(one, status.time_s, "FIRING") for one in status.firing),
+        *(_firing(one, status.time_s, "pending") for one in status.pending),
         [("unknown", problem, "bad") for problem in status.problems],
     ]
     width = max(len(what) for block in blocks for what, _, _ in block)
@@ -53,7 +54,9 @@ def _model(model: Model, now_s: float) -> list[Line]:
     if (change := model.changed) is not None:
         when = age(now_s - change.time_s)
         lines.append(("changed", f"{change.action} {when} ago by {change.who}: {change.why}", ""))
-    if model.measured and model.live is not None:
+    if model.measured and model.live == []:
+        lines += [(what, "unknown: nothing is live", "") for what in ("drift", "quality")]
+    elif model.measured and model.live is not None:
         lines.append(("drift", *_drift(model)))
         lines += [("quality", *_quality(one)) for one in model.quality] or [("quality", "no labels yet", "")]
     return [*lines, ("to undo", model.undo, "")] if model.undo else lines
@@ -86,11 +89,11 @@ def _quality(quality: Quality) -> tuple[str, str]:
     return f"{said}, floor {quality.floor:.3f}", judgement
 
 
-def _firing(firing: Firing, now_s: float) -> list[Line]:
+def _firing(firing: Firing, now_s: float, state: str) -> list[Line]:
     of = f" of {model}" if (model := firing.labels.get("model")) else ""
     muted = ", muted" if firing.muted else ""
     said = f"{firing.name}{of}, {firing.severity}{muted}, for {age(now_s - firing.since_s)}"
-    lines: list[Line] = [("FIRING", said, BY_SEVERITY.get(firing.severity, ""))]
+    lines: list[Line] = [(state, said, BY_SEVERITY.get(firing.severity, ""))]
     if summary := firing.annotations.get(SUMMARY):
         lines.append(("", summary, ""))
     return [*lines, ("runbook", found, "")] if (found := firing.annotations.get(RUNBOOK)) else lines

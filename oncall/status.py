@@ -24,6 +24,7 @@ DRIFTED = 'max by (model, signal) (model_signal:drifted_z{{model=~"{model}"}})'
 QUALITY = 'max by (model, version, metric) (vigil_quality_{what}{{model=~"{model}"}})'
 MEASURED = ("value", "lower", "upper", "floor", "rows")
 WATCHDOG = "Watchdog"
+BLIND = ("error_burn", "latency_burn", "budget_left")  # tiles that look back at servers that are gone
 
 T = TypeVar("T")
 
@@ -87,13 +88,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Status:
-    """What was found; problems: why something could not be asked."""
+    """What was found; pending: pages that come if it stays so. problems: why something could not be asked."""
 
     time_s: float
     tiles: list[Tile]
     models: list[Model]
     firing: list[Firing]
     problems: list[str] = field(default_factory=list)
+    pending: list[Firing] = field(default_factory=list)
 
     @property
     def code(self) -> int:
@@ -116,6 +118,8 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
     firing = _or_problem(problems, partial(api.notified, alertmanager))
     if firing is None and shown is not None:
         firing = _or_problem(problems, partial(api.evaluated, prometheus))
+    waiting = _or_problem(problems, partial(api.pending, prometheus)) if shown is not None else None
+    waiting = [one for one in waiting or [] if one.severity == "critical" and _of(one, model)]
     firing = [one for one in firing or [] if one.name != WATCHDOG and _of(one, model)]
     asked = direct.read(service, monitor) if shown is None else direct.Direct()
     problems += asked.problems
@@ -127,7 +131,7 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
     every = [_model(name, measured, problems) for name in names if model in ("", name)]
     if asked.live is not None:
         every = [replace(one, live=_answering(asked.live.get(one.name))) for one in every]
-    return Status(time.time(), shown or asked.tiles, every, firing, problems)
+    return Status(time.time(), _seen(shown or asked.tiles), every, firing, problems, waiting)
 
 
 def as_dict(status: Status) -> dict[str, Any]:
@@ -138,6 +142,7 @@ def as_dict(status: Status) -> dict[str, Any]:
         "tiles": {tile.key: _tile(tile) for tile in status.tiles},
         "models": {one.name: _as_dict(one) for one in status.models},
         "firing": [asdict(one) for one in status.firing],
+        "pending": [asdict(one) for one in status.pending],
         "problems": status.problems,
     }
 
@@ -171,7 +176,7 @@ def _model(name: str, measured: _Measured | None, problems: list[str]) -> Model:
     return Model(
         name, live, promoted.version if promoted else None, previous.version if previous else None,
         changes[-1] if changes else None,
-        _drift(name, measured) if measured else None,
+        _drift(name, measured) if measured and versions else None,
         _quality(name, measured, versions) if measured else [],
         measured is not None,
         _rows(name, measured, versions) if measured else None,
@@ -212,6 +217,14 @@ def _quality(name: str, measured: _Measured, versions: set[str]) -> list[Quality
         for (_, metric), said in sorted(found.items())
         if {"value", "lower", "upper"} <= said.keys()
     ]
+
+
+def _seen(shown: list[Tile]) -> list[Tile]:
+    # What was scraped before the last server went would look calm.
+    if any(one.samples for one in shown if one.key == "servers_ready"):
+        return shown
+    unknown = "unknown: no server is scraped now"
+    return [replace(one, text=unknown, judgement="", samples=[]) if one.key in BLIND else one for one in shown]
 
 
 def _of(firing: Firing, model: str) -> bool:

@@ -155,3 +155,31 @@ def test_how_often_it_is_shown_has_bounds(text, capsys):
     with pytest.raises(SystemExit):
         vigil.main(["status", "--every-s", text])
     assert "accepted are 0.1 to 86400 seconds" in capsys.readouterr().err
+
+
+def test_where_nothing_is_live_drift_and_quality_are_unknown_and_not_those_of_before():
+    text = shown(replace(GOOD, live=[], drift=None, quality=[]))
+    assert line(text, "drift") == line(text, "quality") == "unknown: nothing is live"
+
+
+def test_a_page_that_waits_is_told_as_pending():
+    text = page.text(Status(NOW, [], [GOOD], [], pending=[ALERT]), False)
+    assert line(text, "pending") == "VigilQualityUnderFloor of digits, critical, for 2 min" and "FIRING" not in text
+
+
+def test_budgets_of_servers_that_are_gone_are_unknown(home, monkeypatch):
+    """What Prometheus still knows 5 minutes after the last server was killed."""
+
+    def ask(_, query):
+        old = {"slo_errors": 0.0, "slo_budget_left": 1.0, "drift_z": 3.0}
+        return [Sample({"model": "m", "signal": "s", "window": "short"}, v) for part, v in old.items() if part in query]
+
+    absent = Firing("VigilAbsent", "critical", {}, {}, NOW, False)
+    ticket = replace(absent, name="VigilInstanceDown", severity="warning")
+    monkeypatch.setattr(api, "instant", ask)
+    monkeypatch.setattr(api, "notified", lambda _: [])
+    monkeypatch.setattr(api, "pending", lambda _: [absent, ticket])
+    found = status.read("", *["http://127.0.0.1:1"] * 4)
+    texts = {tile.key: (tile.text, tile.judgement) for tile in found.tiles}
+    assert {texts[key] for key in status.BLIND} == {("unknown: no server is scraped now", "")}
+    assert [one.name for one in found.pending] == ["VigilAbsent"] and found.code == 0
