@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 HOSTS = ("target", "monitor", "prometheus", "alertmanager", "node_exporter", "gpu_exporter", "probe")
 LINKS = ("webhook", "reports", "runbook_base", "grafana")
 PLACE, URL = "HOST:PORT", "http(s)://HOST[:PORT][/PATH]"
+NOWHERE = ("", "localhost", "127.0.0.1", "::1", "0.0.0.0")  # what a link must not lead to
 CURES = {PLACE: "leave out http:// and any path, and name the port", URL: "write it with http:// or https://"}
 if not __package__:  # run as a script: import from the repository, not from this folder (it has a profile.py)
     sys.path[0] = str(HERE.parent)
@@ -149,11 +150,26 @@ def _run(asked: argparse.Namespace) -> int:
             f"wrote {len(written)} files into {asked.out}; next: "
             f"promtool check config {asked.out / 'prometheus' / 'prometheus.yml'}"
         )
+        if said := _links_for_nobody(addresses):
+            print(said, file=sys.stderr)
         return 0
     stale = differing(written, asked.out)
     if stale:
         print("out of date, run `python grafana/build.py`:", *stale, sep="\n  ", file=sys.stderr)
     return 1 if stale else 0
+
+
+def _links_for_nobody(addresses: Addresses) -> str:
+    # What to say where links of alerts open on this machine alone, or on none.
+    places = addresses.places()
+    links = {"--grafana": places.grafana, "--runbook-base": places.runbooks, "--reports": places.reports}
+    closed = [option for option, link in links.items() if (urlsplit(link).hostname or "") in NOWHERE]
+    if not closed:
+        return ""
+    return (
+        f"links in alerts are relative or lead to this machine; say where others reach them: {', '.join(closed)}, and "
+        "--web.external-url of Prometheus"
+    )
 
 
 def _holds(place: Path, text: str) -> bool:
@@ -169,7 +185,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", action="append", metavar="HOST:PORT", help="a model server; may be repeated")
     for name in ("monitor", "prometheus", "alertmanager"):
         parser.add_argument(f"--{name}", default=getattr(default, name), metavar="HOST:PORT")
-    parser.add_argument("--webhook", default=default.webhook, metavar="URL", help="/page, /ticket, /deadman is added")
+    parser.add_argument(
+        "--webhook", default=default.webhook, metavar="URL", help=f"/{', /'.join(config.RECEIVERS)} is added"
+    )
     parser.add_argument(
         "--reports", default="", metavar="URL", help="their index; default: where the monitor serves it"
     )

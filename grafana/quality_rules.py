@@ -44,11 +44,21 @@ def _under_floor(profile: Profile) -> Alert:
         summary="The measured {{ $labels.metric }} of {{ $labels.model }} is under its floor.",
         description=(
             "Even the upper end of the 95 % interval of the {{ $labels.metric }} of {{ $labels.model }} "
-            '{{ $labels.version }}, {{ printf "%.3f" $value }}, is under the floor it was released with.'
+            '{{ $labels.version }}, {{ printf "%.3f" $value }}, is under the floor it was released with: '
+            f'{_looked_up("value")}, between {_looked_up("lower")} and {{{{ printf "%.3f" $value }}}}, where '
+            f"{_looked_up('floor')} is the floor."
         ),
         expr=f"max by ({MEASURED}) (\n  {under}\n)\nand on ({RELEASE}) {LIVE}",
         for_s=profile.urgent_s,
     )
+
+
+def _looked_up(what: str) -> str:
+    # A number of the monitor whose upper end `$value` is, as a Go template.
+    of = "{model=%[1]q,version=%[2]q,metric=%[3]q}"
+    asked = f"max(vigil_quality_{what}{of} and on ({PART}) vigil_quality_upper{of} == %[4]v)"
+    found = f"printf `{asked}` $labels.model $labels.version $labels.metric $value | query"
+    return f'{{{{ range {found} }}}}{{{{ printf "%.3f" .Value }}}}{{{{ else }}}}not known{{{{ end }}}}'
 
 
 def _slice_under_floor(profile: Profile) -> Alert:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from grafana import build, rules
+from grafana import build, config, rules
 from grafana.config import Addresses
 from grafana.profile import DEMO, PRODUCTION, PROFILES
 from tests.grafana.conftest import program
@@ -200,3 +200,19 @@ def test_a_missing_program_fails_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(pytest.fail.Exception, match="promtool is not installed; run: apt-get install .* prometheus "):
         program("promtool")
+
+
+def test_links_that_open_on_this_machine_alone_are_told_in_one_line_with_the_options(tmp_path, capsys):
+    assert build.main(["--out", str(tmp_path)]) == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert all(option in said for option in ("--grafana", "--runbook-base", "--reports", "--web.external-url"))
+    there = ["--grafana", "https://g.example", "--monitor", "monitor:9109"]
+    assert build.main(["--out", str(tmp_path), *there]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_help_names_every_receiver_that_is_added_to_the_webhook(capsys):
+    with pytest.raises(SystemExit):
+        build.main(["--help"])
+    said = capsys.readouterr().out
+    assert all(f"/{name}" in said for name in config.RECEIVERS)
