@@ -14,6 +14,7 @@ from pathlib import Path
 from monitoring.judge import quality
 from monitoring.judge.quality import Joined
 from monitoring.log import logfile, recorder
+from registry import aliases, store
 from registry.errors import DataError
 from registry.release import Manifest
 
@@ -46,7 +47,8 @@ def add(log: Path, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ())
     """Append labels to the log; they are committed when this returns.
 
     places: where each label stands, for a message. Raises DataError if the log cannot be written, or if a
-    label is not one that the release which answered that row can have; then none of them is on it.
+    label is not one that the release which answered that row can have, or for a row that is not on the log (yet)
+    no release of the models at hand; then none of them is on it.
     """
     try:
         connection = recorder.connect(log)
@@ -79,31 +81,51 @@ def _checked(
     connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]], places: Sequence[str]
 ) -> tuple[list[tuple[str, str]], int]:
     # The pairs as they are written, and how many are of a row on the log.
-    manifests: dict[tuple[str, str], Manifest | None] = {}
+    manifests: dict[tuple[str, str] | None, list[Manifest]] = {}
     checked, known = [], 0
     for (ident, label), place in zip(pairs, places, strict=True):
         found = connection.execute("SELECT model, version FROM predictions WHERE id = ?", (ident,)).fetchone()
-        if found is not None:
-            known += 1
-            if found not in manifests:
-                manifests[found] = quality.manifest_of(*found)
-            label = _fitting(label, manifests[found], place)
-        checked.append((ident, label))
+        known += found is not None
+        if found not in manifests:
+            one = quality.manifest_of(*found) if found else None
+            manifests[found] = _at_hand(connection) if found is None else [one] if one else []
+        checked.append((ident, _fitting(label, manifests[found], place)))
     return checked, known
 
 
-def _fitting(label: str, manifest: Manifest | None, place: str) -> str:
-    if manifest is None:
+def _at_hand(connection: sqlite3.Connection) -> list[Manifest]:
+    # Of which a row may be that is not on the log: none if a model of the log is not in the store, so nobody can tell.
+    names, name = set[str](), ""
+    while name := connection.execute("SELECT min(model) FROM predictions WHERE model > ?", (name,)).fetchone()[0]:
+        names.add(name)
+    found = {name: _manifests(name) for name in names}
+    if not all(found.values()):
+        return []
+    found |= {name: _manifests(name) for name in aliases.models()}
+    return [manifest for manifests in found.values() for manifest in manifests]
+
+
+def _manifests(model: str) -> list[Manifest]:
+    folders = (folder for folder in sorted((store.models() / model).glob("*")) if folder.is_dir())
+    found = (quality.manifest_of(model, folder.name) for folder in folders)
+    return [manifest for manifest in found if manifest]
+
+
+def _fitting(label: str, manifests: Sequence[Manifest], place: str) -> str:
+    # The label as it is written, if one of the manifests allows it, or if there is none to tell.
+    if not manifests or any(label in manifest.classes for manifest in manifests):
         return label
-    if manifest.task == "regression":
-        value = quality.number(label)
-        if value is None:
-            raise DataError(f"{place}: label '{label}' is not a finite number, and {manifest.name} is a regression")
+    value = quality.number(label)
+    if value is not None and any(manifest.task == "regression" for manifest in manifests):
         return repr(value)
-    if label not in manifest.classes:
-        listed = ", ".join(manifest.classes[:10]) + (", ..." if len(manifest.classes) > 10 else "")
-        raise DataError(f"{place}: label '{label}' is not a class; {manifest.name} has {listed}")
-    return label
+    raise DataError(f"{place}: label '{label}' {'; '.join(dict.fromkeys(map(_unlike, manifests)))}")
+
+
+def _unlike(manifest: Manifest) -> str:
+    if manifest.task == "regression":
+        return f"is not a finite number, and {manifest.name} is a regression"
+    listed = ", ".join(manifest.classes[:10]) + (", ..." if len(manifest.classes) > 10 else "")
+    return f"is not a class; {manifest.name} has {listed}"
 
 
 def _lines(path: Path) -> list[tuple[int, str, str]]:

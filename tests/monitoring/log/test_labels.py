@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tiny_release import HOMES
 
 from monitoring.log import labels, logfile, recorder
+from registry import aliases
 from registry.errors import DataError
 
 
@@ -123,7 +124,7 @@ def homes(publish, log):
 def test_numbers_for_a_regression_are_written_alike_however_they_are_spelt(tmp_path, publish):
     log, file = tmp_path / "log", tmp_path / "truth.csv"
     homes(publish, log)
-    file.write_text("id,label\na,12\nb,1.5e1\nnot seen,anything\n")
+    file.write_text("id,label\na,12\nb,1.5e1\nnot seen,7\n")
     assert labels.add_file(log, file) == labels.Added(accepted=3, unknown=1)
     connection = recorder.connect(log)
     joined = labels.join(connection, "homes", since_s=0)
@@ -159,6 +160,35 @@ def test_a_label_in_a_file_that_is_not_a_class_is_named_by_its_line(tmp_path, pu
     file.write_text('{"id": "a", "label": 3}\n{"id": "a", "label": "eleven"}\n')
     with pytest.raises(DataError, match=f"{file}:2: label 'eleven' is not a class; tiny has 0, 1, 2"):
         labels.add_file(log, file)
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_label_of_no_model_at_hand_is_named_also_for_a_row_that_is_not_on_the_log(tmp_path, publish, logged):
+    log, file = tmp_path / "log", tmp_path / "truth.csv"
+    made = publish()
+    aliases.promote(made.tag, "first")
+    connection = recorder.connect(log)
+    if logged:
+        answer(connection, "a", made.version, model="tiny")
+    file.write_text("id,label\nb,3\nx,maybe\n")
+    with pytest.raises(DataError, match=f"{file}:3: label 'maybe' is not a class; tiny has 0, 1, 2"):
+        labels.add_file(log, file)
+    assert connection.execute("SELECT count(*) FROM labels").fetchone() == (0,)
+    connection.close()
+    assert labels.add(log, [("b", "3")]) == labels.Added(accepted=1, unknown=1)
+
+
+def test_a_row_that_is_not_on_the_log_may_be_of_any_model_at_hand_or_of_one_that_nobody_knows(tmp_path, publish):
+    log = tmp_path / "log"
+    homes(publish, log)
+    aliases.promote(publish().tag, "first")
+    assert labels.add(log, [("x", "3"), ("y", "12.5")]).unknown == 2
+    with pytest.raises(DataError, match=r"'maybe' is not a finite number, and homes is a .*; is not a class; tiny has"):
+        labels.add(log, [("z", "maybe")])
+    connection = recorder.connect(log)
+    answer(connection, "c", model="deleted since")
+    connection.close()
+    assert labels.add(log, [("z", "maybe")]).unknown == 1
 
 
 def test_a_log_that_cannot_be_written_is_named_with_the_cure_and_takes_nothing(tmp_path, monkeypatch):
