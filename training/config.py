@@ -38,7 +38,7 @@ class Data:
     """All but digits and breast_cancer read `path`, relative to the TOML file. first_rows: 0 takes all rows.
 
     Columns of a csv or parquet file: target; id, drop: not learnt from; group: not learnt from, its rows stay in one
-    split; time: not learnt from, numbers or ISO dates; categorical: text or codes; slices: judged apart on the card,
+    split; time: not learnt from, numbers or dates; categorical: text or codes; slices: judged apart on the card,
     learnt from unless dropped too. missing: empty cells (nothing, NA, NaN, NULL, ?), filled with the median or the
     most frequent value of the training rows. nullable: may be empty in requests though full here; "*" is all. corrupt:
     images that cannot be read. side_pixels: the shorter side of an image is scaled to it and the middle kept; 0

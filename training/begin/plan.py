@@ -8,7 +8,7 @@ from registry.errors import DataError
 from training.begin import survey
 from training.begin.survey import Seen
 from training.config import Data
-from training.rows import decode, images, sources, tabular
+from training.rows import dates, decode, images, sources, tabular
 
 Value = str | float | tuple[str, ...]
 _TARGETS = ("target", "label", "labels", "class", "y", "outcome", "response", "survived", "species", "diagnosis",
@@ -148,7 +148,7 @@ def _role(column: Seen) -> tuple[str, str]:
     if (number := survey.with_comma(column)) and not survey.few(column):
         return "drop", f"numbers with a decimal comma, such as {number}: write them with a point to learn from them"
     if survey.is_time(column):
-        return "time", "dates" if column.dates else "a rising number of that name"
+        return "time", _dated(column) if column.dates else "a rising number of that name"
     if survey.identifies(column):
         return "id", "counts up" if column.rising else "another value in every row"
     if survey.groups(column):
@@ -156,10 +156,19 @@ def _role(column: Seen) -> tuple[str, str]:
     if column.numbers:
         return "learnt", "numbers"
     if column.dates:
-        return "drop", "dates"
+        return "drop", _dated(column)
     if survey.few(column):
         return "categorical", f"{some}"
     return "drop", f"{some} texts in {column.rows} rows, too many for categories"
+
+
+def _dated(column: Seen) -> str:
+    if len(column.forms) == 1:
+        return "dates" if column.forms[0] == dates.ISO else f"dates as {column.forms[0]}"
+    either, first = " or ".join(column.forms), next(iter(column.counts))
+    return (
+        f"dates as {either}, such as {first}, and none tells which: write them as 2026-01-31 to name them in data.time"
+    )
 
 
 def _reasons(roles: Roles, role: str) -> str:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.rows.columns import EMPTY, CellError, Numbers, Rows, has_decimal_comma, is_date, is_number
+from training.rows import dates
+from training.rows.columns import EMPTY, CellError, Numbers, Rows, has_decimal_comma, is_number
 
 MOST_VALUES = 20_000  # different ones that are remembered of a column
 
 
 @dataclass
 class Seen:
-    """A column. numbers, dates: all cells that are not empty are one. whole: numbers without a fraction.
+    """A column. numbers: all cells that are not empty are one; forms: all are dates in. whole: without a fraction.
 
     counts: how often each value occurs, of the first MOST_VALUES different ones; rising: each number is the one
     before plus one; sorted: no number is below the one before.
@@ -24,7 +25,7 @@ class Seen:
     rows: int = 0
     empty: int = 0
     numbers: bool = True
-    dates: bool = True
+    forms: tuple[str, ...] = dates.FORMS
     whole: bool = True
     counts: Counter[str] = field(default_factory=Counter)
     all_remembered: bool = True
@@ -42,8 +43,13 @@ class Seen:
         self._count(filled)
         if self.numbers:
             self._measure(filled)
-        if not self.numbers and self.dates:
-            self.dates = all(map(is_date, filled))
+        if not self.numbers and self.forms:
+            self.forms = dates.forms(filled, self.forms)
+
+    @property
+    def dates(self) -> bool:
+        """Return whether the cells are dates, of one form or of one that cannot be told from another."""
+        return bool(self.forms) and not self.numbers
 
     @property
     def values(self) -> int:
@@ -83,7 +89,7 @@ def look(rows: Rows) -> dict[str, Seen]:
 
 def identifies(column: Seen) -> bool:
     """Return whether the column tells rows apart and nothing else: all values differ, and it is text or counts up."""
-    if column.rows < 2 or column.empty or not column.different or column.dates and not column.numbers:
+    if column.rows < 2 or column.empty or not column.different or column.dates:
         return False
     named = bool(re.fullmatch(r"(?i)(.*[_ .-])?(id|ids|uuid|guid|key|index|idx|nr|no|rownames?)|.*(Id|ID)|unnamed_\d+",
                               column.name))  # fmt: skip
@@ -107,10 +113,10 @@ def with_comma(column: Seen) -> str:
 
 
 def is_time(column: Seen) -> bool:
-    """Return whether the column is a time: all dates, or rising whole numbers under such a name."""
+    """Return whether the column is a time: dates of one form, or rising whole numbers under such a name."""
     named = re.fullmatch(r"(?i)(.*[_ .-])?(time|timestamp|date|datetime|unixtime|epoch_s)", column.name)
-    dates = column.dates and not column.numbers
-    return column.values > 1 and (dates or bool(named) and column.numbers and column.sorted)
+    told = column.dates and len(column.forms) == 1
+    return column.values > 1 and (told or bool(named) and column.numbers and column.sorted)
 
 
 def few(column: Seen) -> bool:

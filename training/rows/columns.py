@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Protocol
 
 import numpy as np
+
+from training.rows import dates
 
 EMPTY = frozenset({"", "NA", "N/A", "NaN", "nan", "NULL", "null", "?"})
 MOST_CATEGORIES = 1000  # each is an input of the network
@@ -94,28 +95,53 @@ class Texts:
 
 
 class Times:
-    """A column of numbers or of ISO 8601 dates; values(): float64 (n,), dates as Unix seconds, NaN if empty."""
+    """A column of numbers or of dates of one form; values(): float64 (n,), dates as Unix seconds, NaN if empty.
+
+    What every date of the column allows is its form, of `dates.FORMS`; values() raises CellError where it allows two.
+    """
 
     as_text = False
 
     def __init__(self) -> None:
         self.dates: bool | None = None
-        self.count, self.parts = 0, list[np.ndarray]()
+        self.count = 0
+        self.parts: dict[str, list[np.ndarray]] = {form: [] for form in dates.FORMS}  # by the form that still may be
+        self.first = (0, "")  # date of the column, and its row
 
     def add(self, cells: Cells) -> None:
         """Append cells; the first that is not empty decides between numbers and dates."""
         if self.dates is None and not isinstance(cells, np.ndarray):
-            first = next((cell for cell in cells if cell.strip() not in EMPTY), None)
+            at, first = next(((n, c) for n, c in enumerate(cells) if c.strip() not in EMPTY), (0, None))
             self.dates = None if first is None else not is_number(first)
-        values = _dates(cells, self.count) if self.dates else _floats(cells, self.count)
-        if np.isinf(values).any():
-            raise CellError(self.count + int(np.isinf(values).argmax()), "an infinite time", "accepted are numbers")
-        self.parts.append(values)
-        self.count += len(values)
+            self.first = (self.count + at, first or "")
+        read = self._dates(cells) if self.dates else dict.fromkeys(self.parts, _floats(cells, self.count))
+        for form, values in read.items():
+            if np.isinf(values).any():
+                raise CellError(self.count + int(np.isinf(values).argmax()), "an infinite time", "accepted are numbers")
+            self.parts[form].append(values)
+        self.parts = {form: self.parts[form] for form in read}
+        self.count += len(cells)
 
     def values(self) -> np.ndarray:
         """Return the whole column."""
-        return np.concatenate(self.parts)
+        if self.dates and len(self.parts) > 1:
+            row, cell = self.first
+            said = f"{cell!r} is {' or '.join(self.parts)}: no date of the column tells which"
+            raise CellError(row, said, "write 2026-01-31")
+        return np.concatenate(next(iter(self.parts.values())))
+
+    def _dates(self, cells: Cells) -> dict[str, np.ndarray]:
+        if isinstance(cells, np.ndarray):
+            raise CellError(self.count, "a number among dates", "accepted is one kind")
+        read = {form: _dates(cells, form) for form in self.parts}
+        whole = {form: values for form, values in read.items() if len(values) == len(cells)}
+        if not whole:
+            form = max(read, key=lambda form: len(read[form]))
+            at = len(read[form])
+            kind = "an ISO 8601 date" if form == dates.ISO else f"a date as {form}, which those before it are"
+            accepted = "accepted is one of 2026-01-31, 2026-01-31T08:00:00Z, 31.01.2026, 31/01/2026 and 01/31/2026"
+            raise CellError(self.count + at, f"{cells[at]!r} is not {kind}", accepted)
+        return whole
 
 
 Column = Numbers | Texts | Times
@@ -150,21 +176,6 @@ def has_decimal_comma(cell: str) -> bool:
     return bool(_DECIMAL_COMMA.fullmatch(cell.strip()))
 
 
-def is_date(cell: str) -> bool:
-    """Return whether a cell holds a date or time, as `Times` reads it."""
-    try:
-        moment(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def moment(cell: str) -> float:
-    """Return an ISO 8601 date or time as Unix seconds, in UTC unless it says otherwise; raises ValueError."""
-    when = datetime.fromisoformat(cell.strip())
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-
-
 def _floats(cells: Cells, before: int) -> np.ndarray:
     if isinstance(cells, np.ndarray):
         return cells
@@ -189,18 +200,14 @@ def _float(cell: str, row: int) -> float:
     raise CellError(row, f"{cell!r} is not a number")
 
 
-def _dates(cells: Cells, before: int) -> np.ndarray:
-    if isinstance(cells, np.ndarray):
-        raise CellError(before, "a number among dates", "accepted is one kind")
-    return np.fromiter(map(_date, cells, range(before, before + len(cells))), np.float64, len(cells))
-
-
-def _date(cell: str, row: int) -> float:
-    if cell.strip() in EMPTY:
-        return np.nan
-    try:
-        return moment(cell)
-    except ValueError:
-        raise CellError(
-            row, f"{cell!r} is not an ISO 8601 date", "accepted are 2026-01-31 and 2026-01-31T08:00:00Z"
-        ) from None
+def _dates(cells: Sequence[str], form: str) -> np.ndarray:
+    # Up to the first that is no date of this form.
+    values = np.full(len(cells), np.nan)
+    for at, cell in enumerate(cells):
+        if cell.strip() in EMPTY:
+            continue
+        try:
+            values[at] = dates.moment(cell, form)
+        except ValueError:
+            return values[:at]
+    return values

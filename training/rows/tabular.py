@@ -21,7 +21,7 @@ ANY = "*"  # in data.nullable: every column that is learnt
 _CURES = {
     "learnt": "name a column of text in data.categorical (each value a category), or in data.drop or data.id",
     "target": 'for classes, set task = "classification"',
-    "time": "accepted are numbers alone, or ISO 8601 dates alone",
+    "time": "accepted are numbers alone, or dates of one form alone",
 }
 
 Place = tuple[str, str]  # the role of a column ("learnt", "target", "group", "time", "slices") and its name
@@ -131,19 +131,27 @@ def _read(path: Path, rows: Rows, readers: dict[Place, Column], most: int) -> di
             try:
                 reader.add(cells[: most - count] if most else cells)
             except CellError as refused:
-                said = f"{refused}; {refused.cure or _CURES[role]}"
-                raise DataError(f"{path}: {rows.place(refused.row)}, column '{name}': {said}") from None
+                raise _refusal(path, rows, (role, name), refused) from None
         count += len(cells)
         if most and count >= most:
             break
     if not count:
         raise DataError(f"{path}: no row; a header and at least one row are needed ({rows.kind})")
-    return {place: _finished(path, place, reader) for place, reader in readers.items()}
+    return {place: _finished(path, rows, place, reader) for place, reader in readers.items()}
 
 
-def _finished(path: Path, place: Place, reader: Column) -> _Found:
+def _refusal(path: Path, rows: Rows, place: Place, refused: CellError) -> DataError:
     role, name = place
-    found = _Found(*reader.coded()) if isinstance(reader, Texts) else _Found(reader.values())
+    said = f"{refused}; {refused.cure or _CURES[role]}"
+    return DataError(f"{path}: {rows.place(refused.row)}, column '{name}': {said}")
+
+
+def _finished(path: Path, rows: Rows, place: Place, reader: Column) -> _Found:
+    role, name = place
+    try:
+        found = _Found(*reader.coded()) if isinstance(reader, Texts) else _Found(reader.values())
+    except CellError as refused:
+        raise _refusal(path, rows, place, refused) from None
     if found.empty.all():
         raise DataError(f"{path}: column '{name}' is empty in every row; name it in data.drop")
     if role in ("learnt", "target") and len(found.texts or ()) > MOST_CATEGORIES:

@@ -81,6 +81,25 @@ def test_a_byte_order_mark_semicolons_dates_and_a_nameless_index_are_recognised(
     assert (found.id, found.time, found.target) == ("unnamed_1", "when", "Survived")
 
 
+@pytest.mark.parametrize(("form", "written"), [("DD.MM.YYYY", "%d.%m.%Y"), ("DD/MM/YYYY", "%d/%m/%Y"),
+                                               ("MM/DD/YYYY", "%m/%d/%Y %H:%M")])  # fmt: skip
+def test_dates_as_people_write_them_are_the_time(tmp_path, form, written):
+    days = pd.date_range("2024-01-01", periods=891)
+    path = csv(tmp_path, passengers().assign(when=days.strftime(written)))
+    found = begun(tmp_path, path)
+    assert found.data.time == "when"
+    assert f"when: dates as {form}\n" in (tmp_path / "mine.toml").read_text()
+    assert data.load(found.data, tmp_path, found.task).time.tolist() == [day.timestamp() for day in days]
+
+
+def test_dates_that_may_be_day_or_month_first_are_not_guessed_and_the_file_says_so(tmp_path):
+    days = [f"{1 + n % 12:02}/{1 + n // 12 % 12:02}/2025" for n in range(891)]
+    found = begun(tmp_path, csv(tmp_path, passengers().assign(when=days))).data
+    assert found.time == "" and "when" in found.drop
+    text = (tmp_path / "mine.toml").read_text().replace("\n# ", " ")
+    assert "when: dates as DD/MM/YYYY or MM/DD/YYYY, such as 01/01/2025, and none tells which: write them as" in text
+
+
 def test_numbers_with_a_decimal_comma_are_no_ids_and_the_file_says_what_to_do(tmp_path):
     path = csv(tmp_path, frame(load_diabetes).round({"target": 1}), sep=";", decimal=",")
     with pytest.raises(DataError, match=r"target holds numbers with a decimal comma, such as 151,0; write a point"):

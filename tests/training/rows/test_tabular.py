@@ -180,6 +180,17 @@ def test_a_column_may_be_empty_in_requests_though_it_is_full_in_training(tmp_pat
         ("a,b,y\n1,,c\n,1,d\n", {"missing": "drop_rows"}, "every row has an empty cell; empty cells: a 1, b 1"),
         ("a,b,y\n1,,c\n2,,d\n3,1,\n", {"missing": "fill"}, "column 'b' is empty in every row that is left; name it in"),
         ("a,t,y\n1,2026-01-01,c\n1,soon,d\n", {"time": "t"}, "line 3, column 't': 'soon' is not an ISO 8601 date"),
+        (
+            "a,t,y\n1,,c\n1,03/04/2025,c\n1,12/11/2025,d\n",
+            {"time": "t", "missing": "fill"},
+            "line 3, column 't': '03/04/2025' is DD/MM/YYYY or MM/DD/YYYY: no date of the column tells which; write",
+        ),
+        (
+            "a,t,y\n1,31/12/2025,c\n1,12/31/2025,d\n",
+            {"time": "t"},
+            "line 3, column 't': '12/31/2025' is not a date as DD/MM/YYYY, which those before it are; accepted is",
+        ),
+        ("a,t,y\n1,31.12.2025,c\n1,2025-12-31,d\n", {"time": "t"}, "'2025-12-31' is not a date as DD.MM.YYYY"),
         ("a,t,y\n1,7,c\n1,2026-01-01,d\n", {"time": "t"}, "line 3, column 't': '2026-01-01' is not a number"),
         ('a,y\n1,"c\n', {}, "not a CSV file: line 2: unexpected end of data"),
     ],
