@@ -62,7 +62,8 @@ def challenge(options: argparse.Namespace) -> int:
     from registry.errors import AliasError
 
     if options.end == bool(options.tag):
-        raise AliasError("challenge: accepted is a TAG, or --end to stop the challenge under way")
+        both = ", not both" if options.end else ""
+        raise AliasError(f"challenge: accepted is a TAG, or --end to stop the challenge under way{both}")
     if options.end:
         model, words = model_of(options.model), ["challenge", "--end"]
         make = lambda: aliases.end_challenge(model, options.why)  # noqa: E731

@@ -71,7 +71,7 @@ def test_rows_are_shown_exported_and_erased_as_the_page_says(folder, place):
     assert re.search(r"/labels/?.*\.parquet", parts) and len(re.findall("^parts/rows/churn/", parts, flags=re.M)) >= 1
     gone = run(bash("persons.txt"), folder, place)
     assert re.findall("erased (.*)", gone) == [
-        "2 rows, 1 labels, 0 answers of challengers of 2 row ids",
+        "2 rows, 1 label, 0 answers of challengers of 2 row ids",
         "4 rows, 0 labels, 0 answers of challengers of 4 row ids",
     ]
     assert "/parts: 2 rows and labels in " in run(bash("--exports"), folder, place)

@@ -159,7 +159,7 @@ def test_a_release_is_signed_packed_and_unpacked_elsewhere(run, publish, tmp_pat
         (("promote", "tiny:20260101-000000-00000000", "--why", "x"), "not in the store"),
         (("challenge", "tiny:20260101-000000-00000000", "--why", "x"), "not in the store"),
         (("challenge", "--why", "x"), "accepted is a TAG, or --end"),
-        (("challenge", "a", "--end", "--why", "x"), "accepted is a TAG, or --end"),
+        (("challenge", "a", "--end", "--why", "x"), "--end to stop the challenge under way, not both"),
         (("challenge", "--end", "--why", "x"), "no model has a champion"),
         (("verify", "tiny"), "'tiny' is not a tag"),
         (("show", "tiny:20260101-000000-00000000"), "not in the store"),

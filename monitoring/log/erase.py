@@ -36,8 +36,10 @@ class Erased:
 
     def to_text(self) -> str:
         """Return one line for a person."""
-        what = f"{self.rows} rows, {self.labels} labels, {self.shadow} answers of challengers"
-        return f"erased {what} of {self.ids} row ids" + ("; the file was written anew" if self.rebuilt else "")
+        counts = (("row", self.rows), ("label", self.labels), ("answer", self.shadow), ("row id", self.ids))
+        rows, labels, answers, ids = (f"{count} {thing}{'' if count == 1 else 's'}" for thing, count in counts)
+        what = f"{rows}, {labels}, {answers} of challengers of {ids}"
+        return f"erased {what}" + ("; the file was written anew" if self.rebuilt else "")
 
 
 def erase(log: Path, ids: Sequence[str], exact: bool = False, counts: Path | None = None) -> Erased:

@@ -176,6 +176,8 @@ def test_the_verb_erases_by_id_and_by_file_and_says_what_is_gone(released, log, 
     assert capsys.readouterr().out == "erased 4 rows, 0 labels, 0 answers of challengers of 4 row ids\n"
     assert vigil.main([*said, "--json"]) == 0
     assert '"rows": 0' in capsys.readouterr().out
+    assert vigil.main([*said[:-1], "d-0"]) == 0
+    assert capsys.readouterr().out == "erased 1 row, 0 labels, 0 answers of challengers of 1 row id\n"
 
 
 @pytest.mark.parametrize(
