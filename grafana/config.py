@@ -30,6 +30,7 @@ BLIND_WITHOUT_SERVER = (
     "VigilBatchingIneffective",
     "VigilChallengerFailing",
     "VigilVersionSplit",
+    "VigilSyncStale",
 )
 BLIND_WITHOUT_MONITOR = ("VigilMonitorStale", "VigilMonitorBehind", "VigilLabelsLate")
 

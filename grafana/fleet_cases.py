@@ -10,7 +10,7 @@ HOUR = 60
 def cases() -> list[Case]:
     """Return every case of the fleet alerts."""
     return [
-        *_down(), *_restarts(), *_traffic(), *_challenger(), *_queue(), *_batches(), *_cardinality(),
+        *_down(), *_restarts(), *_traffic(), *_sync(), *_challenger(), *_queue(), *_batches(), *_cardinality(),
     ]  # fmt: skip
 
 
@@ -71,6 +71,22 @@ def _traffic() -> list[Case]:
         Case(name, "never any", asked("0x400"), last=day + 120, step=step),
         Case(name, "a few a day", asked("0+8x375 3000x60"), last=day + 180, step=step),
         Case(name, "quiet yesterday as well", asked("0x400"), last=day + 120, step=step),
+    ]
+
+
+def _sync() -> list[Case]:
+    name = "VigilSyncStale"
+
+    def looked(values: str, instance: str = "a:3000") -> Series:
+        return series("vigil_followed_timestamp_seconds", values, model="m", instance=instance)
+
+    stuck = Fire(12, labels={**M, **A}, value="7m 0s")
+    return [
+        Case(name, "one of two is stuck", looked("0+60x10 600x60") | looked("0+60x90", "b:3000"), (stuck,)),
+        Case(name, "it looks again", looked("0+60x10 600x20 1860+60x40"), (stuck,), clears=32),
+        Case(name, "it never had a good look", looked("0x60"), (Fire(2, labels={**M, **A}, value="7m 0s"),)),
+        Case(name, "it looks on", looked("0+60x60"), last=40),
+        Case(name, "the place is gone for four minutes", looked("0+60x10 600x4 900+60x40"), last=30),
     ]
 
 

@@ -10,6 +10,7 @@ QUEUE_S = 0.1  # a bucket of vigil_stage_seconds
 LONELY_ROWS, HASTE_S, RUNS = 1.5, 0.02, 5  # rows a run, seconds in the queue, runs a second
 FAILED_SHARE = 0.01  # of the rows that the challenger was given
 RESTARTS = 3
+SYNC_S = 60  # without a good look of `vigil models sync`, which looks every few seconds
 NEARLY = 0.8  # of the samples that a scrape may have
 
 
@@ -33,7 +34,8 @@ def alerts(profile: Profile) -> list[Alert]:
     """Return the alerts, the most urgent first."""
     return [
         _instance_down(profile), _restarting(profile), _no_traffic(profile),
-        _challenger_failing(profile), _waiting(profile), _lonely(profile), _too_many_series(profile),
+        _sync_stale(profile), _challenger_failing(profile), _waiting(profile), _lonely(profile),
+        _too_many_series(profile),
     ]  # fmt: skip
 
 
@@ -81,6 +83,21 @@ def _no_traffic(profile: Profile) -> Alert:
         ),
         expr=f"{now} == 0\nand on (job) {then} > {USUAL_RATE}",
         for_s=profile.patient_s,
+    )
+
+
+def _sync_stale(profile: Profile) -> Alert:
+    return Alert(
+        name="VigilSyncStale",
+        severity="warning",
+        component="model",
+        summary="A server of {{ $labels.model }} no longer learns what is promoted.",
+        description=(
+            "The last good look of `vigil models sync` beside {{ $labels.instance }} at what {{ $labels.model }} "
+            "follows was {{ $value | humanizeDuration }} ago: a promotion or rollback does not reach it."
+        ),
+        expr=f"time() - max by (instance, model) (vigil_followed_timestamp_seconds) > {SYNC_S}",
+        for_s=profile.rate_s,
     )
 
 

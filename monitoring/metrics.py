@@ -99,6 +99,11 @@ class ServingMetrics:
         self.promoted = gauge(
             "vigil_model_promoted_timestamp_seconds", "Time of the last change of the champion", "model"
         )
+        self.followed = gauge(
+            "vigil_followed_timestamp_seconds",
+            "Time of the last good look of `vigil models sync` at the place that the model follows, 0 before the first",
+            "model",
+        )
         self.load_failures = counter(
             "vigil_model_load_failures_total",
             "Releases that were refused or failed to load",

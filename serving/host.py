@@ -18,7 +18,7 @@ from monitoring.metrics import ServingMetrics
 from monitoring.shift import reference
 from monitoring.shift.bulk import Counting, Tally, Totals
 from monitoring.shift.reference import Reference
-from registry import aliases, example, store
+from registry import aliases, example, followed, store
 from registry.aliases import Aliases, Pin
 from registry.errors import AliasError, ReleaseError, RequestError, UserError
 from registry.example import Example
@@ -276,6 +276,8 @@ class Host:
             self._metrics.promoted.labels(wanted.model).set(wanted.changed_s)
         if wanted.previous is not None:
             told.append((self._metrics.model_before, (wanted.model, wanted.previous.version), 1))
+        if followed.place(wanted.model):
+            told.append((self._metrics.followed, (wanted.model,), followed.looked_s(wanted.model)))
         self._target = gauges.tell(self._target, told)
 
     def _tell_loaded(self) -> None:

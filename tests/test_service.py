@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tiny_release import DIGITS, IMAGE, TABLE, make_draft, make_files, rows_of
 
-from registry import aliases, store
+from registry import aliases, followed, store
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = rows_of(IMAGE, 5, seed=3)
@@ -255,6 +255,11 @@ def test_without_a_champion_it_says_so_and_is_ready_once_there_is_one(
     assert service.call("/v1/model")[1]["version"] == whole.version
     assert service.metric("vigil_model_target_info", version=whole.version) == 1
     assert service.metric("vigil_model_rollback_info", version=broken.version) == 1
+    assert "vigil_followed_timestamp_seconds{" not in service.call("/metrics")[1]
+    followed.begin("tiny", "s3://releases/production")
+    followed.saw("tiny")
+    looked_s = followed.looked_s("tiny")
+    eventually("the look", lambda: service.metric("vigil_followed_timestamp_seconds", model="tiny") == looked_s)
 
 
 def test_a_service_stays_with_its_model_when_another_one_gets_a_champion(

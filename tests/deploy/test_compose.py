@@ -176,6 +176,7 @@ def test_a_key_file_that_is_replaced_is_seen_by_the_service_and_is_its_own(both)
 
 
 def test_the_place_of_a_replica_is_said_by_its_owner_and_never_a_folder_that_is_not_mounted(both):
+    assert both["monitor"]["environment"]["VIGIL_RELEASES"] == "${VIGIL_RELEASES:-}"  # a rollback typed there is sent
     assert "${VIGIL_RELEASES:-}" in both["sync"]["command"] and not any("file:" in w for w in both["sync"]["command"])
 
 
@@ -215,3 +216,10 @@ def test_the_tools_image_asks_for_extras_and_files_that_exist():
     first = text.split("\nFROM")[1]
     sources = [word for line in re.findall(r"^COPY (.*) /build/", first, re.MULTILINE) for word in line.split()]
     assert sources and all((ROOT / source).exists() for source in sources)
+
+
+def test_keys_are_written_to_files_that_nobody_else_can_read():
+    text = (DEPLOY / "README.md").read_text()
+    blocks = [block for block in text.split("```")[1::2] if "keys add" in block]
+    assert len(blocks) == 2 and all(block.index("umask 077") < block.index("> deploy/secrets/") for block in blocks)
+    assert "docker-compose-plugin" in text
