@@ -21,6 +21,7 @@ SHARE_OF_LIMIT = (
 )
 ROWS = 'sum by (model, version) (vigil_input_rows_total{{model=~"{model}"}})'
 DRIFTED = 'max by (model, signal) (model_signal:drifted_z{{model=~"{model}"}})'
+SCRAPED = "max(vigil_ready)"  # of servers that are gone there is no sample
 QUALITY = 'max by (model, version, metric) (vigil_quality_{what}{{model=~"{model}"}})'
 MEASURED = ("value", "lower", "upper", "floor", "rows")
 WATCHDOG = "Watchdog"
@@ -115,6 +116,7 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
     ask = partial(api.instant, prometheus)
     shown = _or_problem(problems, partial(tiles.read, ask, model))
     measured = _or_problem(problems, partial(_measured, ask, model)) if shown is not None else None
+    scraped = _or_problem(problems, partial(ask, SCRAPED)) if shown is not None else None
     firing = _or_problem(problems, partial(api.notified, alertmanager))
     if firing is None and shown is not None:
         firing = _or_problem(problems, partial(api.evaluated, prometheus))
@@ -131,7 +133,7 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
     every = [_model(name, measured, problems) for name in names if model in ("", name)]
     if asked.live is not None:
         every = [replace(one, live=_answering(asked.live.get(one.name))) for one in every]
-    return Status(time.time(), _seen(shown or asked.tiles), every, firing, problems, waiting)
+    return Status(time.time(), _seen(shown, scraped) or asked.tiles, every, firing, problems, waiting)
 
 
 def as_dict(status: Status) -> dict[str, Any]:
@@ -219,9 +221,9 @@ def _quality(name: str, measured: _Measured, versions: set[str]) -> list[Quality
     ]
 
 
-def _seen(shown: list[Tile]) -> list[Tile]:
+def _seen(shown: list[Tile] | None, scraped: list[Sample] | None) -> list[Tile] | None:
     # What was scraped before the last server went would look calm.
-    if any(one.samples for one in shown if one.key == "servers_ready"):
+    if shown is None or scraped:
         return shown
     unknown = "unknown: no server is scraped now"
     return [replace(one, text=unknown, judgement="", samples=[]) if one.key in BLIND else one for one in shown]

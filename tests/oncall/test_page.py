@@ -171,7 +171,7 @@ def test_budgets_of_servers_that_are_gone_are_unknown(home, monkeypatch):
     """What Prometheus still knows 5 minutes after the last server was killed."""
 
     def ask(_, query):
-        old = {"slo_errors": 0.0, "slo_budget_left": 1.0, "drift_z": 3.0}
+        old = {"count(up": 0.0, "slo_errors": 0.0, "slo_budget_left": 1.0, "drift_z": 3.0}
         return [Sample({"model": "m", "signal": "s", "window": "short"}, v) for part, v in old.items() if part in query]
 
     absent = Firing("VigilAbsent", "critical", {}, {}, NOW, False)
