@@ -34,6 +34,7 @@ EMPTY = {
     'reason="provider"': "no other device was asked for",
     "vigil_quality_estimate": "shown while nothing has drifted, and here it has",
     "vigil_key_file_failures_total": "there is no key file",
+    "vigil_followed_timestamp_seconds": "no server follows a shared place; test_service.py has one that does",
 }
 STARTS = ("serve", "watch", "report", "models sync")  # the stack, test_report.py and test_share.py run these
 
@@ -75,7 +76,7 @@ def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(folder / "store"))
-        made = [store.publish(make_draft(), make_files(folder / f"files-{i}", seed=i)) for i in range(3)]
+        made = [store.publish(make_draft(), make_files(folder / f"files-{i}", seed=i, truth=2)) for i in range(3)]
         aliases.promote(made[0].tag, "first")
         fill(folder / "log.sqlite", made[0], ["r1", "r2"])
     for name in ("late.csv", "truth.csv"):
