@@ -132,7 +132,10 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
         problems.append(f"no model '{model}' is served, and none is promoted in this store{known}")
     every = [_model(name, measured, problems) for name in names if model in ("", name)]
     if asked.live is not None:
-        every = [replace(one, live=_answering(asked.live.get(one.name))) for one in every]
+        # Of a model that this service is not told to serve it knows nothing; another one may serve it.
+        every = [
+            replace(one, live=_answering(asked.live[one.name])) if one.name in asked.live else one for one in every
+        ]
     return Status(time.time(), _seen(shown, scraped) or asked.tiles, every, firing, problems, waiting)
 
 

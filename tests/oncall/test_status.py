@@ -171,6 +171,17 @@ def test_without_prometheus_service_and_monitor_are_asked_and_it_is_said_so(live
         assert "what answers there is no Service" in said("--service", monitor, "--monitor", monitor, *nobody)[1]
 
 
+def test_of_a_model_that_another_service_serves_nothing_is_said_to_be_live_or_not(home, publish):
+    for name in ("apples", "pears", "plums"):
+        aliases.promote(publish(name).tag, "x", force=True)
+    here = [{"model": "apples", "ready": True, "versions": ["v1"]}, {"model": "plums", "ready": False, "versions": []}]
+    with answering(200, {"ready": True, "models": here}) as service:
+        models = status.read("", *["127.0.0.1:1"] * 2, f"http://{service}", "127.0.0.1:1").models
+    assert [(one.name, one.live, one.agrees) for one in models] == [
+        ("apples", [("v1", "")], False), ("pears", None, None), ("plums", [], False),
+    ]  # fmt: skip
+
+
 def test_a_model_that_nobody_could_be_asked_about_is_not_called_unknown(home, capsys):
     nobody = [
         word for name in ("prometheus", "alertmanager", "service", "monitor") for word in (f"--{name}", "127.0.0.1:1")
