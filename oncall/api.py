@@ -14,6 +14,8 @@ from typing import Any
 from registry.errors import StackError
 
 TIMEOUT_S = 5.0
+MOST_BYTES = 1 << 26  # of an answer; what is longer comes from another program
+OTHERS = (KeyError, IndexError, TypeError, AttributeError, ValueError)  # reading JSON of another shape
 RUNBOOK, SUMMARY = "runbook_url", "summary"
 
 
@@ -44,16 +46,20 @@ def instant(base: str, query: str) -> list[Sample]:
     """
     said = _get("Prometheus", base, f"/api/v1/query?{urllib.parse.urlencode({'query': query})}")
     series = _result("Prometheus", base, said, "vector")
-    samples = [Sample(one["metric"], float(one["value"][1])) for one in series]
+    try:
+        samples = [Sample(one["metric"], float(one["value"][1])) for one in series]
+    except OTHERS as error:
+        raise StackError(foreign("Prometheus", base)) from error
     return [sample for sample in samples if not math.isnan(sample.value)]
 
 
 def notified(base: str) -> list[Firing]:
     """Return the alerts that the Alertmanager at `base` holds, the oldest first; raises StackError."""
     said = _get("Alertmanager", base, "/api/v2/alerts?active=true&silenced=true&inhibited=true")
-    if not isinstance(said, list):
-        raise StackError(foreign("Alertmanager", base))
-    found = [_firing(one, one["startsAt"], one["status"]["state"] == "suppressed") for one in said]
+    try:
+        found = [_firing(one, one["startsAt"], one["status"]["state"] == "suppressed") for one in said]
+    except OTHERS as error:
+        raise StackError(foreign("Alertmanager", base)) from error
     return sorted(found, key=lambda firing: firing.since_s)
 
 
@@ -82,8 +88,10 @@ def address(text: str, variable: str) -> str:
 
 def _in_state(base: str, state: str) -> list[Firing]:
     said = _get("Prometheus", base, "/api/v1/alerts")
-    alerts = said.get("data", {}).get("alerts", []) if isinstance(said, dict) else []
-    found = [_firing(one, one["activeAt"], False) for one in alerts if one["state"] == state]
+    try:
+        found = [_firing(one, one["activeAt"], False) for one in said["data"]["alerts"] if one["state"] == state]
+    except OTHERS as error:
+        raise StackError(foreign("Prometheus", base)) from error
     return sorted(found, key=lambda firing: firing.since_s)
 
 
@@ -96,11 +104,8 @@ def _firing(said: dict[str, Any], since: str, muted: bool) -> Firing:
 def answer(program: str, base: str, path: str) -> tuple[int, str]:
     """Return status and text of what `program` answers at `base`, an error or not; raises StackError without one."""
     try:
-        with urllib.request.urlopen(base + path, timeout=TIMEOUT_S) as reply:
-            return reply.status, reply.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode(errors="replace")
+        with _reply(base + path) as reply:
+            return reply.status, reply.read(MOST_BYTES).decode(errors="replace")
     except (ValueError, http.client.HTTPException) as error:  # not even HTTP
         raise StackError(foreign(program, base)) from error
     except OSError as error:
@@ -109,6 +114,14 @@ def answer(program: str, base: str, path: str) -> tuple[int, str]:
             f"{program} at {base}: does not answer ({reason}); start it, or say where it is: --{program.lower()} "
             f"HOST:PORT or VIGIL_{program.upper()}"
         ) from error
+
+
+def _reply(url: str) -> Any:
+    # An error is read where a good answer is: it, too, may be cut off.
+    try:
+        return urllib.request.urlopen(url, timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        return error
 
 
 def foreign(program: str, base: str) -> str:
@@ -127,8 +140,8 @@ def _get(program: str, base: str, path: str) -> Any:
 
 
 def _result(program: str, base: str, said: Any, kind: str) -> list[dict[str, Any]]:
-    data = said.get("data", {}) if isinstance(said, dict) else {}
-    if data.get("resultType") != kind:
+    data = said.get("data") if isinstance(said, dict) else None
+    if not isinstance(data, dict) or data.get("resultType") != kind or not isinstance(data.get("result"), list):
         raise StackError(foreign(program, base))
     result: list[dict[str, Any]] = data["result"]
     return result

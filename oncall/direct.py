@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from oncall import api
 from oncall.tiles import Tile
 from registry.errors import StackError
 
+Kinds: TypeAlias = dict[str, type | tuple[type, ...]]
 SERVICE, MONITOR = "Service", "Monitor"
 JUDGED = {"ok": "good", "behind": "warning", "stale": "bad"}
+# What is read, by its type: many programs answer /healthz with a status of their own.
+HEALTH: Kinds = {"status": str, "age_s": (int, float), "failing": dict}
+MODEL: Kinds = {"model": str, "ready": bool, "versions": list}
 
 
 @dataclass
@@ -38,20 +42,22 @@ def _try(found: Direct, look: Callable[[Direct, str], None], base: str) -> None:
 
 
 def _service(found: Direct, base: str) -> None:
-    said = _object(SERVICE, base, "/readyz", "ready")
+    said = _object(SERVICE, base, "/readyz", {"ready": bool})
     text = "ready" if said["ready"] else f"not ready: {said.get('reason')}"
     found.tiles.append(_tile(SERVICE, text, base, "good" if said["ready"] else "bad"))
     status, _ = api.answer(SERVICE, base, "/v1/models")
     if status in (401, 403):
         raise StackError(f"{SERVICE} at {base}: shows its live version only to an API key; see `vigil models`")
-    models = _object(SERVICE, base, "/v1/models", "models")["models"]
+    models = _object(SERVICE, base, "/v1/models", {"models": list})["models"]
+    if not all(_holds(one, MODEL) and (one["versions"] or not one["ready"]) for one in models):
+        raise StackError(api.foreign(SERVICE, base))
     # The live version is the first one of those that are loaded.
     found.live = {one["model"]: one["versions"][0] if one["ready"] else None for one in models}
 
 
 def _monitor(found: Direct, base: str) -> None:
-    said = _object(MONITOR, base, "/healthz", "status")
-    failing = "".join(f", {part} fails ({error})" for part, error in said.get("failing", {}).items())
+    said = _object(MONITOR, base, "/healthz", HEALTH)
+    failing = "".join(f", {part} fails ({error})" for part, error in said["failing"].items())
     text = f"{said['status']}, last good run {said['age_s']:.0f} s ago{failing}"
     if said.get("last_success_s") is None:
         text = f"{said['status']}, no good run yet{failing}"
@@ -62,13 +68,18 @@ def _tile(program: str, text: str, base: str, judgement: str) -> Tile:
     return Tile(program, f"{text} (asked directly, at {base})", judgement, [])
 
 
-def _object(program: str, base: str, path: str, key: str) -> dict[str, Any]:
+def _object(program: str, base: str, path: str, kinds: Kinds) -> dict[str, Any]:
     # Both say with a 503 what is wrong.
     _, text = api.answer(program, base, path)
     try:
         said = json.loads(text)
     except ValueError as error:
         raise StackError(api.foreign(program, base)) from error
-    if not isinstance(said, dict) or key not in said:
+    if not _holds(said, kinds):
         raise StackError(api.foreign(program, base))
-    return said
+    found: dict[str, Any] = said
+    return found
+
+
+def _holds(said: Any, kinds: Kinds) -> bool:
+    return isinstance(said, dict) and all(isinstance(said.get(key), kind) for key, kind in kinds.items())

@@ -59,7 +59,9 @@ def _model(model: Model, now_s: float) -> list[Line]:
     elif model.measured and model.live is not None:
         lines.append(("drift", *_drift(model)))
         lines += [("quality", *_quality(one)) for one in model.quality] or [("quality", "no labels yet", "")]
-    return [*lines, ("to undo", model.undo, "")] if model.undo else lines
+    # Typed here it would be refused.
+    where = f"where releases are promoted, not here: {model.undo}" if model.follows else model.undo
+    return [*lines, ("to undo", where, "")] if model.undo else lines
 
 
 def _agreement(model: Model) -> tuple[str, str]:

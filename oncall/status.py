@@ -77,13 +77,17 @@ class Model:
         return {version for version, _ in self.live} == {self.promoted}
 
     @property
+    def follows(self) -> str:
+        """Return the place that this store takes the model from, "" if it is promoted here."""
+        return followed.place(self.name)
+
+    @property
     def undo(self) -> str:
         """Return the command that brings the champion of before back, "" if there was none.
 
         A store that follows a place refuses it: there it is what to type where releases are promoted.
         """
-        place = followed.place(self.name)
-        sent = f"VIGIL_RELEASES={shlex.quote(place)} " if place else ""
+        sent = f"VIGIL_RELEASES={shlex.quote(self.follows)} " if self.follows else ""
         return f'{sent}vigil rollback --model {self.name} --why "..."' if self.previous else ""
 
 

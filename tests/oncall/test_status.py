@@ -17,8 +17,9 @@ from demo import stack
 from grafana import build
 from grafana.config import Addresses
 from grafana.profile import DEMO
-from oncall import status
+from oncall import api, page, status
 from registry import aliases, followed
+from registry.errors import StackError
 
 TITLES = {
     "alerts", "servers_ready", "error_burn", "latency_burn", "budget_left", "live", "as_promoted", "monitor_age",
@@ -195,8 +196,10 @@ def test_in_a_store_that_follows_the_way_back_is_the_one_of_where_releases_are_p
     for seed in (1, 2):
         aliases.promote(publish(seed=seed).tag, "x", force=True)
     followed.begin("tiny", "s3://releases/production")
-    (model,) = status.read("", *["127.0.0.1:1"] * 4).models
+    found = status.read("", *["127.0.0.1:1"] * 4)
+    (model,) = found.models
     assert model.undo == 'VIGIL_RELEASES=s3://releases/production vigil rollback --model tiny --why "..."'
+    assert f"where releases are promoted, not here: {model.undo}\n" in page.text(found, coloured=False)
 
 
 def test_what_is_no_prometheus_is_said(said, watched):
@@ -221,6 +224,57 @@ def test_what_does_not_even_speak_http_is_said(said):
         thread.join(10)
     assert code == 2
     assert all(f"what answers there is no {program}" in text for program in ("Prometheus", "Alertmanager"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"status": "ok"},
+        {"status": "ok", "age_s": 1.0, "failing": ["log"]},
+        {"ready": True, "models": ["tiny"]},
+        {"ready": True, "models": [{"model": "tiny", "ready": True, "versions": []}]},
+        {"data": []},
+        {
+            "data": {
+                "alerts": [{"state": "firing"}, {"state": "pending"}],
+                "resultType": "vector",
+                "result": [{"value": 1}],
+            }
+        },
+        [{"status": "ok"}],
+    ],
+)
+def test_another_program_with_other_json_is_said_at_every_address(content, home):
+    with answering(200, content) as there:
+        problems = status.read("", *[f"http://{there}"] * 4).problems
+        for look in (api.evaluated, api.pending):
+            with pytest.raises(StackError, match="what answers there is no Prometheus"):
+                look(f"http://{there}")
+    assert [one.split(" at ")[0] for one in problems] == ["Prometheus", "Alertmanager", "Service", "Monitor"]
+    assert all("what answers there is no" in one for one in problems)
+
+
+@pytest.mark.parametrize("status_line", ["200 OK", "503 Service Unavailable"])
+def test_an_answer_that_stops_half_way_is_said_be_it_an_error_or_not(status_line, monkeypatch):
+    monkeypatch.setattr(api, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        there, over = f"http://127.0.0.1:{server.getsockname()[1]}", threading.Event()
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(f"HTTP/1.1 {status_line}\r\nContent-Length: 100\r\n\r\nhalf".encode())
+                over.wait(20)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            with pytest.raises(StackError, match=r"Monitor at .*: does not answer \(timed out\)"):
+                api.answer("Monitor", there, "/healthz")
+        finally:
+            over.set()
+            thread.join(20)
 
 
 def test_watch_shows_it_again_and_follows_a_promotion(live, said, monkeypatch, eventually):
