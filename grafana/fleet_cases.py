@@ -30,24 +30,27 @@ def _restarts() -> list[Case]:
     often = Fire(22, labels={"job": "vigil", **A}, value="3")
     looped = Fire(22, labels={"job": "vigil", **A}, value="4")
 
-    def started(values: str, job: str = "vigil") -> Series:
-        return series("vigil_service_start_timestamp_seconds", values, job=job)
+    def started(values: str, job: str = "vigil", **found: str) -> Series:
+        return series("vigil_service_start_timestamp_seconds", values, job=job, **found)
 
-    def workers(values: str, reason: str = "replace", job: str = "vigil") -> Series:
-        with_it = series("vigil_worker_starts_total", "4x100", job=job, reason="start")
-        return with_it | series("vigil_worker_starts_total", values, job=job, reason=reason)
+    def workers(values: str, reason: str = "replace", job: str = "vigil", **found: str) -> Series:
+        with_it = series("vigil_worker_starts_total", "4x100", job=job, reason="start", **found)
+        return with_it | series("vigil_worker_starts_total", values, job=job, reason=reason, **found)
 
-    loop = "0x21 4x80"
+    loop, thrice = "0x21 4x80", "100x9 700x5 1060x5 1420x80"
+    cluster = {"namespace": "vigil", "pod": "vigil-0"}  # labels that a server has where it was discovered
+    both = workers(loop, **cluster) | started(thrice, **cluster)
     return [
         Case(name, "a worker ends again and again beside three that live", workers(loop), (looped,), clears=52),
         Case(name, "two end", workers("0x9 1x5 2x80"), last=24),
         Case(name, "three end in two hours", workers("0x9 1x39 2x39 3x40"), last=100),
         Case(name, "its workers are rolled", workers(loop, "roll"), last=24),
         Case(name, "workers of another job", workers(loop, job="somebody"), last=24),
-        Case(name, "three starts in half an hour", started("100x9 700x5 1060x5 1420x80"), (often,), clears=41),
+        Case(name, "three starts in half an hour", started(thrice), (often,), clears=41),
+        Case(name, "server and workers of one pod: one alert", both, (looped,), clears=52),
         Case(name, "a rollout starts it twice", started("100x9 700x5 1060x80"), last=30),
         Case(name, "three starts in two hours", started("100x9 700x39 3100x39 5500x40"), last=100),
-        Case(name, "another job", started("100x9 700x5 1060x5 1420x80", "somebody"), last=25),
+        Case(name, "another job", started(thrice, "somebody"), last=25),
     ]
 
 

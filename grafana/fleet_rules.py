@@ -64,7 +64,8 @@ def _restarting(profile: Profile) -> Alert:
         ),
         expr=(
             f'sum by (job, instance) (increase(vigil_worker_starts_total{{job="vigil",reason="replace"}}[{window}])) '
-            f'>= {RESTARTS}\nor changes(vigil_service_start_timestamp_seconds{{job="vigil"}}[{window}]) >= {RESTARTS}'
+            f">= {RESTARTS}\nor max by (job, instance) "
+            f'(changes(vigil_service_start_timestamp_seconds{{job="vigil"}}[{window}])) >= {RESTARTS}'
         ),
     )
 
