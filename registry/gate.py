@@ -207,11 +207,24 @@ def _other_classes(version: str, old: Manifest, new: Manifest) -> str:
 
 
 def _common(champion: Release, candidate: Release) -> Common:
-    # Rows that are equal share a key; any of them may stand for all, since the answers are equal too.
+    # Rows that are equal share a key and the answers; with more than one truth, the order in the file must not choose.
     old, new = _heldout(champion), _heldout(candidate)
     _, i, j = np.intersect1d(old["key"], new["key"], return_indices=True)
     output = candidate.manifest.output
-    return Common(new["y"][j], old["y"][i], old[output][i], new[output][j])
+    classes = len(candidate.manifest.classes)
+    return Common(_usual(new, classes)[j], _usual(old, classes)[i], old[output][i], new[output][j])
+
+
+def _usual(heldout: dict[str, np.ndarray], classes: int) -> np.ndarray:
+    # (n,): the truth; of equal rows the most frequent one (of a tie the first class), of a regression the mean
+    _, group, sizes = np.unique(heldout["key"], return_inverse=True, return_counts=True)
+    if not classes:
+        mean: np.ndarray = (np.bincount(group, heldout["y"]) / sizes)[group]
+        return mean
+    pairs, counts = np.unique(group * classes + heldout["y"], return_counts=True)
+    ordered = pairs[np.lexsort((-counts, pairs // classes))]
+    _, first = np.unique(ordered // classes, return_index=True)
+    return (ordered[first] % classes)[group]
 
 
 def _heldout(release: Release) -> dict[str, np.ndarray]:

@@ -138,6 +138,27 @@ def test_numbers_that_were_rounded_are_the_same_truth_and_others_are_not(tmp_pat
     assert said.startswith("the truth of 21 of 400 common held-out rows") and ": +1000 on average; look" in said
 
 
+def test_equal_rows_with_two_truths_are_no_other_truth_in_another_order_and_labels_mixed_up_are(tmp_path):
+    draw, settings = np.random.default_rng(0), {"classes": ("no", "yes")}
+    key = draw.integers(0, 200, 2000)
+    y = (key % 2) ^ (draw.random(2000) < 0.2)  # about ten times each row, with one label of five wrong
+    old = {"key": key, "y": y, "probabilities": likely(key % 2 == 0)["probabilities"]}
+    champion, order = made(tmp_path / "old", old, **settings), draw.permutation(2000)
+    turned = {name: values[order] for name, values in old.items()}
+    assert not other_truth(made(tmp_path / "turned", turned, **settings), champion)
+    assert other_truth(made(tmp_path / "mixed_up", old | {"y": draw.permutation(y)}, **settings), champion)
+
+
+def other_truth(candidate, champion):
+    return [said for said in gate.objections(candidate, champion) if said.startswith("the truth of ")]
+
+
+def test_the_truth_of_equal_rows_is_the_most_frequent_one_and_of_numbers_the_mean():
+    said = {"key": np.array([b"b", b"a", b"b", b"c", b"b", b"c"]), "y": np.array([2, 0, 1, 2, 1, 0])}
+    assert gate._usual(said, 3).tolist() == [1, 0, 1, 0, 1, 0]
+    assert gate._usual(said | {"y": np.array([1.0, 0.1, 2.0, 3.0, 6.0, 4.0])}, 0).tolist() == [3.0, 0.1, 3, 3.5, 3, 3.5]
+
+
 def test_the_same_row_twice_counts_once(compare):
     twice = likely(np.ones(300)) | {"key": np.arange(300) // 2}
     new = likely(np.repeat(np.arange(150) > 5, 2)) | {"key": np.arange(300) // 2}
