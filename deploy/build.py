@@ -33,12 +33,19 @@ WITH_GPU = replace(COMPOSE, gpus=("gpu-exporter:9400",))
 def links() -> dict[str, Places]:
     """Return where the links of alerts lead, of `compose` and of `kubernetes`: LINKS, which people edit.
 
-    Raises ConfigError for a table that is missing, and for a table or key that is unknown.
+    Raises ConfigError for what is no TOML, a table that is missing, a table or key that is unknown, and no text.
     """
-    said = tomllib.loads(LINKS.read_text(encoding="utf-8"))
+    try:
+        said = tomllib.loads(LINKS.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{LINKS}: is not TOML: {error}") from error
     _demand_keys(said, ("compose", "kubernetes"), "")
     for where, places in said.items():
+        if not isinstance(places, dict):
+            raise ConfigError(f"{LINKS}: {where} is {places!r}; accepted is a table, [{where}]")
         _demand_keys(places, tuple(field.name for field in fields(Places)), f"{where}.")
+        if wrong := [name for name, link in places.items() if not isinstance(link, str)]:
+            raise ConfigError(f"{LINKS}: {where}.{wrong[0]} is {places[wrong[0]]!r}; accepted is a link in quotes")
     if missing := {"compose", "kubernetes"} - said.keys():
         raise ConfigError(f"{LINKS}: add the table [{min(missing)}]; it may be empty")
     return {where: Places(**places) for where, places in said.items()}
