@@ -208,16 +208,16 @@ def test_a_key_that_is_removed_is_refused_on_an_open_connection_without_a_restar
         answer.read()
         return answer.status
 
-    eventually("the new key", lambda: status() == 200, 3)
+    eventually("the new key", lambda: status() == 200)
     keys.remove(held[0], "guest")
-    eventually("the end of the key", lambda: status() == 401, 3)
+    eventually("the end of the key", lambda: status() == 401)
     connection.close()
 
 
 def test_a_burst_beyond_the_rate_gets_429_and_the_time_to_wait_and_others_are_not_touched(guarded, held, eventually):
     secret, key = keys.make(keys.Key("eager", b"", ("predict",), rate=0.01, burst=5))
     keys.add(held[0], key)
-    eventually("the new key", lambda: ask(guarded.url, "GET", "/v1/model", secret)[0] == 200, 3)
+    eventually("the new key", lambda: ask(guarded.url, "GET", "/v1/model", secret)[0] == 200)
     said = [ask(guarded.url, "POST", "/v1/predict", secret) for _ in range(10)]
     assert [status for status, _ in said] == [200] * 4 + [429] * 6
     assert 90 <= int(said[-1][1]["Retry-After"]) <= 100

@@ -61,6 +61,7 @@ def test_a_model_that_hangs_ends_only_when_it_is_told_to(content, rows, eventual
     assert thread.is_alive()
     options.terminate = True
     thread.join(20)
+    assert not thread.is_alive()
     assert "terminate" in ended[0].lower()
 
 

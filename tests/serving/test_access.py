@@ -177,10 +177,10 @@ def test_keys_rotate_without_a_restart_and_without_a_moment_without_a_key(add, f
     old = add()
     access = Access(file, metrics)
     new = add()
-    eventually("the new key", lambda: status(access, bearer(new)) == 200, 2)
+    eventually("the new key", lambda: status(access, bearer(new)) == 200)
     assert status(access, bearer(old)) == 200
     keys.remove(file, "shop", keys.digest_of(old.encode()).hex()[:8])
-    eventually("the end of the old key", lambda: status(access, bearer(old)) == 401, 2)
+    eventually("the end of the old key", lambda: status(access, bearer(old)) == 401)
     assert status(access, bearer(new)) == 200
     assert counted(metrics, "vigil_keys") == 1
 
@@ -199,7 +199,7 @@ def test_a_broken_file_keeps_the_last_good_keys_and_is_logged_and_counted_once(
     else:
         file.write_bytes(b"" if harm == "empty" else good[:-20])
     failures = lambda: counted(metrics, "vigil_key_file_failures_total")  # noqa: E731
-    eventually("the failure", lambda: status(access, bearer(secret)) == 200 and failures(), 2)
+    eventually("the failure", lambda: status(access, bearer(secret)) == 200 and failures())
     deadline = time.monotonic() + 2.5 * LOOK_S
     while time.monotonic() < deadline:
         assert status(access, bearer(secret)) == 200
@@ -209,14 +209,14 @@ def test_a_broken_file_keeps_the_last_good_keys_and_is_logged_and_counted_once(
     file.write_bytes(good)
     file.chmod(0o600)
     other = add("other")
-    eventually("the mended file", lambda: status(access, bearer(other)) == 200, 2)
+    eventually("the mended file", lambda: status(access, bearer(other)) == 200)
 
 
 def test_a_start_without_a_readable_file_lets_nobody_in_until_there_is_one(add, file, metrics, eventually):
     access = Access(file, metrics)
     assert status(access, NO_KEY) == status(access, bearer("vigil_" + "A" * 43)) == 401
     secret = add()
-    eventually("the first key", lambda: status(access, bearer(secret)) == 200, 2)
+    eventually("the first key", lambda: status(access, bearer(secret)) == 200)
 
 
 def test_no_key_is_ever_logged(add, file, metrics, caplog):
@@ -259,7 +259,7 @@ def test_a_reload_does_not_fill_the_buckets(add, file, metrics, eventually):
     access = Access(file, metrics)
     assert [status(access, bearer(secret)), status(access, bearer(secret))] == [200, 429]
     other = add("other")
-    eventually("the reload", lambda: status(access, bearer(other)) == 200, 2)
+    eventually("the reload", lambda: status(access, bearer(other)) == 200)
     assert status(access, bearer(secret)) == 429
 
 

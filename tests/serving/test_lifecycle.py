@@ -77,7 +77,7 @@ def test_workers_follow_a_killed_parent_and_the_port_is_free(started, eventually
     (worker,) = workers(service)
     service.process.kill()
     service.process.wait()
-    eventually("the port being free", lambda: refuses(service), 2)
+    eventually("the port being free", lambda: refuses(service))
     with socket.create_server(address(service)):
         eventually("the worker being gone", lambda: not Path(f"/proc/{worker}").exists())
 
