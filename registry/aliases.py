@@ -98,6 +98,11 @@ class Aliases:
         return self.line[-2] if len(self.line) > 1 else None
 
     @property
+    def needed(self) -> list[Pin]:
+        """Return the releases by which a server of these aliases answers: champion and challenger."""
+        return [pin for pin in (self.champion, self.challenger and self.challenger.pin) if pin]
+
+    @property
     def changed_s(self) -> float:
         """Return the Unix time at which the champion last changed, 0 if it never did."""
         return max((c.time_s for c in self.history if c.action in ("promote", "rollback")), default=0.0)
@@ -138,8 +143,11 @@ def models() -> list[str]:
 
 
 def only_model() -> str:
-    """Return the one model that has a champion; raises AliasError if there are none or several."""
-    present = models()
+    """Return the one model that has a champion; raises AliasError if there are none or several.
+
+    One that follows a shared place counts before its champion is here.
+    """
+    present = sorted({*models(), *followed.models()}) if models() else []
     if not present:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     if len(present) > 1:
@@ -244,11 +252,15 @@ def adopt(new: Aliases, content: bytes, overwrite: bool = False) -> None:
     """Make `new`, which comes from another store, the aliases of its model here.
 
     content: what it was parsed from, kept as it is, so that what a newer program wrote there is not lost.
-    Raises AliasError unless its history goes on where the one here ends, or `overwrite` drops what is here.
+    Raises AliasError unless its history goes on where the one here ends, or `overwrite` drops what is here; also if a
+    release that it needs is not in the store any more.
     """
     with changing(new.model):
         if not overwrite and not is_ahead(new, read(new.model)):
             raise AliasError(f"{new.model}: was changed here in the meantime; look again: vigil history")
+        for pin in new.needed:
+            if not (store.models() / new.model / pin.version).exists():
+                raise AliasError(f"{new.model}:{pin.version}: was deleted here in the meantime; look again")
         _write(new, content)
 
 
@@ -264,7 +276,7 @@ def parse(model: str, content: bytes, place: str) -> Aliases:
         if said.model != json.loads(content)["model"]:
             raise ValueError("they are those of another model")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise AliasError(f"{place}: the aliases cannot be read: {error}; push them again") from error
+        raise AliasError(f"{place}: the aliases cannot be read: {error}") from error
     return said
 
 

@@ -37,7 +37,7 @@ def give(remote: Remote, model: str, pin: Pin, thorough: bool) -> Copied | None:
     """
     folder, tag = _there(model, pin), f"{model}:{pin.version}"
     whole = _holds_manifest(remote, folder, pin)
-    lacking = [SIGNATURE] if _signature_differs(remote, model, pin) else []  # it may be newer than the last push
+    lacking = [SIGNATURE] if _owes_signature(remote, model, pin) else []
     if thorough or not whole:
         opened = store.open_release(tag)
         _demand(opened, pin)
@@ -51,6 +51,7 @@ def give(remote: Remote, model: str, pin: Pin, thorough: bool) -> Copied | None:
         with open_plain(_here(model, pin) / name, tag) as file:
             remote.send(f"{folder}/{name}", file)
             size += file.tell()
+    store.signature_sent(tag)
     return (pin.version, size) if size else None
 
 
@@ -67,7 +68,7 @@ def take(remote: Remote, model: str, pin: Pin, needed: bool) -> Copied | None:
             return renewed
     elif not needed and not _holds_manifest(remote, _there(model, pin), pin):
         return None
-    incoming = store.home() / "incoming" / f"{model}-{pin.version}"  # it stays when this process is killed
+    incoming = store.home() / "incoming" / model / pin.version  # it stays when this process is killed
     durable.make_folder(incoming)
     try:
         _bring(remote, model, pin, incoming)
@@ -117,9 +118,13 @@ def _signature(model: str, pin: Pin) -> bytes | None:
         return file.read()
 
 
-def _signature_differs(remote: Remote, model: str, pin: Pin) -> bool:
+def _owes_signature(remote: Remote, model: str, pin: Pin) -> bool:
+    """Return whether the place has no signature but this store has, or one that was made here since it was sent."""
     mine = _signature(model, pin)
-    return mine is not None and mine != remote.read(f"{_there(model, pin)}/{SIGNATURE}", MOST_SIGNATURE_BYTES)
+    if mine is None:
+        return False
+    there = remote.read(f"{_there(model, pin)}/{SIGNATURE}", MOST_SIGNATURE_BYTES)
+    return there is None or (mine != there and store.has_new_signature(f"{model}:{pin.version}"))
 
 
 def _is_whole(tag: str, pin: Pin) -> bool:

@@ -7,17 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
+def write_atomically(path: Path, content: bytes, mode: int = 0o666, time_s: float | None = None) -> None:
     """Put `content` at `path`, or leave the old file untouched.
 
     A reader sees the old bytes or the new ones, never a part, also after a power cut. mode: who may read
-    and write the new file, less the umask; nobody else could at any moment.
+    and write the new file, less the umask; nobody else could at any moment. time_s: the Unix time of its
+    change that it shows; now if None.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             file.write(content)
             file.flush()
+            if time_s is not None:
+                os.utime(file.fileno(), (time_s, time_s))
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from registry import durable, store
 from registry.errors import AliasError
+from registry.release import NAME
 
 
 def place(model: str) -> str:
@@ -21,8 +22,12 @@ def place(model: str) -> str:
 def begin(model: str, name: str) -> None:
     """Write down that `model` follows the place `name` from now on; its champion changes there, and not here."""
     if place(model) != name:
-        _write(_file(model), f"{name}\n")
-        os.utime(_file(model), (0, 0))
+        _write(_file(model), f"{name}\n", time_s=0)
+
+
+def models() -> list[str]:
+    """Return the models that follow a place, also those of which nothing is here yet."""
+    return sorted(file.name for file in (store.home() / "followed").glob("*") if NAME.fullmatch(file.name))
 
 
 def saw(model: str) -> None:
@@ -59,13 +64,13 @@ def add_brought(model: str, version: str) -> None:
 
 def destination(model: str) -> str:
     """Return the address that the aliases of `model` were last sent to; empty if they never were."""
-    return _line(store.home() / "sent" / model)
+    return _line(_sent(model))
 
 
 def remember(model: str, url: str) -> None:
     """Write down that changes of `model` go to `url`."""
     if destination(model) != url:
-        _write(store.home() / "sent" / model, f"{url}\n")
+        _write(_sent(model), f"{url}\n")
 
 
 def demand_own(model: str) -> None:
@@ -78,11 +83,17 @@ def demand_own(model: str) -> None:
 
 
 def _file(model: str) -> Path:
+    if not NAME.fullmatch(model):
+        raise AliasError(f"'{model}' is not a model name; `vigil models` lists them")
     return store.home() / "followed" / model
 
 
 def _record(model: str) -> Path:
-    return store.home() / "followed" / f"{model}.brought"
+    return _file(model).with_suffix(".brought")
+
+
+def _sent(model: str) -> Path:
+    return store.home() / "sent" / _file(model).name
 
 
 def _line(path: Path) -> str:
@@ -92,6 +103,6 @@ def _line(path: Path) -> str:
         return ""
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, text: str, time_s: float | None = None) -> None:
     durable.make_folder(path.parent)
-    durable.write_atomically(path, text.encode())
+    durable.write_atomically(path, text.encode(), time_s=time_s)

@@ -10,6 +10,7 @@ believed before it is checked.
 
 import hashlib
 import importlib.util
+import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ class Remote:
         self._files, root = _file_system(url, self.name)
         self._root = root.rstrip("/")
         protocol = self._files.protocol
-        self._whole = bool(OBJECT_STORES & {*([protocol] if isinstance(protocol, str) else protocol)})
+        protocols = {*([protocol] if isinstance(protocol, str) else protocol)}
+        self._whole, self._local = bool(OBJECT_STORES & protocols), "file" in protocols
 
     def names(self, folder: str) -> list[str]:
         """Return the names in `folder`, sorted; none if there is no such folder. Raises StackError."""
@@ -126,6 +128,9 @@ class Remote:
         file = self._files.open(place, "wb")
         try:
             yield file
+            if self._local:  # after a power cut a name could have no bytes
+                file.flush()
+                os.fsync(file.fileno())
             file.close()
             if place != final:
                 self._files.mv(place, final)

@@ -4,19 +4,21 @@ A release is in the store, checked, before an alias names it (see `carry`). Hist
 that the other side lacks is told, not overruled.
 """
 
+import contextlib
 import logging
 import os
 import shlex
 import shutil
 import signal
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from registry import aliases, carry, collect, durable, followed, signing, store
+from registry import aliases, carry, collect, dropped, durable, followed, signing, store
 from registry.aliases import Aliases, Pin
 from registry.carry import Copied
-from registry.errors import AliasError, ConfigError, ReleaseError, StackError, UserError
+from registry.errors import AliasError, ReleaseError, StackError, UserError
+from registry.release import NAME
 from registry.remote import Remote
 
 log = logging.getLogger(__name__)
@@ -44,11 +46,12 @@ class Shared:
 def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     """Make the aliases of the models at `url` those of this store, after the releases they name came over.
 
-    A killed pull continues where it stopped. model: only this one. overwrite: drop changes made here that are not
-    there. Raises UserError with what hinders each model, after the others were done.
+    A killed pull continues where it stopped. What is to serve is brought anew if it is damaged here. model: only this
+    one. overwrite: drop changes made here that are not there; stores that took them follow. Raises UserError with
+    what hinders each model, after the others were done.
     """
     remote = Remote(url)
-    return _whole(*_pull(remote, _names(remote, model), overwrite))
+    return _whole(*_pull(remote, _names(remote, model), overwrite, thorough=True))
 
 
 def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
@@ -71,15 +74,14 @@ def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
 def demand_up_to_date(url: str, model: str) -> None:
     """Raise DivergedError if the place has changes of `model` that this store lacks: one made here could not be sent.
 
-    Raises ConfigError for a URL that is none. A place that does not answer now hinders nobody.
+    Raises ConfigError for a URL that is none, AliasError if what is there cannot be read. A place that does not answer
+    now hinders nobody.
     """
     mine = aliases.read(model)
     try:
         remote = Remote(url)
         there = _there(remote, model)[0]
-    except ConfigError:
-        raise
-    except UserError as error:
+    except StackError as error:
         log.warning("place_not_asked", extra={"error": str(error)})
         return
     _demand_ours(remote, mine, there)
@@ -95,28 +97,31 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
     import bentoml.models  # noqa: F401 - takes a second: now, not when a release has to come over
 
     collect.Rule(keep)
-    ended, said = threading.Event(), ""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    while not ended.is_set():
-        wrong: list[Exception] = []
-        try:
-            wrong += _follow_once(url, model, tell, keep)
-        except (UserError, OSError) as error:
-            wrong.append(error)
-        if (now := "; ".join(map(str, wrong))) != said and now:
-            log.warning("sync_failed", extra={"error": now})
-        said = now
-        ended.wait(every_s)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also in the middle of a look: a killed one is continued
+    said, first = "", True
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            wrong: list[Exception] = []
+            try:
+                wrong += _follow_once(url, model, tell, keep, first)
+            except (UserError, OSError) as error:
+                wrong.append(error)
+            if (now := "; ".join(map(str, wrong))) != said and now:
+                log.warning("sync_failed", extra={"error": now})
+            said, first = now, False
+            time.sleep(every_s)
 
 
-def _follow_once(url: str, model: str, tell: Callable[[list[Shared]], None], keep: int) -> list[UserError]:
+def _follow_once(
+    url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, thorough: bool = False
+) -> list[UserError]:
     remote = Remote(url)
     names = _names(remote, model)
     for name in names:
         followed.begin(name, remote.name)
-    done, wrong = _pull(remote, names, overwrite=False)
-    followed.reached(remote.name)
+    done, wrong = _pull(remote, names, thorough=thorough)
+    if done or not any(isinstance(error, StackError) for error in wrong):
+        followed.reached(remote.name)
     for one in done:
         followed.saw(one.model)
     if found := [one for one in done if one.changed or one.releases]:
@@ -132,19 +137,25 @@ def _collect(rule: collect.Rule) -> None:
 
 
 def _names(remote: Remote, model: str) -> list[str]:
-    names = [model] if model else [n.removesuffix(".json") for n in remote.names("aliases") if n.endswith(".json")]
+    if model:
+        return [model]
+    found = [n.removesuffix(".json") for n in remote.names("aliases") if n.endswith(".json")]
+    names = [name for name in found if NAME.fullmatch(name)]  # others lie there by accident, and hinder nobody
     if not names:
         raise StackError(f"{remote.name}: holds no releases; send some: vigil models push {remote.name}")
-    for name in names:
-        aliases.path(name)  # raises AliasError for a name that would lead elsewhere
     return names
 
 
-def _pull(remote: Remote, names: list[str], overwrite: bool) -> tuple[list[Shared], list[UserError]]:
+def _pull(
+    remote: Remote, names: list[str], overwrite: bool = False, thorough: bool = False
+) -> tuple[list[Shared], list[UserError]]:
+    incoming = store.home() / "incoming"
     with durable.locked(store.home() / "sync.lock"):
-        done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite))
-        if not wrong:
-            shutil.rmtree(store.home() / "incoming", ignore_errors=True)  # of a release that nobody wants any more
+        done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite, thorough))
+        for one in done:
+            shutil.rmtree(incoming / one.model, ignore_errors=True)  # of a release that nobody wants any more
+        with contextlib.suppress(OSError):  # another model has something there
+            incoming.rmdir()
     return done, wrong
 
 
@@ -166,27 +177,40 @@ def _whole(done: list[Shared], wrong: list[UserError]) -> list[Shared]:
     return done
 
 
-def _pull_one(remote: Remote, model: str, overwrite: bool) -> Shared:
+def _pull_one(remote: Remote, model: str, overwrite: bool, thorough: bool) -> Shared:
     new, content = _there(remote, model)
     old, here = aliases.load(model)
     if new is None or new.champion is None:
         raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
     if content == here:
-        demanded = _pins(new) if os.environ.get(signing.VARIABLE) else []  # else it can wait for a change
-        renewed = [got for pin in demanded if (got := carry.renew_signature(remote, model, pin)) is not None]
-        return _shared(new, renewed, False)
-    if not overwrite and not aliases.is_ahead(new, old):
-        raise _diverged(remote, old, new)
+        return _shared(new, _keep_up(remote, new, thorough), False)
+    if not aliases.is_ahead(new, old):
+        if not overwrite and not dropped.holds(remote, old, new):
+            raise _diverged(remote, old, new)
+        overwrite = True
     taken = []
     for pin in _pins(new):
         if (copied := _take(remote, new, pin)) is not None:
             taken.append(copied)
+    if overwrite:
+        dropped.add(remote, old, new)
     aliases.adopt(new, content, overwrite)
     return _shared(new, taken, True)
 
 
+def _keep_up(remote: Remote, new: Aliases, thorough: bool) -> list[Copied]:
+    """Bring what the aliases need and what is damaged or gone here; thorough: every byte is looked at."""
+    brought = []
+    for pin in new.needed:
+        if thorough or not carry.is_here(new.model, pin):
+            brought.append(carry.take(remote, new.model, pin, needed=True))
+    if os.environ.get(signing.VARIABLE):  # else a signature can wait for a change
+        brought += [carry.renew_signature(remote, new.model, pin) for pin in _pins(new)]
+    return [copied for copied in brought if copied is not None]
+
+
 def _take(remote: Remote, new: Aliases, pin: Pin) -> Copied | None:
-    needed = _needs(new, pin)
+    needed = pin in new.needed
     try:
         return carry.take(remote, new.model, pin, needed)
     except ReleaseError as error:
@@ -212,6 +236,8 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
             if aliases.load(model)[1] != content:
                 continue
             _demand_ours(remote, mine, _there(remote, model, overwrite)[0])
+            if overwrite:
+                dropped.add(remote, _there_if_readable(remote, model), mine)
             if not same:
                 remote.write(f"aliases/{model}.json", content)
         break
@@ -222,7 +248,7 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
 
 
 def _give(remote: Remote, mine: Aliases, pin: Pin, thorough: bool) -> list[Copied]:
-    needed = _needs(mine, pin)
+    needed = pin in mine.needed
     if not needed and not carry.is_here(mine.model, pin):  # it may have been deleted
         return []
     try:
@@ -246,12 +272,18 @@ def _there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases
     content = None if overwrite else remote.read(f"aliases/{model}.json", MOST_ALIAS_BYTES)
     if content is None:
         return None, b""
-    return aliases.parse(model, content, f"{remote.name}/aliases/{model}.json"), content
+    try:
+        return aliases.parse(model, content, f"{remote.name}/aliases/{model}.json"), content
+    except AliasError as error:
+        cure = f"vigil models push {shlex.quote(remote.name)} --model {model} --overwrite"
+        raise AliasError(f"{error}; where releases are promoted: {cure}") from error
 
 
-def _needs(state: Aliases, pin: Pin) -> bool:
-    """Return whether a server of these aliases answers by the release; the one before is only for a rollback."""
-    return pin == state.champion or (state.challenger is not None and pin == state.challenger.pin)
+def _there_if_readable(remote: Remote, model: str) -> Aliases:
+    try:
+        return _there(remote, model)[0] or Aliases(model)
+    except AliasError:
+        return Aliases(model)
 
 
 def _demand_ours(remote: Remote, mine: Aliases, there: Aliases | None) -> None:

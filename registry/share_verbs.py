@@ -1,6 +1,7 @@
 """`vigil models sync` and `push`, and how every change of the aliases that is typed reaches the servers."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
@@ -34,7 +35,8 @@ def change(options: argparse.Namespace, model: str, words: list[str], make: Call
     try:
         sent = f"\n  sent to {_send(url, model)}" if url else ""
     except BaseException:  # Ctrl-C, too: what was changed must be known
-        say(options, asdict(made), told(model, made))
+        with contextlib.suppress(Exception):  # why it was not sent is what is told
+            say(options, asdict(made), told(model, made))
         raise
     return say(options, asdict(made), told(model, made) + sent)
 

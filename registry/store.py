@@ -175,10 +175,22 @@ def sign(tag: str, key: Path) -> Release:
         with workshop() as place:
             opened = _load(models() / name / version, tag)
             opened.verify()
+            durable.make_folder(_signed_here(tag).parent)
+            _signed_here(tag).touch()  # before it is: at worst an old one is sent again
             _put_signature(opened.path, signing.bundle(opened, key), place)
     except OSError as error:
         raise ReleaseError(f"{tag}: was not signed: {error}") from error
     return opened
+
+
+def has_new_signature(tag: str) -> bool:
+    """Return whether the signature of `tag` was made here, and `signature_sent` was not called since."""
+    return _signed_here(tag).exists()
+
+
+def signature_sent(tag: str) -> None:
+    """Write down that other stores have the signature of `tag`."""
+    _signed_here(tag).unlink(missing_ok=True)
 
 
 def add_signature(tag: str, content: bytes) -> None:
@@ -192,6 +204,11 @@ def add_signature(tag: str, content: bytes) -> None:
             _put_signature(models() / name / version, content, place)
     except OSError as error:
         raise ReleaseError(f"{tag}: its signature was not written: {error}") from error
+
+
+def _signed_here(tag: str) -> Path:
+    name, version = parts(tag)
+    return home() / "signed" / name / version
 
 
 def _put_signature(folder: Path, content: bytes, place: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 Parent = argparse.ArgumentParser
@@ -43,7 +44,7 @@ def promote(options: argparse.Namespace) -> int:
     from registry import aliases, share_verbs
 
     words = ["promote", options.tag, *(["--force"] if options.force else [])]
-    make = lambda: aliases.promote(options.tag, options.why, options.force)  # noqa: E731
+    make = partial(aliases.promote, options.tag, options.why, options.force)
     return share_verbs.change(options, options.tag.split(":")[0], words, make)
 
 
@@ -53,7 +54,7 @@ def rollback(options: argparse.Namespace) -> int:
 
     model = model_of(options.model)
     words = ["rollback", "--model", model]
-    return share_verbs.change(options, model, words, lambda: aliases.rollback(model, options.why))
+    return share_verbs.change(options, model, words, partial(aliases.rollback, model, options.why))
 
 
 def challenge(options: argparse.Namespace) -> int:
@@ -66,10 +67,10 @@ def challenge(options: argparse.Namespace) -> int:
         raise AliasError(f"challenge: accepted is a TAG, or --end to stop the challenge under way{both}")
     if options.end:
         model, words = model_of(options.model), ["challenge", "--end"]
-        make = lambda: aliases.end_challenge(model, options.why)  # noqa: E731
+        make = partial(aliases.end_challenge, model, options.why)
         return share_verbs.change(options, model, [*words, "--model", model], make)
     words = ["challenge", options.tag, "--share", f"{options.share:g}"]
-    make = lambda: aliases.challenge(options.tag, options.share, options.why)  # noqa: E731
+    make = partial(aliases.challenge, options.tag, options.share, options.why)
     return share_verbs.change(options, options.tag.split(":")[0], words, make)
 
 

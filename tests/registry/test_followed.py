@@ -156,10 +156,9 @@ def test_each_of_two_ways_out_is_named_where_both_sides_changed(at, shared, prom
     kept = re.findall("vigil (models (?:sync|push) [^;]* --overwrite)", str(said.value))
     assert len(kept) == 2
     assert vigil.main(shlex.split(kept[1])) == 0
+    assert vigil.parser().parse_args(shlex.split(kept[0])).overwrite
     at("colleague")
-    with pytest.raises(AliasError, match="this store has others"):
-        share.pull(shared)
-    assert vigil.main(shlex.split(kept[0])) == 0 and champion().version == mine.version
+    assert share.pull(shared)[0].champion == mine.version
 
 
 def test_a_change_is_sent_also_where_nobody_reads_what_is_printed(at, shared, promoted, monkeypatch, tmp_path):
@@ -291,3 +290,56 @@ def test_a_place_that_refuses_the_connection_when_it_is_opened_is_said_and_the_c
     said = capsys.readouterr()
     assert "ftp://127.0.0.1:9/releases: cannot be used" in said.err and champion().version == first.version
     assert said.out.startswith("rollback: ") and "Send it: vigil models push --model tiny" in said.err
+
+
+def test_a_place_counts_as_reached_only_if_it_answered(at, shared, promoted, tmp_path):
+    promoted(1)
+    share.push(shared)
+    at("replica")
+    (tmp_path / "shared").rename(tmp_path / "gone")
+    (tmp_path / "shared").touch()
+    (wrong,) = share._follow_once(shared, "tiny", lambda _: None, keep=2)
+    assert "cannot be used" in str(wrong) and not (store.home() / "synced").exists()
+    (tmp_path / "shared").unlink()
+    (tmp_path / "gone").rename(tmp_path / "shared")
+    assert share._follow_once(shared, "tiny", lambda _: None, keep=2) == [] and (store.home() / "synced").exists()
+
+
+def test_damaged_aliases_in_the_place_refuse_a_change_with_the_command_that_puts_them_right(
+    at, shared, promoted, capsys, tmp_path
+):
+    first, second = promoted(1), promoted(2)
+    share.push(shared)
+    (tmp_path / "shared" / "aliases" / "tiny.json").write_bytes(b"")
+    assert vigil.main(["rollback", "--why", "slow"]) == 2 and champion().version == second.version
+    (command,) = re.findall("where releases are promoted: vigil (.*)", capsys.readouterr().err)
+    assert vigil.main(shlex.split(command)) == 0 and vigil.main(["rollback", "--why", "slow"]) == 0
+    at("replica")
+    assert share.pull(shared)[0].champion == first.version
+
+
+def test_files_that_lie_among_the_aliases_by_accident_hinder_nobody(at, shared, promoted, tmp_path):
+    promoted(1)
+    share.push(shared)
+    for name in ("._tiny.json", "Tiny.json", "tiny copy.json"):
+        (tmp_path / "shared" / "aliases" / name).write_bytes(b"")
+    at("replica")
+    assert [one.model for one in share.pull(shared)] == ["tiny"]
+
+
+@pytest.mark.parametrize("tag", ["", ".:1", "/etc/hostname:1", "..:1"])
+def test_a_tag_that_is_none_is_refused_before_a_file_of_that_name_is_read(tag, home):
+    home.mkdir(exist_ok=True)
+    with pytest.raises(AliasError, match="is not a model name"):
+        followed.place(tag.split(":")[0])
+
+
+def test_a_store_that_follows_two_models_is_not_taken_for_one_of_one_while_the_second_comes_over(at, shared, promoted):
+    promoted(1, "apples")
+    share.push(shared)
+    at("replica")
+    followed.begin("apples", shared)
+    followed.begin("pears", shared)
+    share.pull(shared)
+    with pytest.raises(AliasError, match="2 models have a champion"):
+        aliases.only_model()

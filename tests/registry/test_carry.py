@@ -1,0 +1,97 @@
+"""A release that is damaged, deleted or signed anew while its aliases stay as they are."""
+
+import shutil
+
+import pytest
+
+from registry import aliases, carry, share, signing, store
+from registry.errors import AliasError, ReleaseError
+from registry.remote import Remote
+
+
+@pytest.fixture
+def pulled(at, shared, promoted):
+    """Return a release that a replica has, at which the test now is."""
+    made = promoted(1)
+    share.push(shared)
+    at("replica")
+    share.pull(shared)
+    return store.open_release(made.tag)
+
+
+def test_a_champion_that_is_gone_is_brought_by_the_next_look(pulled, shared):
+    shutil.rmtree(pulled.path)
+    assert share._follow_once(shared, "", lambda _: None, keep=2) == []
+    assert store.open_release(pulled.tag).digest == pulled.digest
+
+
+@pytest.mark.parametrize("way", ["sync", "the first look of a follower"])
+def test_a_damaged_champion_is_brought_anew_although_nothing_was_promoted(pulled, shared, way):
+    (pulled.path / "model.onnx").write_bytes(b"x")
+    if way == "sync":
+        assert share.pull(shared) == [share.Shared("tiny", pulled.version, (pulled.version,), pulled_size(pulled))]
+    else:
+        assert share._follow_once(shared, "", lambda _: None, keep=2, thorough=True) == []
+    assert store.open_release(pulled.tag).digest == pulled.digest
+
+
+def pulled_size(release):
+    return sum(entry.size_bytes for entry in release.manifest.files.values())
+
+
+def test_no_alias_names_a_release_that_was_collected_while_another_came_over(at, shared, promoted, pulled, monkeypatch):
+    at("bentoml")
+    second = promoted(2)
+    share.push(shared)
+    at("replica")
+    take = carry.take
+
+    def taken_and_collected(remote, model, pin, needed):
+        copied = take(remote, model, pin, needed)
+        if pin.version == second.version:
+            shutil.rmtree(store.models() / model / pin.version)  # `vigil gc --yes`, typed now
+        return copied
+
+    monkeypatch.setattr(carry, "take", taken_and_collected)
+    with pytest.raises(AliasError, match=f"{second.version}: was deleted here in the meantime"):
+        share.pull(shared)
+    assert aliases.read("tiny").champion.version == pulled.version
+    monkeypatch.setattr(carry, "take", take)
+    assert share.pull(shared)[0].champion == second.version
+
+
+def test_the_look_of_one_model_keeps_what_another_has_half_brought(at, shared, promoted):
+    for seed, name in enumerate(("apples", "apples-2")):
+        promoted(seed, name)
+    share.push(shared)
+    at("replica")
+    half = store.home() / "incoming" / "apples-2" / "x" / "model.onnx.part"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    share.pull(shared, "apples")
+    assert half.exists()
+    share.pull(shared, "apples-2")
+    assert not (store.home() / "incoming").exists()
+
+
+def test_a_store_with_an_older_signature_does_not_put_it_back(at, shared, promoted, pair, write_pair, monkeypatch):
+    made, next_pair = promoted(1), write_pair("next")
+    store.sign(made.tag, pair[0])
+    share.push(shared)
+    at("colleague")
+    share.pull(shared)
+    at("bentoml")
+    store.sign(made.tag, next_pair[0])
+    share.push(shared)
+    at("colleague")
+    promoted(2)
+    share.push(shared)
+    at("replica")
+    monkeypatch.setenv(signing.VARIABLE, str(next_pair[1]))
+    with pytest.raises(ReleaseError, match="is not signed"):
+        share.pull(shared)  # the colleague's own release is not signed
+    remote = Remote(shared)
+    assert (
+        remote.read(f"models/tiny/{made.version}/model.sig", 100_000)
+        == (store.bentoml_home().parent / "bentoml" / "models" / "tiny" / made.version / "model.sig").read_bytes()
+    )
