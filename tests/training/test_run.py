@@ -321,14 +321,16 @@ def test_a_signal_before_or_after_the_epochs_ends_with_the_command_that_goes_on(
     monkeypatch.setattr(
         run, "_learn", run._learn if stage == "fit_baselines" else lambda *_: (None, {}, Trained(None, None))
     )
-    before = signal.getsignal(signal.SIGTERM)
     words = ["train", str(EXAMPLES / "digits.toml"), "--run-folder", str(tmp_path)]
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored
+    # A shell's `&` has SIGINT ignored, and a library that another test used may have taken SIGTERM.
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {one: signal.signal(one, handler) for one, handler in usual.items()}
     try:
         assert vigil.main(words) == status
+        assert {one: signal.getsignal(one) for one in usual} == usual
     finally:
-        signal.signal(signal.SIGINT, usual)
+        for one, handler in before.items():
+            signal.signal(one, handler)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"vigil: stopped by {number.name} before the first epoch or after the last; resume with ")
     assert said.endswith(f"vigil {' '.join(words)} --resume")
-    assert signal.getsignal(signal.SIGTERM) is before
