@@ -111,6 +111,11 @@ class Field:
         finally:
             server.pause()
 
+    def leave_out(self, lane: tuple[str, str], why: Exception) -> None:
+        """Measure a lane no more; why it could not be is named on stderr."""
+        self.lanes.remove(lane)
+        _tell(f"left out from here on: {' '.join(lane)}: {why}")
+
     def stop(self) -> None:
         """End all servers."""
         for running in self.running.values():
@@ -135,8 +140,12 @@ def closed_loop(served: Field, plan: Plan) -> dict[str, dict[str, Any]]:
     cells = plan.cells_of(served.model.name)
     for n in range(plan.rounds):
         for cell in cells:
-            for lane in served.lanes:
-                sent = served.send(lane, cell, plan.seconds)
+            for lane in list(served.lanes):
+                try:
+                    sent = served.send(lane, cell, plan.seconds)
+                except StackError as error:  # one that died must not take the figures of the others along
+                    served.leave_out(lane, error)
+                    continue
                 found.setdefault((cell, " ".join(lane)), []).append(sent)
             _tell(f"{served.model.name}: round {n + 1} of {plan.rounds}, {_name(cell)}")
     table: dict[str, dict[str, Any]] = {}
@@ -195,19 +204,16 @@ def measure() -> dict[str, Any]:
     return {"requests_per_s": rates, "vigil_over_plain": ratios}
 
 
-def run(plan: Plan, with_open_loop: bool, with_behaviour: bool) -> dict[str, Any]:
-    """Return everything that was asked for, by model, and print each table when it is there."""
+def run(name: str, plan: Plan, with_open_loop: bool, with_behaviour: bool) -> dict[str, Any]:
+    """Return everything that was asked for of one model."""
     found: dict[str, Any] = {}
-    for name in plan.models:
-        found[name] = {}
-        with field(name, plan) as served:
-            found[name]["closed_loop"] = closed_loop(served, plan)
-            if with_open_loop:
-                found[name]["open_loop"] = open_loop(served, plan, found[name]["closed_loop"])
-        found[name]["onnxruntime_rows_per_s"] = raw.measure(name, _client_cores(found[name]["closed_loop"]))
-        if with_behaviour:
-            found[name]["behaviour"] = behaviour.measure(name, plan.peers)
-        print(tables.text(name, found[name], REFERENCE), flush=True)
+    with field(name, plan) as served:
+        found["closed_loop"] = closed_loop(served, plan)
+        if with_open_loop:
+            found["open_loop"] = open_loop(served, plan, found["closed_loop"])
+    found["onnxruntime_rows_per_s"] = raw.measure(name, _client_cores(found["closed_loop"]))
+    if with_behaviour:
+        found["behaviour"] = behaviour.measure(name, plan.peers)
     return found
 
 
@@ -219,7 +225,7 @@ def cells_asked(asked: argparse.Namespace) -> tuple[Cell, ...]:
 
 
 def main(words: list[str]) -> None:
-    """Measure what the words ask for, print tables, write JSON and picture."""
+    """Measure what the words ask for, model by model; print tables, write JSON and picture."""
     asked = _parser().parse_args(words)
     plan = Plan(
         tuple(asked.models.split(",")),
@@ -229,18 +235,20 @@ def main(words: list[str]) -> None:
         asked.rounds,
         asked.seconds,
     )
-    before = os.getloadavg()[0]
-    found = run(plan, asked.full or asked.open, asked.full or asked.behaviour)
     now = datetime.now(UTC)
     about = {
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         "command": " ".join(["python -m benchmarks.serving", *words]),
-        "machine": tables.machine() | {"load_before": round(before, 2)},
+        "machine": tables.machine() | {"load_before": round(os.getloadavg()[0], 2)},
     }
     file = asked.out or RESULTS / f"serving-{now:%Y-%m-%d}.json"
-    earlier = json.loads(file.read_text())["models"] if file.exists() else {}
-    file.write_text(json.dumps(about | {"models": earlier | found}, indent=1) + "\n")
-    tables.draw(found, REFERENCE, file.with_suffix(".svg"))
+    found: dict[str, Any] = {}
+    for name in plan.models:
+        found[name] = run(name, plan, asked.full or asked.open, asked.full or asked.behaviour)
+        print(tables.text(name, found[name], REFERENCE), flush=True)
+        earlier = json.loads(file.read_text())["models"] if file.exists() else {}
+        file.write_text(json.dumps(about | {"models": earlier | found}, indent=1) + "\n")  # now: the next may fail
+        tables.draw(found, REFERENCE, file.with_suffix(".svg"))
     _tell(f"written: {file} and {file.with_suffix('.svg')}")
 
 

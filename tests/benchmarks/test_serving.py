@@ -101,10 +101,15 @@ def test_a_peer_that_is_not_installed_is_left_out_by_name(tmp_path, capsys):
     assert "fastapi: left out, it is not installed in" in capsys.readouterr().err
 
 
-def test_bentoml_as_documented_is_measured_from_the_first_request_to_the_table(tmp_path):
+def test_bentoml_as_documented_is_measured_from_the_first_request_to_the_table_and_left_out_once_it_died(
+    tmp_path, capsys
+):
     with serving.field("tiny", plan(tmp_path, ("bentoml json",))) as served:
         assert served.lanes == [("bentoml", "json")]
         cells = serving.closed_loop(served, plan(tmp_path))
+        served.running["bentoml"].stop()
+        assert serving.closed_loop(served, plan(tmp_path)) == {} and served.lanes == []
+        assert "left out from here on: bentoml json: " in capsys.readouterr().err
     found = cells["1 x 1"]["bentoml json"]
     assert found["failed"] == 0 and found["rows_per_s"] > 0
     shown = tables.text(
