@@ -168,10 +168,8 @@ def verdict(options: argparse.Namespace) -> int:
 
     said = judged.judge(verbs.log_of(options), verbs.model_of(options.name))
     if options.promote:
-        words = [
-            "promote",
-            f"{said.model}:{said.challenger}",
-        ]  # where releases are promoted there is no log to judge by
+        # Where releases are promoted there is no log to judge by.
+        words = ["promote", f"{said.model}:{said.challenger}"]
         return share_verbs.change(options, said.model, words, lambda: judged.promote(said, options.why))
     print(judged.as_json(said) if options.json else judged.as_text(said))
     return 0

@@ -184,17 +184,16 @@ def _pull_one(remote: Remote, model: str, overwrite: bool, thorough: bool) -> Sh
         raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
     if content == here:
         return _shared(new, _keep_up(remote, new, thorough), False)
-    if not aliases.is_ahead(new, old):
-        if not overwrite and not dropped.holds(remote, old, new):
-            raise _diverged(remote, old, new)
-        overwrite = True
+    goes_on = aliases.is_ahead(new, old)
+    if not (goes_on or overwrite or dropped.holds(remote, old, new)):
+        raise _diverged(remote, old, new)
     taken = []
     for pin in _pins(new):
         if (copied := _take(remote, new, pin)) is not None:
             taken.append(copied)
     if overwrite:
         dropped.add(remote, old, new)
-    aliases.adopt(new, content, overwrite)
+    aliases.adopt(new, content, overwrite=not goes_on)
     return _shared(new, taken, True)
 
 
@@ -263,7 +262,7 @@ def _give(remote: Remote, mine: Aliases, pin: Pin, thorough: bool) -> list[Copie
 
 def _pins(state: Aliases) -> list[Pin]:
     """Return the champions that a rollback needs, the last one last, and the challenger, each once."""
-    return list(dict.fromkeys([*state.line[-TAKEN:], *([state.challenger.pin] if state.challenger else [])]))
+    return list(dict.fromkeys([*state.line[-TAKEN:], *state.needed]))
 
 
 def _there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases | None, bytes]:

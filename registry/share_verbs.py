@@ -26,8 +26,8 @@ def change(options: argparse.Namespace, model: str, words: list[str], make: Call
     """
     from registry import followed, share
 
-    if followed.place(model):
-        _refuse(model, followed.place(model), [*words, "--why", options.why])
+    if place := followed.place(model):
+        _refuse(model, place, [*words, "--why", options.why])
     if url := os.environ.get(PLACE) or followed.destination(model):
         share.demand_up_to_date(url, model)
     made = make()

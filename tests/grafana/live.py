@@ -16,11 +16,11 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+from listening import answering
 from tiny_release import make_draft, make_files, rows_of
 
 from demo import stack
@@ -149,31 +149,6 @@ def releases(folder):
 
 
 @contextlib.contextmanager
-def served(content):
-    """Serve a text to every GET on a free port; yields its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@contextlib.contextmanager
 def watched(folder):
     """Run all of it in `folder`; yields a Watched once the service is ready, Prometheus scrapes and rows flow."""
     for name in ("prometheus", "prometheus-alertmanager"):
@@ -184,7 +159,8 @@ def watched(folder):
     running = stack.Stack(folder, SERVICE | {"BENTOML_HOME": str(folder / "store")})
     with contextlib.ExitStack() as ends, pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(folder / "store"))
-        node, gpu = (ends.enter_context(served(file.read_bytes())) for file in EXPORTERS)
+        scraped = [answering(file.read_bytes(), kind="text/plain; version=0.0.4") for file in EXPORTERS]
+        node, gpu = map(ends.enter_context, scraped)
         ends.callback(running.stop)
         tags = releases(folder)
         nobody = f"http://127.0.0.1:{stack.free_ports(1)[0]}"

@@ -1,15 +1,14 @@
 """`vigil status` on a real service, Prometheus and Alertmanager; no monitor runs, so one alert fires."""
 
-import contextlib
 import itertools
 import json
 import re
 import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from listening import answering
 from tiny_release import IMAGE, rows_of
 
 import vigil
@@ -24,30 +23,6 @@ from registry.errors import StackError
 TITLES = {
     "alerts", "servers_ready", "error_burn", "latency_burn", "budget_left", "live", "as_promoted", "monitor_age",
 }  # fmt: skip
-
-
-@contextlib.contextmanager
-def answering(status, content):
-    """Answer every GET with a status and JSON; yields the address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(content).encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +131,7 @@ def test_without_both_the_registry_still_says_what_was_promoted(live, said, watc
 
 def test_without_prometheus_service_and_monitor_are_asked_and_it_is_said_so(live, said):
     health = {"alive": False, "status": "stale", "last_success_s": 1.0, "age_s": 75.2, "failing": {"log": "OSError"}}
-    with answering(503, health) as monitor:
+    with answering(json.dumps(health).encode(), 503) as monitor:
         nobody = "--prometheus", "127.0.0.1:1"
         code, text = said("--json", "--service", live[0].url, "--monitor", monitor, *nobody)
         now = json.loads(text)
@@ -176,7 +151,7 @@ def test_of_a_model_that_another_service_serves_nothing_is_said_to_be_live_or_no
     for name in ("apples", "pears", "plums"):
         aliases.promote(publish(name).tag, "x", force=True)
     here = [{"model": "apples", "ready": True, "versions": ["v1"]}, {"model": "plums", "ready": False, "versions": []}]
-    with answering(200, {"ready": True, "models": here}) as service:
+    with answering(json.dumps({"ready": True, "models": here}).encode()) as service:
         models = status.read("", *["127.0.0.1:1"] * 2, f"http://{service}", "127.0.0.1:1").models
     assert [(one.name, one.live, one.agrees) for one in models] == [
         ("apples", [("v1", "")], False), ("pears", None, None), ("plums", [], False),
@@ -245,7 +220,7 @@ def test_what_does_not_even_speak_http_is_said(said):
     ],
 )
 def test_another_program_with_other_json_is_said_at_every_address(content, home):
-    with answering(200, content) as there:
+    with answering(json.dumps(content).encode()) as there:
         problems = status.read("", *[f"http://{there}"] * 4).problems
         for look in (api.evaluated, api.pending):
             with pytest.raises(StackError, match="what answers there is no Prometheus"):

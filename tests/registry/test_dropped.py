@@ -1,10 +1,13 @@
 """Two people promoted at once and one choice was made: every store that took the other one follows it."""
 
 import json
+import re
+import shlex
 import shutil
 
 import pytest
 
+import vigil
 from registry import aliases, dropped, followed, share, store
 from registry.errors import AliasError
 from registry.remote import Remote
@@ -31,6 +34,21 @@ def look(url):
     return aliases.read("tiny").champion.version
 
 
+def test_each_of_two_ways_out_is_named_where_both_sides_changed(at, shared, parted):
+    theirs, mine = parted
+    for move in (share.push, share.pull):
+        with pytest.raises(
+            AliasError, match=rf"promote {theirs.version} by .* others .*promote {mine.version} by "
+        ) as said:
+            move(shared)
+    kept = re.findall("vigil (models (?:sync|push) [^;]* --overwrite)", str(said.value))
+    assert len(kept) == 2
+    assert vigil.main(shlex.split(kept[1])) == 0
+    assert vigil.parser().parse_args(shlex.split(kept[0])).overwrite
+    at("colleague")
+    assert share.pull(shared)[0].champion == mine.version
+
+
 @pytest.mark.parametrize("kept", ["ours", "theirs"])
 def test_a_replica_follows_whichever_history_was_chosen(at, shared, parted, kept, tmp_path):
     theirs, mine = parted
@@ -41,8 +59,11 @@ def test_a_replica_follows_whichever_history_was_chosen(at, shared, parted, kept
         share.pull(shared, overwrite=True)
     else:
         share.push(shared, overwrite=True)
+    told = tmp_path / "shared" / "dropped" / "tiny.json"
+    written = told.stat().st_mtime_ns
     at("replica")
     assert look(shared) == (mine if kept == "ours" else theirs).version
+    assert told.stat().st_mtime_ns == written  # who follows may only read there
 
 
 def test_an_older_state_that_nobody_chose_is_refused_although_others_were_dropped(at, shared, parted, tmp_path):

@@ -137,30 +137,6 @@ def test_a_change_is_refused_before_it_is_made_where_somebody_else_made_one_and_
     assert share.pull(shared)[0].champion == first.version
 
 
-def test_each_of_two_ways_out_is_named_where_both_sides_changed(at, shared, promoted):
-    promoted(1)
-    share.push(shared)
-    at("colleague")
-    share.pull(shared)
-    theirs = promoted(2)
-    share.push(shared)
-    at("bentoml")
-    mine = promoted(3)
-    for move in (share.push, share.pull):
-        with pytest.raises(
-            AliasError, match=rf"promote {theirs.version} by .* others \(.*promote {mine.version} by .*"
-        ):
-            move(shared)
-    with pytest.raises(AliasError) as said:
-        share.push(shared)
-    kept = re.findall("vigil (models (?:sync|push) [^;]* --overwrite)", str(said.value))
-    assert len(kept) == 2
-    assert vigil.main(shlex.split(kept[1])) == 0
-    assert vigil.parser().parse_args(shlex.split(kept[0])).overwrite
-    at("colleague")
-    assert share.pull(shared)[0].champion == mine.version
-
-
 def test_a_change_is_sent_also_where_nobody_reads_what_is_printed(at, shared, promoted, monkeypatch, tmp_path):
     first, _ = promoted(1), promoted(2)
     share.push(shared)
