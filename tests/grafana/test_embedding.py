@@ -113,7 +113,7 @@ def test_a_shift_that_only_the_embedding_shows_fires_the_rule_that_names_it(rele
             return {signal for signal, _ in ask("model_signal:drifted_z")}
 
         eventually("usual rows", lambda: send(0.7) > 300, 60)
-        usual = ask(z)["embedding", ""]
+        usual = eventually("its z, which a later rule of the group records", lambda: ask(z))["embedding", ""]
         assert usual < min(made.z_thresholds.values()) and not named()
         eventually("the signal that drifted", lambda: send(-0.7) and named(), 60)
         assert named() == {"embedding"}
