@@ -1,8 +1,9 @@
-"""Faults of programs and disks: something is killed, or has no room."""
+"""Faults of programs and disks: something is killed, stands still, or has no room."""
 
 import os
 import random
 import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,16 @@ def _server_killed(stage: Stage) -> Iterator[None]:
     stage.now()
     stage.kill_service()
     yield
+    house.start_service(stage.house)
+
+
+@contextmanager
+def _server_frozen(stage: Stage) -> Iterator[None]:
+    stage.now()
+    for process in [*stage.processes("bentoml"), *stage.processes("service:Vigil")]:
+        os.kill(process, signal.SIGSTOP)
+    yield
+    stage.kill_service()
     house.start_service(stage.house)
 
 
@@ -70,6 +81,10 @@ FAULTS = (
     Fault(
         "server-killed", "kill -9 of the service and its workers", "it is started again",
         _server_killed, "VigilAbsent", companions=("VigilInstanceDown",),
+    ),
+    Fault(
+        "server-frozen", "SIGSTOP of the service and its workers: they take connections and answer nothing",
+        "kill -9, and a start", _server_frozen, "VigilAbsent", companions=("VigilInstanceDown",),
     ),
     Fault(
         "monitor-killed", "kill -9 of the monitor", "it is started again",
