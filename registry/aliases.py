@@ -142,12 +142,15 @@ def models() -> list[str]:
     return sorted(file.stem for file in (store.home() / "aliases").glob("*.json") if file.stem[0] != ".")
 
 
-def only_model() -> str:
-    """Return the one model that has a champion; raises AliasError if there are none or several.
+def present_models() -> list[str]:
+    """Return the models that have a champion, and those that follow a place and will have one; none without any."""
+    champions = models()
+    return sorted({*champions, *followed.models()}) if champions else []
 
-    One that follows a shared place counts before its champion is here.
-    """
-    present = sorted({*models(), *followed.models()}) if models() else []
+
+def only_model() -> str:
+    """Return the one model of `present_models`; raises AliasError if there are none or several."""
+    present = present_models()
     if not present:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     if len(present) > 1:

@@ -25,6 +25,11 @@ def begin(model: str, name: str) -> None:
         _write(_file(model), f"{name}\n", time_s=0)
 
 
+def end(model: str) -> None:
+    """Forget that `model` follows a place: its champion changes here again."""
+    _file(model).unlink(missing_ok=True)
+
+
 def models() -> list[str]:
     """Return the models that follow a place, also those of which nothing is here yet."""
     return sorted(file.name for file in (store.home() / "followed").glob("*") if NAME.fullmatch(file.name))

@@ -117,8 +117,9 @@ def _follow_once(
 ) -> list[UserError]:
     remote = Remote(url)
     names = _names(remote, model)
-    for name in names:
-        followed.begin(name, remote.name)
+    _begin(remote, names)
+    if not model:
+        _end(remote, names)
     done, wrong = _pull(remote, names, thorough=thorough)
     if done or not any(isinstance(error, StackError) for error in wrong):
         followed.reached(remote.name)
@@ -128,6 +129,22 @@ def _follow_once(
         tell(found)
         _collect(collect.Rule(keep, only={one.model: followed.brought(one.model) for one in found}))
     return wrong
+
+
+def _begin(remote: Remote, names: list[str]) -> None:
+    """Write down who follows, before the first release comes: what no aliases are given for is no model."""
+    for name in names:
+        with contextlib.suppress(UserError):  # the look itself tells
+            if followed.place(name) != remote.name and (there := _there(remote, name)[0]) and there.champion:
+                with aliases.changing(name):  # a change under way comes first, the next one is refused
+                    followed.begin(name, remote.name)
+
+
+def _end(remote: Remote, names: list[str]) -> None:
+    for model in followed.models():
+        if model not in names and followed.place(model) == remote.name:
+            log.warning("follows_no_more", extra={"model": model, "place": remote.name})
+            followed.end(model)
 
 
 def _collect(rule: collect.Rule) -> None:
@@ -275,7 +292,8 @@ def _there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases
         return aliases.parse(model, content, f"{remote.name}/aliases/{model}.json"), content
     except AliasError as error:
         cure = f"vigil models push {shlex.quote(remote.name)} --model {model} --overwrite"
-        raise AliasError(f"{error}; where releases are promoted: {cure}") from error
+        text = f"{error}; delete it there if it is none of yours, or where releases are promoted: {cure}"
+        raise AliasError(text) from error
 
 
 def _there_if_readable(remote: Remote, model: str) -> Aliases:

@@ -17,18 +17,18 @@ NAME = "model"  # a link in the folder of the service, to no file: it leads to t
 def at_start(settings: Settings) -> str:
     """Return the one model that a service of these settings follows from its start on, "" while none has a champion.
 
-    Also "" where models are named. Raises AliasError if several have a champion and none is named.
+    Also "" where models are named. Raises AliasError if several have a champion, or will, and none is named.
     """
-    champions = aliases.models()
-    if settings.models or not champions:
+    present = aliases.present_models()
+    if settings.models or not present:
         return ""
-    if len(champions) > 1:
-        names = ",".join(champions)
+    if len(present) > 1:
+        names = ",".join(present)
         raise AliasError(
-            f"{len(champions)} models have a champion, and none is named: set VIGIL_MODELS={names}, "
+            f"{len(present)} models have a champion, and none is named: set VIGIL_MODELS={names}, "
             f"or one of them (vigil serve: --model {names})"
         )
-    return champions[0]
+    return present[0]
 
 
 def only_model(folder: Path | None) -> str:

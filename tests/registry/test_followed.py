@@ -176,10 +176,43 @@ def test_a_model_that_cannot_be_taken_hinders_no_other_and_is_told_apart(at, sha
     assert len(wrong) == 1 and "apples.json: the aliases cannot be read" in str(wrong[0])
     assert [one.model for one in told] == ["pears"]
     assert (store.home() / "synced").exists()
-    assert followed.looked_s("apples") == 0.0 < followed.looked_s("pears")
-    assert followed.place("apples") == followed.place("pears") == shared
+    assert followed.looked_s("pears") > 0.0 and followed.place("pears") == shared
+    assert followed.place("apples") == "", "nothing says that there is such a model"
+
+
+def test_a_model_whose_release_does_not_come_follows_all_the_same(at, shared, promoted, tmp_path):
+    made = promoted(1)
+    share.push(shared)
+    (tmp_path / "shared" / "models" / "tiny" / made.version / "model.onnx").write_bytes(b"damaged")
+    at("replica")
+    assert len(share._follow_once(shared, "", lambda _: None, keep=2)) == 1
+    assert followed.place("tiny") == shared and followed.looked_s("tiny") == 0.0
     with pytest.raises(AliasError, match="follows"):
-        aliases.rollback("apples", "typed in the pod")
+        aliases.rollback("tiny", "typed in the pod")
+
+
+def test_a_copy_of_aliases_that_lies_in_the_place_is_no_model(at, shared, promoted, tmp_path):
+    promoted(1)
+    share.push(shared)
+    place = tmp_path / "shared" / "aliases"
+    (place / "tiny-old.json").write_bytes((place / "tiny.json").read_bytes())
+    at("replica")
+    (wrong,) = share._follow_once(shared, "", lambda _: None, keep=2)
+    assert "tiny-old.json: the aliases cannot be read: they are those of another model; delete it there" in str(wrong)
+    assert aliases.only_model() == "tiny" and followed.models() == ["tiny"]
+
+
+def test_a_model_that_the_place_has_no_more_is_followed_no_more(at, shared, promoted, tmp_path, caplog):
+    promoted(1, "apples")
+    promoted(2, "pears")
+    share.push(shared)
+    at("replica")
+    assert share._follow_once(shared, "", lambda _: None, keep=2) == []
+    followed.begin("plums", "s3://elsewhere")
+    (tmp_path / "shared" / "aliases" / "pears.json").unlink()
+    assert share._follow_once(shared, "", lambda _: None, keep=2) == []
+    assert followed.models() == ["apples", "plums"] and "follows_no_more" in caplog.text
+    promoted(3, "pears")  # it changes here again
 
 
 def test_a_rollback_made_while_a_promotion_is_sent_is_what_the_place_says_in_the_end(at, shared, promoted, monkeypatch):

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from tiny_release import IMAGE, rows_of
 
-from registry import aliases
+from registry import aliases, followed
 from registry.errors import AliasError
 from serving import chosen
+from serving.settings import from_environment
 
 BODY = json.dumps({"rows": rows_of(IMAGE, 1).tolist()}).encode()
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,3 +97,12 @@ def test_all_workers_follow_the_model_that_was_alone_first_however_many_come(pub
     assert chosen.only_model(tmp_path) == "steel"
     with pytest.raises(AliasError, match="2 models"):
         chosen.only_model(None)
+
+
+def test_no_model_is_guessed_at_the_start_while_another_one_comes_over(home, publish):
+    aliases.promote(publish("steel").tag, "first")
+    assert chosen.at_start(from_environment({})) == "steel"
+    followed.begin("holes", "s3://releases/production")
+    with pytest.raises(AliasError, match="2 models have a champion, and none is named: set VIGIL_MODELS=holes,steel"):
+        chosen.at_start(from_environment({}))
+    assert chosen.at_start(from_environment({"VIGIL_MODELS": "steel"})) == ""
