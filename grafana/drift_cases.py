@@ -183,7 +183,7 @@ def _drift() -> list[Case]:
         Case(
             name,
             "large, but not sure",
-            info("1x90") | _limits(z=60) | _steady("brightness", ONE_BIN),
+            info("1x90") | _limits(z=30) | _steady("brightness", ONE_BIN),  # z is 15
             last=80,
             step=SLOWLY,
         ),

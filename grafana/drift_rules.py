@@ -97,8 +97,9 @@ def _drifted() -> list[Statement]:
     return [
         record(
             limit,
-            f"{slope} * on ({SIGNAL}) group_right () (1 / (model_signal:drift_rows > 0))\n"
-            f"+ on ({RELEASE}, window) group_left () {base}",
+            # There is a limit where there is a z to hold to it: not of a window without rows.
+            f"{slope} * on ({SIGNAL}) group_right () (1 / model_signal:drift_rows)\n"
+            f"+ on ({RELEASE}, window) group_left () {base}\nand model_signal:drift_z",
         ),
         record(
             "model_signal:drift_limit_restless",

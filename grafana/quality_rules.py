@@ -170,10 +170,10 @@ def _monitor(profile: Profile) -> list[Alert]:
                 "{{ with $labels.instance }}The monitor at {{ . }} is not scraped, others are: of its part{{ else }}"
                 "No monitor is scraped:{{ end }} quality and label alerts cannot fire, drift alerts can."
             ),
-            # All of them, or one of several.
+            # All of them, or one of several. `count` of nothing is nothing: no model served, or no monitor left.
             expr=(
-                f"absent(max({runs}))\nand on () count(vigil_model_info) > 0\n"
-                f'or max by ({PART}) (up{{job="vigil-monitor"}}) == 0 and on () count({runs}) > 0'
+                f"absent(max({runs}))\nand on () count(vigil_model_info)\n"
+                f'or max by ({PART}) (up{{job="vigil-monitor"}}) == 0 and on () count({runs})'
             ),
             for_s=profile.patient_s,
         ),

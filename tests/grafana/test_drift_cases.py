@@ -67,3 +67,17 @@ def test_a_wrong_drift_formula_is_noticed(run, tmp_path, record, right, wrong):
     oracle = {"rule_files": ["rules/drift.yml"], **rule_tests.oracle(file)}
     (tmp_path / "oracle.yml").write_text(build.to_yaml(oracle))
     assert run("promtool", "test", "rules", tmp_path / "oracle.yml").returncode == 1
+
+
+def test_a_window_without_rows_has_no_limit(run, tmp_path):
+    file = rules.rule_files(PRODUCTION)["drift"]
+    (tmp_path / "drift.yml").write_text(yaml.safe_dump(file))
+    signals = drift_cases._steady("brightness", (1, 0, 0, 0)) | drift_cases._steady("contrast", (0, 0, 0, 0))
+    inputs = drift_cases.info("1x90") | drift_cases._limits() | signals
+    asked = 'count by (signal) (model_signal:drift_limit_restless{window="short"})'
+    shown = [{"labels": '{signal="brightness"}', "value": 1}]
+    moment = {"expr": asked, "eval_time": "10m", "exp_samples": shown}
+    one = {"interval": "1m", "input_series": drift_cases._listed(inputs), "promql_expr_test": [moment]}
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump({"rule_files": ["drift.yml"], "tests": [one]}))
+    done = run("promtool", "test", "rules", tmp_path / "tests.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
