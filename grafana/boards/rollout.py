@@ -1,7 +1,8 @@
 """The rollout dashboard: which release is where, versions side by side, what the challenger would do."""
 
 from grafana.boards.board import Board, servers_and_models
-from grafana.boards.views import BLUE, BOTH, DRIFT, GREEN, GREY, MODEL, RED, UNJUDGED, WINDOW, View, named
+from grafana.boards.views import BLUE, BOTH, DRIFT, GREEN, GREY, MODEL, ORANGE, RED, UNJUDGED, WINDOW, View, named
+from grafana.fleet_rules import SYNC_S
 
 OF = "{{model}} {{version}}"
 RELEASE = "model, version"
@@ -47,6 +48,7 @@ def _now() -> tuple[View, ...]:
                 ),
             ),
             kind="stat",
+            width=4,
             steps=((RED, None), (GREEN, 1.0)),
             none="no alias",
         ),
@@ -56,8 +58,25 @@ def _now() -> tuple[View, ...]:
             "s",
             ((f"time() - max by (model) (vigil_model_promoted_timestamp_seconds{{{BOTH}}})", "{{model}}"),),
             kind="stat",
+            width=4,
             steps=((BLUE, None),),
             none="never promoted",
+        ),
+        View(
+            "Since the last sync",
+            "Time since the last good look of `vigil models sync` at the shared place, of the three servers where it "
+            "is longest ago: what is promoted does not reach them. Half a century: there was none yet.",
+            "s",
+            (
+                (
+                    f"topk(3, time() - max by (instance, model) (vigil_followed_timestamp_seconds{{{BOTH}}}))",
+                    "{{model}} at {{instance}}",
+                ),
+            ),
+            kind="stat",
+            width=4,
+            steps=((GREEN, None), (ORANGE, float(SYNC_S))),
+            none="no place is followed",
         ),
     )
 

@@ -192,6 +192,16 @@ def test_links_on_a_label_lead_from_panels_that_have_it(board):
                 assert all(re.search(rf"\b{label}\b|model_signal|model:", t["expr"]) for t in panel["targets"])
 
 
+def test_a_sync_is_late_from_where_its_alert_opens_a_ticket_and_without_a_place_there_is_none():
+    (shown,) = (panel for panel in panels(BOARDS["rollout"]) if panel["title"] == "Since the last sync")
+    (alert,) = (alert for alert in rules.alerts(PRODUCTION) if alert.name == "VigilSyncStale")
+    steps = shown["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert alert.severity == "warning" and alert.expr.endswith(f"> {steps[-1]['value']:g}")
+    assert [step["color"] for step in steps] == ["green", "orange"]
+    assert filled(shown["targets"][0]["expr"]).startswith("topk(3, time() - max by (instance, model) (vigil_followed_")
+    assert shown["fieldConfig"]["defaults"]["noValue"] == "no place is followed"
+
+
 def test_every_address_in_an_alert_is_a_dashboard_and_a_page(grafana_folder):
     pages = {page.name for page in (grafana_folder / "runbooks").glob("*.md")}
     for alert in rules.alerts(PRODUCTION):

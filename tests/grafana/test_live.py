@@ -17,6 +17,7 @@ EMPTY = {
     ("Estimated without labels", 0): "shown while nothing has drifted, and here it has; `Estimated accuracy` is asked",
     ("Failures and new starts", 0): "the monitor works; test_parts.py has failures",
     ("Failures and new starts", 1): "its state is whole; test_state.py has new starts",
+    ("Since the last sync", 0): "no server follows a shared place; test_service.py has one that does",
     ("Reports", 0): "none is due in the first minutes; test_due.py has some",
 }
 BOARDS = dashboards(DEMO, MONITORS)
