@@ -9,6 +9,7 @@ it (`<model>.json.bak`) is written after each change; never read instead, since 
 import getpass
 import json
 import logging
+import math
 import os
 import re
 import time
@@ -84,10 +85,17 @@ class Change:
 
 @dataclass(frozen=True)
 class Aliases:
+    """chosen_s: the Unix time at which somebody last chose this history over another one, 0 if nobody did."""
+
     model: str
     line: tuple[Pin, ...] = ()
     challenger: Challenge | None = None
     history: tuple[Change, ...] = ()
+    chosen_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.chosen_s):
+            raise ValueError(f"chosen_s: {self.chosen_s} is no time")
 
     @property
     def champion(self) -> Pin | None:
@@ -251,15 +259,14 @@ def end_challenge(model: str, why: str) -> Change:
     return change
 
 
-def adopt(new: Aliases, content: bytes, overwrite: bool = False) -> None:
+def adopt(new: Aliases, content: bytes, here: bytes) -> None:
     """Make `new`, which comes from another store, the aliases of its model here.
 
-    content: what it was parsed from, kept as it is, so that what a newer program wrote there is not lost.
-    Raises AliasError unless its history goes on where the one here ends, or `overwrite` drops what is here; also if a
-    release that it needs is not in the store any more.
+    content: what it was parsed from, kept as it is, so that what a newer program wrote there is not lost. here: what it
+    takes the place of. Raises AliasError if that was changed meanwhile, or a release that is needed was deleted.
     """
     with changing(new.model):
-        if not overwrite and not is_ahead(new, read(new.model)):
+        if load(new.model)[1] != here:
             raise AliasError(f"{new.model}: was changed here in the meantime; look again: vigil history")
         for pin in new.needed:
             if not (store.models() / new.model / pin.version).exists():
@@ -267,9 +274,16 @@ def adopt(new: Aliases, content: bytes, overwrite: bool = False) -> None:
         _write(new, content)
 
 
+def choose(model: str, other: Aliases) -> None:
+    """Write down that the history here was chosen over that of `other`, so that it counts as the newer one."""
+    with changing(model):
+        old = read(model)
+        _write(replace(old, chosen_s=max(time.time(), old.chosen_s + 1, other.chosen_s + 1)))
+
+
 def is_ahead(new: Aliases, old: Aliases) -> bool:
-    """Return whether the history of `new` begins with the whole history of `old`."""
-    return new.history[: len(old.history)] == old.history
+    """Return whether the history of `new` begins with that of `old`, and was not chosen before that one was."""
+    return new.history[: len(old.history)] == old.history and new.chosen_s >= old.chosen_s
 
 
 def parse(model: str, content: bytes, place: str) -> Aliases:
@@ -338,7 +352,8 @@ def _parse(model: str, content: bytes) -> Aliases:
     said = json.loads(content)
     challenger = _challenge(said["challenger"]) if said["challenger"] else None
     history = tuple(_parse_change(change) for change in said["history"])
-    return Aliases(model, tuple(Pin(**_known(Pin, pin)) for pin in said["line"]), challenger, history)
+    line = tuple(Pin(**_known(Pin, pin)) for pin in said["line"])
+    return Aliases(model, line, challenger, history, float(said.get("chosen_s", 0)))
 
 
 def _parse_change(said: dict[str, Any]) -> Change:

@@ -1,7 +1,8 @@
 """How stores agree on the champion: one pushes releases and aliases to a shared place, the others follow it.
 
-A release is in the store, checked, before an alias names it (see `carry`). Histories only grow: whoever has changes
-that the other side lacks is told, not overruled.
+A release is in the store, checked, before an alias names it (see `carry`). Histories only grow: whoever made changes
+that the other side lacks is told, not overruled. A store that follows made none: it takes what the place has, unless
+that is older than what it took before.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from registry import aliases, carry, collect, dropped, durable, followed, signing, store
+from registry import aliases, carry, collect, durable, followed, signing, store
 from registry.aliases import Aliases, Pin
 from registry.carry import Copied
 from registry.errors import AliasError, ReleaseError, StackError, UserError
@@ -47,8 +48,8 @@ def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     """Make the aliases of the models at `url` those of this store, after the releases they name came over.
 
     A killed pull continues where it stopped. What is to serve is brought anew if it is damaged here. model: only this
-    one. overwrite: drop changes made here that are not there; stores that took them follow. Raises UserError with
-    what hinders each model, after the others were done.
+    one. overwrite: drop changes made here that are not there. Raises UserError with what hinders each model, after the
+    others were done.
     """
     remote = Remote(url)
     return _whole(*_pull(remote, _names(remote, model), overwrite, thorough=True))
@@ -59,6 +60,7 @@ def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
 
     A push with no new aliases, or with `overwrite`, reads every file there and sends those that were damaged anew;
     for any other one a release is there if its manifest is. Champions of before that cannot be sent are logged.
+    overwrite: drop changes made there that are not here; stores that follow, and took them, drop them too.
     """
     names = [model] if model else aliases.models()
     if not names:
@@ -123,8 +125,6 @@ def _follow_once(
     done, wrong = _pull(remote, names, thorough=thorough)
     if done or not any(isinstance(error, StackError) for error in wrong):
         followed.reached(remote.name)
-    for one in done:
-        followed.saw(one.model)
     if found := [one for one in done if one.changed or one.releases]:
         tell(found)
         _collect(collect.Rule(keep, only={one.model: followed.brought(one.model) for one in found}))
@@ -170,6 +170,8 @@ def _pull(
     with durable.locked(store.home() / "sync.lock"):
         done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite, thorough))
         for one in done:
+            if followed.place(one.model) == remote.name:
+                followed.saw(one.model)
             shutil.rmtree(incoming / one.model, ignore_errors=True)  # of a release that nobody wants any more
         with contextlib.suppress(OSError):  # another model has something there
             incoming.rmdir()
@@ -201,17 +203,27 @@ def _pull_one(remote: Remote, model: str, overwrite: bool, thorough: bool) -> Sh
         raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
     if content == here:
         return _shared(new, _keep_up(remote, new, thorough), False)
-    goes_on = aliases.is_ahead(new, old)
-    if not (goes_on or overwrite or dropped.holds(remote, old, new)):
-        raise _diverged(remote, old, new)
+    if not aliases.is_ahead(new, old):
+        if not (overwrite or _is_newer(remote, new, old)):
+            raise _diverged(remote, old, new)
+        log.warning("changes_dropped", extra={"model": model, "place": remote.name, "last": _last(old)})
     taken = []
     for pin in _pins(new):
         if (copied := _take(remote, new, pin)) is not None:
             taken.append(copied)
-    if overwrite:
-        dropped.add(remote, old, new)
-    aliases.adopt(new, content, overwrite=not goes_on)
+    aliases.adopt(new, content, here)
     return _shared(new, taken, True)
+
+
+def _is_newer(remote: Remote, new: Aliases, old: Aliases) -> bool:
+    """Return whether a store that follows goes from `old` to `new`, which does not go on where `old` ends.
+
+    Since a good look at the place nothing changes here, so all of `old` came from there: nobody's change is lost. Where
+    nobody chose, only two who changed the champion in the same moment part, and the place holds one of them.
+    """
+    if followed.place(new.model) != remote.name or not followed.looked_s(new.model):
+        return False
+    return new.chosen_s > old.chosen_s or (new.chosen_s == old.chosen_s and not aliases.is_ahead(old, new))
 
 
 def _keep_up(remote: Remote, new: Aliases, thorough: bool) -> list[Copied]:
@@ -238,11 +250,13 @@ def _take(remote: Remote, new: Aliases, pin: Pin) -> Copied | None:
 
 def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
     """Send what the aliases need, then them, then the champions of before; all again if they were changed meanwhile."""
+    if aliases.read(model).champion is None:
+        raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
+    if overwrite:
+        aliases.choose(model, _there_if_readable(remote, model))
     sent: list[Copied] = []
     while True:
         mine, content = aliases.load(model)
-        if mine.champion is None:
-            raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
         there, before = _there(remote, model, overwrite)
         _demand_ours(remote, mine, there)
         same = before == content
@@ -252,8 +266,6 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
             if aliases.load(model)[1] != content:
                 continue
             _demand_ours(remote, mine, _there(remote, model, overwrite)[0])
-            if overwrite:
-                dropped.add(remote, _there_if_readable(remote, model), mine)
             if not same:
                 remote.write(f"aliases/{model}.json", content)
         break

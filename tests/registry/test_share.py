@@ -261,11 +261,11 @@ def test_an_older_state_put_back_in_the_shared_place_does_not_take_a_replica_bac
 
 def test_a_change_made_here_while_a_release_comes_over_is_not_lost(promoted):
     promoted(1)
-    before = aliases.read("tiny")
+    before, content = aliases.load("tiny")
     newer = replace(before, history=(*before.history, before.history[0]))
     promoted(2)
     with pytest.raises(AliasError, match="was changed here in the meantime"):
-        aliases.adopt(newer, b"")
+        aliases.adopt(newer, b"", content)
     assert len(aliases.read("tiny").line) == 2
 
 
