@@ -3,6 +3,7 @@
 Plain `bentoml models list|get|export|import|delete` see the same releases.
 """
 
+import errno
 import os
 import shutil
 import uuid
@@ -74,6 +75,21 @@ def publish(draft: Draft, folder: Path) -> Release:
             return admit(files, f"{draft.name}:{version}", place)
     except OSError as error:
         raise ReleaseError(f"{bentoml_home()}: {draft.name} was not published: {error}") from error
+
+
+def demand_writable(name: str) -> None:
+    """Raise ReleaseError if no release of the model `name` could be published: to be asked before it is trained."""
+    try:
+        with workshop():
+            durable.make_folder(models())
+            for folder in (models(), models() / name):
+                if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+                    raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        raise ReleaseError(
+            f"{bentoml_home()}: is the store, and no release can be written there: {error}; make it a folder that you "
+            "may write to, or set BENTOML_HOME to one"
+        ) from error
 
 
 def open_release(tag: str) -> Release:

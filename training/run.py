@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from registry import aliases
+from registry import aliases, store
 from registry.release import MODEL
 from training import config as configuration
 from training.fit import distributed, follow, step, stop
@@ -32,9 +32,11 @@ def train(
 def carry_out(order: Order, say: Progress) -> Outcome:
     """Train what is ordered and publish it; return the results. say: called with one line per stage.
 
-    Raises a UserError if settings, data, checkpoint or export are refused; nothing is then published.
+    Raises a UserError if settings, store, data, checkpoint or export are refused; nothing is then published.
     """
     started = time.monotonic()
+    # Now: after hours of training there would be nowhere to put the release.
+    store.demand_writable(configuration.load(order.config_path, order.overrides).name)
     with alone(order.folder), stop.told(order.goes_on), torch.random.fork_rng(devices=[]):
         task, simple, trained = _learn(order, say)
         files = order.folder / "release"

@@ -12,7 +12,7 @@ import vigil
 from monitoring.judge import slices
 from monitoring.shift import reference
 from registry import aliases, durable, store
-from registry.errors import ConfigError, DataError, ExportError
+from registry.errors import ConfigError, DataError, ExportError, ReleaseError
 from serving import wire
 from serving.http import Call, Head
 from training import outcome, run
@@ -86,6 +86,17 @@ def test_test_rows_too_few_for_the_drift_reference_are_refused_before_training(t
     with pytest.raises(DataError, match="held-out rows cannot fill 16 bins; at least 80 are needed"):
         run.carry_out(order, print)
     assert not (folder / "last.pt").exists()
+
+
+@pytest.mark.parametrize("taken", ["", "models", "vigil", "models/digits"])
+def test_a_store_that_takes_no_release_stops_before_anything_is_read(tmp_path, monkeypatch, taken):
+    place = tmp_path / "store" / taken
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("a file")
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "store"))
+    with pytest.raises(ReleaseError, match=f"{tmp_path}/store: is the store, and no release can be written there: "):
+        run.train(EXAMPLES / "digits.toml", tmp_path / "run", progress=lambda line: pytest.fail(f"{line}: it went on"))
+    assert not (tmp_path / "run").exists() and place.read_text() == "a file"
 
 
 def test_the_held_out_rows_are_raw_and_the_file_answers_them_as_recorded(digits):
