@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,13 @@ ENGINES = {"docker": "version", "podman": "info", "buildah": "info"}  # each fai
 SECRETS = ("ca", "pip_conf", "apt_conf")
 KEEPS_HEALTHCHECK = ("podman", "buildah")  # if asked for Docker's format: OCI's has no place for it
 ANSWER_S = 30.0
+# As `python -m bentoml`, but an engine that fails is told by its own words, not by where BentoML noticed it.
+BENTOML = """
+import logging, runpy, warnings
+warnings.filterwarnings("ignore", "The parameter --quiet is used more than once", UserWarning)
+logging.getLogger("bentoml._internal.container").addFilter(lambda one: setattr(one, "exc_info", None) or True)
+runpy.run_module("bentoml", run_name="__main__", alter_sys=True)
+"""
 VIGIL = Path(__file__).resolve().parents[2] / "vigil.py"
 
 
@@ -64,7 +72,7 @@ def command(order: Order, by: str) -> list[str]:
     options = [f"build-arg=BASE_IMAGE={order.base}"] if order.base else []
     options += [f"secret=id={name},src={path}" for name, path in order.secrets.items()]
     options += ["format=docker"] if by in KEEPS_HEALTHCHECK else []
-    words = [sys.executable, "-m", "bentoml", "containerize", order.bento, "--backend", by, "--image-tag", order.image]
+    words = [sys.executable, "-c", BENTOML, "containerize", order.bento, "--backend", by, "--image-tag", order.image]
     return words + [word for option in options for word in ("--opt", option)]
 
 
@@ -82,6 +90,17 @@ def make_bento(*options: str) -> str:
     if done.returncode:
         raise StackError("there is no Bento to build an image of; what `vigil build` said is above")
     return str(json.loads(done.stdout)["bento"])
+
+
+@contextmanager
+def dropped_if_unused(bento: str) -> Iterator[str]:
+    """Give the tag of a Bento; if the block ends with an error or Ctrl-C, that Bento is removed from the store."""
+    try:
+        yield bento
+    except BaseException:
+        words = [sys.executable, "-c", BENTOML, "delete", "--yes", bento]
+        subprocess.run(words, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir())
+        raise
 
 
 def secret(name: str, path: str) -> Path:
@@ -107,9 +126,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         secrets = {name: secret(name, path) for name in SECRETS if (path := getattr(options, name))}
         by = engine(options.engine)
-        bento = options.bento or make_bento(*options.kind or ())
-        order = Order(bento, options.image or bento, options.base, secrets)
-        build(order, by)
+        made = nullcontext(options.bento) if options.bento else dropped_if_unused(make_bento(*options.kind or ()))
+        with made as bento:
+            order = Order(bento, options.image or bento, options.base, secrets)
+            build(order, by)
     except UserError as error:
         print(f"image: {error}", file=sys.stderr)
         return 2

@@ -40,6 +40,7 @@ def built(place):
         aliases.promote(made.tag, "first")
         command = [sys.executable, "-m", "vigil", "build", "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ)
+    assert done.stderr == ""  # also no warning of BentoML's about the Containerfile
     said = json.loads(done.stdout)
     assert said["model_tag"] == made.tag and said["model_digest"] == made.digest
     return place / "bentos" / said["bento"].replace(":", "/"), made

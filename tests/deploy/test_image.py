@@ -58,6 +58,20 @@ def test_make_image_without_an_engine_ends_with_that_message_and_builds_nothing(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_an_engine_that_cannot_build_is_quoted_and_no_bento_of_its_own_stays(engines, capfd, home, own):
+    engines(buildah='[ "$1" = info ] && exit 0; echo "no route to the registry" >&2; exit 125')
+    kept = build.make_bento("--follow") if own else ""
+    capfd.readouterr()
+    words = ["--bento", kept] if own else ["--follow"]
+    assert build.main(["--engine", "buildah", *words]) == 2
+    said = capfd.readouterr().err
+    assert "no route to the registry" in said and "image: buildah could not build vigil:" in said
+    assert "Traceback" not in said and "Warning" not in said and 'File "' not in said
+    left = [path.name for path in (home / "bentos").glob("vigil/*") if path.name != "latest"]
+    assert left == ([kept.split(":")[1]] if own else [])
+
+
 def test_the_command_hands_secrets_to_the_build_and_keeps_the_health_check(tmp_path):
     order = build.Order("vigil:x", "shop/vigil:1", "debian:12", {"ca": tmp_path / "ca.pem"})
     options = {by: build.command(order, by) for by in build.ENGINES}
