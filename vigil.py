@@ -21,7 +21,7 @@ from monitoring.log import log_verbs
 from monitoring.reports import report_verbs
 from oncall import verbs as oncall_verbs
 from registry import logs, share_verbs, verbs
-from registry.errors import ConfigError, StackError, UserError
+from registry.errors import ConfigError, DataError, StackError, UserError
 from serving import key_verbs, tls
 
 if TYPE_CHECKING:
@@ -179,7 +179,10 @@ def labels(options: argparse.Namespace) -> int:
     """Add late labels from a file (CSV or JSON lines with id and label) to the log."""
     from monitoring.log import labels as truth
 
-    added = truth.add_file(verbs.log_of(options), Path(options.file))
+    log = verbs.log_of(options)
+    if options.log and not log.exists():  # the usual one is made: labels may come before the first row
+        raise DataError(f"{log}: there is no prediction log; name the one of the service with --log")
+    added = truth.add_file(log, Path(options.file))
     text = f"{added.accepted} labels written, {added.unknown} of them for an id that is not in the log (yet)"
     return verbs.say(options, {"accepted": added.accepted, "unknown": added.unknown}, text)
 

@@ -238,6 +238,8 @@ def _write(path: Path, kept: Iterable[Key]) -> None:
 
 @contextmanager
 def _changing(path: Path) -> Iterator[None]:
+    if not path.parent.is_dir():  # a folder that a slip of the finger made is none that the service looks into
+        raise ConfigError(f"{path}: there is no folder {path.parent}; make it, or name the key file that is meant")
     try:
         with durable.locked(path.with_name(f".{path.name}.lock")):
             yield

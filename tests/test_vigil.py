@@ -173,6 +173,10 @@ def test_a_release_is_signed_packed_and_unpacked_elsewhere(run, publish, tmp_pat
         (("search", str(ROOT / "examples/digits.toml"), "--trials", "-1"), "--trials -1: accepted is 1 or more"),
         (("watch", "--log", str(ROOT)), "is a folder; accepted is the prediction log in it"),
         (("watch", "--state", str(ROOT)), "is a folder; accepted is a file for the monitor's counts in it"),
+        (("watch", "--reports", str(ROOT / "vigil.py/x/y")), "y: no reports can be kept there, since "),
+        (("labels", __file__, "--log", "nowhere/log"), "nowhere/log: there is no prediction log; name the one of"),
+        (("keys", "add", "a", "--role", "label", "--file", "nowhere/k"), "nowhere/k: there is no folder nowhere; make"),
+        (("keys", "remove", "a", "--file", "nowhere/k"), "nowhere/k: there is no folder nowhere; make it"),
         (("models", "sync", "nope://x"), "Protocol not known: nope"),
         (("labels", "nowhere.csv"), "nowhere.csv: no such file"),
         (("report",), "no model has a champion"),
@@ -184,6 +188,7 @@ def test_what_the_user_can_cure_is_one_line_and_status_2(run, words, message):
     status, out, err = run(*words)
     assert (status, out) == (2, "")
     assert err.startswith("vigil: ") and err.count("\n") == 1 and message in err
+    assert not Path("nowhere").exists()
 
 
 @pytest.mark.parametrize(

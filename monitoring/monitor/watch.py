@@ -64,13 +64,14 @@ def watch(settings: WatchSettings, stop: threading.Event, parts: Sequence[Part] 
     """Measure every `interval_s` until `stop` is set, and serve /metrics, /healthz, /reports/ and /runbooks/.
 
     A run that fails is logged and counted, and the next one comes as usual. Raises StackError if the
-    port is taken, DataError if the log or the state is a folder.
+    port is taken, DataError if the log or the state is a folder, or the reports would go into a file.
     """
     for path, what in ((settings.log, "the prediction log"), (settings.state, "a file for the monitor's counts")):
         if path is not None and path.is_dir():
             raise DataError(f"{path}: is a folder; accepted is {what} in it")
-    registry = WholeRegistry()
     folder = settings.reports or shelf.usual_place(settings.log)
+    shelf.demand(folder)
+    registry = WholeRegistry()
     reporter = Reporter(folder, settings.report_check_s, time.time())
     monitor = prepare(settings, MonitorMetrics(registry), (*usual_parts(), reporter.part) if parts is None else parts)
     monitor.writing = registry.writing

@@ -34,6 +34,16 @@ def usual_place(log: Path) -> Path:
     return Path(os.environ.get("VIGIL_REPORTS") or log.parent / "reports")
 
 
+def demand(folder: Path) -> None:
+    """Raise DataError if `folder` can never be one, because it or what it should lie in is something else."""
+    there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder.parent)
+    if not there.is_dir():
+        raise DataError(
+            f"{folder}: no reports can be kept there, since {there} is a file; accepted is a folder, made if it is not "
+            "there: name it with --reports or VIGIL_REPORTS"
+        )
+
+
 def place(folder: Path, tag: str, kind: str, now_s: float) -> Path:
     """Return where a report of `tag` made now goes; its folder is there then."""
     model, version = tag.split(":")
