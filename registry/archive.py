@@ -24,6 +24,8 @@ MOST_NOTES = 65_536  # of a pax header: times and owners, which are stepped over
 MOST_MEMORY = 256 * 1024 * 1024  # for the dictionary of xz; its largest preset needs 65 MiB
 PIECE = 1024 * 1024
 BLOCK = tarfile.BLOCKSIZE
+XZ = b"\xfd7zXZ\0"  # how each xz file begins
+NONE = "is no release that `vigil pack` or `bentoml models export` wrote"
 
 
 def pack(tag: str, path: Path) -> int:
@@ -79,6 +81,9 @@ class _Unpacked:
     def __init__(self, packed: io.BufferedReader, path: Path) -> None:
         self.path = path
         self._packed = packed
+        begin = packed.peek(len(XZ))[: len(XZ)]
+        if begin != XZ[: len(begin)]:
+            raise ReleaseError(f"{path}: {NONE}; name one of these")
         self._xz = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MOST_MEMORY)
 
     def take(self, count: int) -> bytes:
@@ -96,9 +101,11 @@ class _Unpacked:
             try:
                 out = self._xz.decompress(fed, most)
             except lzma.LZMAError as error:
-                raise ReleaseError(f"{self.path}: is not an archive of a release: {error}") from error
+                raise ReleaseError(f"{self.path}: {NONE}, or was damaged on its way: {error}") from error
             if out:
                 return out
+        if self._xz.eof:
+            raise ReleaseError(f"{self.path}: {NONE}; name one of these")
         raise ReleaseError(f"{self.path}: is cut short; copy it again")
 
 
@@ -135,7 +142,7 @@ def _member(header: bytes, path: Path) -> tarfile.TarInfo:
     try:
         return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        raise ReleaseError(f"{path}: is not an archive of a release: {error}") from error
+        raise ReleaseError(f"{path}: {NONE}: {error}") from error
 
 
 def _extract_one(unpacked: _Unpacked, member: tarfile.TarInfo, files: Path) -> None:
