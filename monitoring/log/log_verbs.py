@@ -29,6 +29,7 @@ def export(options: argparse.Namespace) -> int:
     """Write recorded rows to a Parquet file, or what is new on the log in parts to a URL."""
     if bool(options.file) == bool(options.to):
         raise ConfigError("log export: accepted is one of FILE.parquet and --to URL")
+    _demand_fitting(options)
     try:
         from monitoring.log import parquet, sink
     except ImportError as error:
@@ -38,14 +39,22 @@ def export(options: argparse.Namespace) -> int:
         written = parquet.write_file(log, Path(options.file), _chosen(options), options.force)
         print(written.to_json() if options.json else written.to_text())
         return 0
-    if options.model or options.version or options.since or options.until:
-        raise ConfigError("log export: --to writes all that is new; choose rows with FILE.parquet alone")
     while True:
         exported = sink.export(log, options.to, whole=options.this_hour)
         print(exported.to_json() if options.json else exported.to_text(), flush=True)
         if not options.every:
             return 0
         time.sleep(options.every)
+
+
+def _demand_fitting(options: argparse.Namespace) -> None:
+    """Raise ConfigError for an option that would be ignored."""
+    if options.file and (options.this_hour or options.every):
+        raise ConfigError("log export: FILE.parquet gets all rows at once; with --to alone go --this-hour and --every")
+    if options.to and options.force:
+        raise ConfigError("log export: --force replaces a FILE.parquet; --to URL adds what is new, so leave it out")
+    if options.to and (options.model or options.version or options.since or options.until):
+        raise ConfigError("log export: --to writes all that is new; choose rows with FILE.parquet alone")
 
 
 def erase(options: argparse.Namespace) -> int:

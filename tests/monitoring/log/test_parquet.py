@@ -156,6 +156,9 @@ def test_show_says_which_models_and_versions_the_log_has_where_it_has_none_of_th
     [
         ([], "accepted is one of FILE.parquet and --to URL"),
         (["a.parquet", "--to", "file:///x"], "accepted is one of FILE.parquet and --to URL"),
+        (["--to", "file:///x", "--force"], "--force replaces a FILE.parquet; --to URL adds what is new"),
+        (["a.parquet", "--this-hour"], "FILE.parquet gets all rows at once; with --to alone go --this-hour"),
+        (["a.parquet", "--every", "1h"], "FILE.parquet gets all rows at once; with --to alone go --this-hour"),
         (["--to", "file:///x", "--model", "m"], "--to writes all that is new"),
         (["a.parquet", "--version", "v"], "--version needs --model"),
         (["a.parquet", "--log", "no.sqlite"], "no.sqlite: there is no prediction log"),
