@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ from registry.errors import ConfigError, ReleaseError, StackError
 # Where a file that is closed is there as a whole, and one that is not is not there at all.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2"})
 PIECE = 1024 * 1024
+BESIDE = re.compile(r"\.[0-9a-f]{32}\.tmp")  # the end of the name of a file that is being written
+ABANDONED_S = 86_400.0  # one that is being written changes many times in a minute
 
 
 class Remote:
@@ -102,6 +105,16 @@ class Remote:
         with self._reached(), self._created(path) as file:
             while piece := source.read(PIECE):
                 file.write(piece)
+
+    def clear(self) -> None:
+        """Remove what killed senders left beside the files of a folder, once nobody has written to it for a day."""
+        if not self._local:
+            return
+        for folder in ("models", "aliases"):
+            for path in Path(self._root, folder).rglob("*.tmp"):
+                with suppress(OSError):  # it is somebody else's, or was removed meanwhile
+                    if BESIDE.fullmatch(path.name[-37:]) and path.lstat().st_mtime < time.time() - ABANDONED_S:
+                        path.unlink()
 
     def _pieces(self, path: str, start: int, end: int) -> Iterator[bytes]:
         with self._reached():

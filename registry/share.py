@@ -67,6 +67,7 @@ def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     remote = Remote(url)
     done, wrong = _each(names, lambda name: _push_one(remote, name, overwrite))
+    remote.clear()
     if remote.name == url:  # a password is not written down
         for one in done:
             followed.remember(one.model, url)

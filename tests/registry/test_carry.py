@@ -1,12 +1,17 @@
 """A release that is damaged, deleted or signed anew while its aliases stay as they are."""
 
+import os
 import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from registry import aliases, carry, share, signing, store
 from registry.errors import AliasError, ReleaseError
-from registry.remote import Remote
+from registry.remote import ABANDONED_S, Remote
 
 
 @pytest.fixture
@@ -33,6 +38,36 @@ def test_a_damaged_champion_is_brought_anew_although_nothing_was_promoted(pulled
     else:
         assert share._follow_once(shared, "", lambda _: None, keep=2, thorough=True) == []
     assert store.open_release(pulled.tag).digest == pulled.digest
+
+
+KILLED = """
+import os, sys
+from registry.remote import ABANDONED_S, Remote
+class Source:
+    def read(self, size, pieces=[b"half", b""]):
+        return pieces.pop(0) or os._exit(9)
+for path in sys.argv[2:]:
+    if not os.fork():
+        Remote(sys.argv[1]).send(path, Source())
+    os.wait()
+"""
+
+
+def test_what_a_killed_push_left_goes_with_the_first_push_a_day_later(shared, promoted):
+    folder = f"models/tiny/{promoted(1).version}"
+    subprocess.run([sys.executable, "-c", KILLED, shared, f"{folder}/model.onnx", "aliases/tiny.json"], check=True)
+    place = Path(shared.removeprefix("file://"))
+    old, alias = *place.glob("models/**/*.tmp"), *place.glob("aliases/*.tmp")
+    mine, young = place / "models" / "mine.tmp", old.with_name(f"card.md.{'0' * 32}.tmp")
+    mine.touch()
+    young.touch()
+    share.push(shared)
+    assert all(path.exists() for path in (old, alias, mine, young))
+    for path in (old, alias, mine):
+        os.utime(path, (0, time.time() - ABANDONED_S - 60))
+    share.push(shared)
+    assert not old.exists() and not alias.exists()
+    assert mine.exists() and young.exists()
 
 
 def pulled_size(release):
