@@ -4,6 +4,7 @@ import time
 
 from oncall.api import RUNBOOK, SUMMARY, Firing
 from oncall.status import Model, Quality, Status
+from registry.plain import plain
 
 COLOURS = {"good": "32", "warning": "33", "bad": "31"}
 BY_SEVERITY = {"critical": "bad", "warning": "warning"}
@@ -35,14 +36,9 @@ def age(seconds: float) -> str:
 
 def _line(line: Line, width: int, coloured: bool) -> str:
     what, said, judgement = line
-    what, said = _plain(what), _plain(said)
+    what, said = plain(what), plain(said)  # reasons, summaries and labels are typed by others
     shown = f"\x1b[{COLOURS[judgement]}m{said}\x1b[0m" if coloured and judgement else said
     return f"{what:{width}}  {shown}".rstrip()
-
-
-def _plain(text: str) -> str:
-    # Reasons, summaries and labels are typed by others: what moves the cursor or turns text around could hide a line.
-    return "".join(one if one.isprintable() else " " if one.isspace() else "?" for one in text)
 
 
 def _model(model: Model, now_s: float) -> list[Line]:

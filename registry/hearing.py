@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from registry import gate, store
 from registry.errors import ReleaseError
 from registry.gate import Live
+from registry.plain import plain
 from registry.release import Release
 
 if TYPE_CHECKING:  # which asks here
@@ -69,5 +70,5 @@ def _left(release: Release, state: "Aliases") -> list[str]:
             return []
         if change.action == "rollback" and change.from_version == release.version:
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(change.time_s))
-            return [f"it was rolled back from at {when} by {change.who}: {change.why}"]
+            return [f"it was rolled back from at {when} by {plain(f'{change.who}: {change.why}')}"]
     return []

@@ -8,6 +8,7 @@ from registry import aliases, example, store
 from registry.aliases import Aliases, Change
 from registry.errors import AliasError
 from registry.gate import Live
+from registry.plain import plain
 from registry.release import SIGNATURE, Manifest, Release
 from registry.store import Listing
 
@@ -43,7 +44,8 @@ def no_model(name: str) -> str:
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return the rows as text in columns; the last column takes what it needs."""
+    """Return the rows as text in columns, made plain; the last column takes what it needs."""
+    rows = [tuple(map(plain, row)) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     lines = ("  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
@@ -59,8 +61,10 @@ def history(state: Aliases) -> str:
     if not state.history:
         return f"{state.model}: never promoted; `vigil models` lists what could be"
     return "\n".join(
-        f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(change.time_s))}  {change.action:9}  {change.to_version}  "
-        f"{change.who}: {change.why}{_remarks(change)}"
+        plain(
+            f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(change.time_s))}  {change.action:9}  "
+            f"{change.to_version}  {change.who}: {change.why}{_remarks(change)}"
+        )
         for change in state.history
     )
 

@@ -104,6 +104,18 @@ def test_promote_rollback_and_history_tell_what_happened(run, publish):
     assert len(history) == 3 and history[1].endswith("(forced)") and "worse" in history[2]
 
 
+def test_reasons_and_purposes_can_neither_move_the_cursor_nor_hide_a_line(run, publish):
+    hostile = "fine\x1b[2A\x1b[2K\r\x9b1A\u202e\nto undo  rm -rf"
+    one, two = publish(seed=1, purpose=hostile), publish(seed=2)
+    for made in (one, two):
+        aliases.promote(made.tag, hostile, force=True)
+    aliases.rollback("tiny", hostile)
+    for words, lines in ((["history"], 3), (["promote", two.tag, "--why", "again"], 1), (["show", one.tag], 0)):
+        said = "".join(run(*words)[1:])
+        assert all(one.isprintable() for one in said.replace("\n", "")) and "to undo  rm -rf" in said
+        assert not lines or said.count("\n") == lines
+
+
 def test_a_challenge_begins_shows_and_ends_on_the_command_line(run, publish):
     one, two = publish(seed=1), publish(seed=2)
     aliases.promote(one.tag, "first")

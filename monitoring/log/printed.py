@@ -9,6 +9,7 @@ from pathlib import Path
 from monitoring.log import decoded, logfile
 from monitoring.log.decoded import Selection
 from registry.errors import DataError
+from registry.plain import plain
 
 MOST_CHARACTERS = 400  # of the values of a row
 
@@ -56,7 +57,8 @@ def _lines(row: dict[str, object]) -> str:
     label = "no label" if row["label"] is None else f"label {row['label']}"
     values = ", ".join(f"{name} {_short(value)}" for name, value in row.items() if name not in decoded.FACTS)
     cut = values if len(values) <= MOST_CHARACTERS else f"{values[:MOST_CHARACTERS]}..."
-    return f"{when}  {row['id']}  {row['model']}:{row['version']}  {row['predicted']}, {label}\n    {cut}"
+    what = plain(f"{row['id']}  {row['model']}:{row['version']}  {row['predicted']}, {label}")
+    return f"{when}  {what}\n    {plain(cut)}"
 
 
 def _short(value: object) -> str:

@@ -139,6 +139,15 @@ def test_show_prints_the_newest_rows_by_name(homes, log, capsys):
     assert capsys.readouterr().out == "no rows\n"
 
 
+def test_show_prints_no_id_or_label_that_moves_the_cursor(homes, log, capsys):
+    fill(log, homes, ["a\x1b[2K\r\u202e"])
+    label(log, [("a\x1b[2K\r\u202e", "yes\n\x9b1A")])
+    assert vigil.main(["log", "show", "--log", str(log)]) == 0
+    text = capsys.readouterr().out
+    assert "a?[2K ?" in text and "label yes ?1A" in text and text.count("\n") == 2
+    assert all(one.isprintable() for one in text.replace("\n", ""))
+
+
 def test_show_says_which_models_and_versions_the_log_has_where_it_has_none_of_the_one_asked_for(homes, log, capsys):
     logfile.connect(log).close()
     assert vigil.main(["log", "show", "--log", str(log), "--model", "home"]) == 0  # of an empty log nothing is wrong
