@@ -37,10 +37,11 @@ endif
 
 # The stamp is the lock file's: a changed pin sets up again.
 $(VENV)/.ready: constraints.txt pyproject.toml
-	@echo "setting up $(VENV) with the versions in constraints.txt: about 1 GB to fetch, 3 GB on disk; takes minutes"
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v[:2] <= (3, 13) else f"Python 3.11-3.13 is needed, this is {v[0]}.{v[1]}; choose one: make PYTHON=python3.12")'
+	@echo "set up, 1 of 3: $(VENV) of its own for Python; a few seconds"
 	$(if $(CLEAR),,@$(BIN)/python -m pip --version >/dev/null 2>&1 ||) $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@echo "set up, 2 of 3: $$(grep -c == constraints.txt) packages at the versions of constraints.txt; 1 GB to fetch, 3 GB on disk; minutes"
+	@[ -t 1 ] && quiet= || quiet=--quiet; $(BIN)/python -m pip install $$quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' && echo "set up: the packages are there after $$SECONDS s"
 	@touch $@
 
 setup: $(VENV)/.ready programs

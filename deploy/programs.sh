@@ -18,7 +18,9 @@ else
     echo "Prometheus or Alertmanager is missing; install them with: sudo apt-get install $missing" >&2
     exit 0
 fi
-echo "installing the Debian packages: $missing (no service is started)"
+echo "set up, 3 of 3: installing the Debian packages: $missing (no service is started); usually less than a minute"
+said=/dev/null
+[ ! -t 1 ] || said=/dev/stdout
 # policy-rc.d keeps the packages from starting services on the default ports.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -27,4 +29,4 @@ if [ ! -e "$policy" ]; then
     trap '$as_root rm -f "$policy"' EXIT
 fi
 $as_root apt-get update -qq
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >"$said"

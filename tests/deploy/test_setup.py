@@ -20,7 +20,7 @@ case "$*" in
 *print*) echo {minor} ;;
 *"-m venv"*) rm -rf .venv; mkdir -p .venv/bin; cp "$0" .venv/bin/python
     echo "version = {minor}.9" > .venv/pyvenv.cfg ;;
-*"pip install"*) echo {minor} >> installs ;;
+*"pip install"*) echo {minor} >> installs; echo "$*" > words ;;
 esac
 """
 
@@ -36,9 +36,9 @@ def set_up(tmp_path):
         (tmp_path / name).chmod(0o755)
     plain = {name: text for name, text in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS", "MAKELEVEL")}
 
-    def run(*arguments):
+    def run(*arguments, stdout=None):
         environment = plain | {"PATH": f"{tmp_path}:{plain['PATH']}"}
-        done = subprocess.run(["make", ".venv/.ready", *arguments], cwd=tmp_path, env=environment)
+        done = subprocess.run(["make", ".venv/.ready", *arguments], cwd=tmp_path, env=environment, stdout=stdout)
         held = re.search(r"version = (\d+\.\d+)", (tmp_path / ".venv" / "pyvenv.cfg").read_text())
         return done.returncode, held[1], (tmp_path / "installs").read_text().split()
 
@@ -63,6 +63,24 @@ def test_a_python_that_is_named_and_absent_is_an_error_and_what_stands_stays(set
     set_up()
     code, held, installs = set_up("PYTHON=python3.absent")
     assert code != 0 and (held, installs) == ("3.11", ["3.11"])
+
+
+def test_set_up_says_each_step_with_how_long_it_takes_before_it_begins(set_up, capfd):
+    set_up()
+    said = [line for line in capfd.readouterr().out.splitlines() if line.startswith("set up")]
+    steps = (r"set up, 1 of 3: .*seconds", r"set up, 2 of 3: .*1 GB to fetch.*minutes", r"set up: .* there after \d+ s")
+    assert all(re.fullmatch(step, line) for step, line in zip(steps, said, strict=True)), said
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_pip_shows_its_progress_on_a_terminal_alone(set_up, tmp_path, terminal):
+    ours, theirs = os.openpty()
+    try:
+        set_up(stdout=theirs if terminal else subprocess.DEVNULL)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert ("--quiet" in (tmp_path / "words").read_text()) is not terminal
 
 
 def test_the_tests_run_on_every_python_that_the_project_promises():
