@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from monitoring.counting.signal_metrics import SignalState
@@ -28,6 +29,7 @@ from serving.admission import Admission
 from serving.batcher import Batcher
 from serving.challenger import Challenger
 from serving.engine import Engine, EngineError, GpuSettings
+from serving.later import Later
 from serving.rehearsal import GivenUp, rehearse
 from serving.settings import Settings
 from serving.watchdog import Inline
@@ -48,7 +50,7 @@ class Served:
     tally: Tally
     cards: dict[str, bytes]
     redaction: Redaction | None
-    example: Example
+    example: Later[Example]
 
 
 class _Loading:
@@ -246,7 +248,8 @@ class Host:
         outputs = (opened.manifest.output, *normal.watched)
         inline = Inline(stops=False) if engine.on_device else self.inline
         batcher = Batcher(engine, outputs, said.max_batch_rows, rows.observe, inline)
-        served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction, example.of(opened))
+        shown = Later(partial(example.of, opened))  # reads all held-out rows, for a page that few look at
+        served = Served(opened, engine, batcher, normal, tally, cards.read(opened), redaction, shown)
         self._metrics.holders.add(place, served, tally)
         return served
 

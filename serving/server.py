@@ -175,7 +175,7 @@ class Server:
     async def start_page(self, call: Call, _: Parameters) -> Reply:
         """Show which models answer here, and where all else is that this key opens here, as HTML."""
         metrics = self.settings.admin_address is None and self.access.opens(call.head, "metrics")
-        content = start_page.page(self.hosts.all, metrics, call.head.url, bool(self.settings.keys))
+        content = await start_page.page(self.hosts.all, metrics, call.head.url, bool(self.settings.keys))
         return Reply(200, content, start_page.TYPE, cards.HEADERS)
 
     async def openapi(self, _: Call, __: Parameters) -> Reply:

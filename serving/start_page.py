@@ -27,14 +27,13 @@ PLACES = (
 METRICS = ("metrics", "for Prometheus")
 
 
-def page(hosts: Iterable[Host], metrics: bool, url: str, keyed: bool) -> bytes:
+async def page(hosts: Iterable[Host], metrics: bool, url: str, keyed: bool) -> bytes:
     """Return the page, in UTF-8.
 
     metrics: whether who asks gets them at this address. url: of the service, as they see it. keyed: whether rows need
     a key.
     """
-    found = list(hosts)
-    models = "".join(_model(host, url, keyed) for host in found) or "<p>None.</p>"
+    models = "".join([await _model(host, url, keyed) for host in list(hosts)]) or "<p>None.</p>"
     places = (*PLACES, METRICS) if metrics else PLACES
     rows = [(_link(address, f"/{address}"), escape(about)) for address, about in places]
     return (
@@ -44,7 +43,7 @@ def page(hosts: Iterable[Host], metrics: bool, url: str, keyed: bool) -> bytes:
     ).encode()
 
 
-def _model(host: Host, url: str, keyed: bool) -> str:
+async def _model(host: Host, url: str, keyed: bool) -> str:
     if not host.ready:
         return f"<h2>{escape(host.name)}</h2><p>Not ready: {escape(host.reason)}</p>"
     served = host.serving()
@@ -55,7 +54,7 @@ def _model(host: Host, url: str, keyed: bool) -> str:
         ("task", escape(said.task)),
         ("a row", _row(served.release)),
         *((("classes", _names(said.classes)),) if said.classes else ()),
-        ("try it", _request(served.example, url, keyed)),
+        ("try it", _request(await served.example.get(), url, keyed)),
         ("rows go to", f"<code>POST /v1/models/{name}/predict</code>, {_link(f'v1/models/{name}', 'as JSON')}"),
         *(("card", _link(f"v1/models/{name}/card?format={kind}", "the model card")) for kind in list(served.cards)[:1]),
     ]
