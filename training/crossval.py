@@ -19,13 +19,13 @@ from training.fit import checkpoint, distributed, models, stop
 from training.fit.distributed import World
 from training.judge import evaluate, intervals, regression
 from training.learn import fit, fit_baselines
-from training.pages import document, results
+from training.pages import document, results, spread
 from training.rows import data, split
 from training.rows.data import Table
 from training.rows.split import Parts
 from training.task import Order, Progress, alone, deal, resume_settings
 
-ANSWERS = "answers.npz"
+ANSWERS, PAGE = "answers.npz", "crossval.html"
 FEWEST, MOST = 2, 50
 LOWER_IS_BETTER = ("log_loss", "brier", "ece", "mae", "rmse")
 
@@ -55,6 +55,11 @@ class Crossval:
     seconds: float
     run_folder: Path
 
+    @property
+    def page(self) -> Path:
+        """Return where the pictures are."""
+        return self.run_folder / PAGE
+
 
 def crossval(order: Order, count: int, say: Progress) -> Crossval:
     """Train the model of `order` on `count` folds and return what each one scores on the rows it did not see.
@@ -81,7 +86,9 @@ def crossval(order: Order, count: int, say: Progress) -> Crossval:
     scores, pooled = judge(config, found)
     seconds = round(time.monotonic() - started, 2)
     metric = results.share_name(config.task)
-    return Crossval(config.name, [len(one.y) for one in found], scores, pooled, metric, seconds, folder)
+    done = Crossval(config.name, [len(one.y) for one in found], scores, pooled, metric, seconds, folder)
+    durable.write_atomically(done.page, as_html(done).encode())
+    return done
 
 
 def parts_of(table: Table, config: Config, count: int, number: int) -> Parts:
@@ -127,15 +134,33 @@ def table_of(found: Crossval) -> document.Table:
 
 def as_text(found: Crossval) -> str:
     """Return the scores as a table, and what they stand for."""
-    rows = sum(found.fold_rows)
     return "\n".join([
-        *document.plain(table_of(found)), "",
+        *document.plain(table_of(found)), "", *_meaning(found),
+        f"{found.seconds:.1f} s; the runs are in {found.run_folder}, each fold as a picture in {found.page}",
+    ])  # fmt: skip
+
+
+def as_html(found: Crossval) -> str:
+    """Return a page with a picture of each metric: every fold, mean and standard deviation, beside the baselines."""
+    pictures = []
+    for metric, scores in found.scores.items():
+        name = metric.replace("_", " ")
+        better = "lower" if metric in LOWER_IS_BETTER else "higher"
+        pictures.append(document.Picture(spread.folds(name, scores), f"{name}: {better} is better", None))
+    said = tuple(document.Text(line) for line in _meaning(found))
+    return document.html(
+        f"Cross-validation of {found.name}",
+        [document.Section("Summary", (table_of(found), *said)), document.Section("Each fold", tuple(pictures))],
+    )
+
+
+def _meaning(found: Crossval) -> tuple[str, str]:
+    return (
         f"mean and standard deviation over {len(found.fold_rows)} folds of {min(found.fold_rows)} to "
         f"{max(found.fold_rows)} rows; folds share training rows, so this is no standard error",
-        f"over all {rows} rows, each answered by a model that had not seen it: {found.pooled_metric.replace('_', ' ')} "
-        f"{results.interval(found.pooled)}",
-        f"{found.seconds:.1f} s; the runs are in {found.run_folder}",
-    ])  # fmt: skip
+        f"over all {sum(found.fold_rows)} rows, each answered by a model that had not seen it: "
+        f"{found.pooled_metric.replace('_', ' ')} {results.interval(found.pooled)}",
+    )
 
 
 def as_json(found: Crossval) -> str:
@@ -144,7 +169,8 @@ def as_json(found: Crossval) -> str:
         metric: {name: {"mean": _mean(values), "deviation": _deviation(values)} for name, values in scores.items()}
         for metric, scores in found.scores.items()
     }
-    said: dict[str, Any] = asdict(found) | {"run_folder": str(found.run_folder), "summary": summary}
+    said: dict[str, Any] = asdict(found) | {"run_folder": str(found.run_folder), "page": str(found.page)}
+    said["summary"] = summary
     return json.dumps(said, allow_nan=False)
 
 

@@ -5,7 +5,7 @@ import math
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,11 +21,11 @@ from training.config import MODEL_KINDS, Config
 from training.fit import checkpoint, distributed, stop
 from training.fit.distributed import World
 from training.learn import fit
-from training.pages import document, results
+from training.pages import document, results, spread
 from training.space import Space, ends, is_range
 from training.task import Order, Progress, Task, alone, prepare
 
-STUDY = "search.sqlite"
+STUDY, PAGE = "search.sqlite", "search.html"
 MOST_LINES = 10
 DIGITS = 4  # of a number that is tried: what is written is what was tried
 
@@ -53,6 +53,11 @@ class Search:
     written: Path
     seconds: float
     run_folder: Path
+
+    @property
+    def page(self) -> Path:
+        """Return where the pictures are."""
+        return self.run_folder / PAGE
 
 
 def search(order: Order, trials: int, say: Progress) -> Search:
@@ -89,7 +94,9 @@ def search(order: Order, trials: int, say: Progress) -> Search:
     if ranked[0].loss is None:
         raise DataError(f"{order.config_path}: no trial reached a finite loss; narrow [search.space] to lower rates")
     written = write_best(order, ranked[0], count)
-    return Search(config.name, ranked, written, round(time.monotonic() - started, 2), folder)
+    done = Search(config.name, ranked, written, round(time.monotonic() - started, 2), folder)
+    durable.write_atomically(done.page, as_html(done).encode())
+    return done
 
 
 def usual(config: Config) -> dict[str, Space]:
@@ -120,26 +127,44 @@ def write_best(order: Order, best: Trial, count: int) -> Path:
     return path
 
 
-def as_text(found: Search) -> str:
-    """Return the best trials as a table, and what to do next."""
-    keys = list(found.trials[0].settings)
+def table_of(trials: Sequence[Trial]) -> document.Table:
+    """Return a row per trial: its loss, its epochs and what was tried."""
+    keys = list(trials[0].settings)
     rows = [
         (str(t.number), "ended early" if t.loss is None else results.number(t.loss), str(t.epochs),
          *(str(t.settings[key]) for key in keys))
-        for t in found.trials[:MOST_LINES]
+        for t in trials
     ]  # fmt: skip
-    table = document.Table(("trial", "validation loss", "epochs", *keys), tuple(rows))
+    return document.Table(("trial", "validation loss", "epochs", *keys), tuple(rows))
+
+
+def as_html(found: Search) -> str:
+    """Return a page with a picture for each key that was searched: the loss of the trials over its values."""
+    pictures = [
+        document.Picture(spread.trials(key, [(t.number, t.settings[key], t.loss) for t in found.trials]), key, None)
+        for key in found.trials[0].settings
+    ]
+    said = document.Text(
+        f"{len(found.trials)} trials, judged by validation rows alone; other settings varied, too. The best one is "
+        f"marked, and written to {found.written}; those that were ended early are grey, at the upper edge."
+    )
+    sections = [document.Section("Loss over each setting", (said, *pictures))]
+    return document.html(f"Search for {found.name}", [*sections, document.Section("Trials", (table_of(found.trials),))])
+
+
+def as_text(found: Search) -> str:
+    """Return the best trials as a table, and what to do next."""
     return "\n".join([
-        *document.plain(table), "",
+        *document.plain(table_of(found.trials[:MOST_LINES])), "",
         f"{len(found.trials)} trials in {found.seconds:.1f} s, judged by validation rows alone; the study is in "
-        f"{found.run_folder / STUDY}",
+        f"{found.run_folder / STUDY}, its pictures in {found.page}",
         f"next: vigil train {found.written}",
     ])  # fmt: skip
 
 
 def as_json(found: Search) -> str:
     """Return every trial as one JSON object on one line."""
-    said = asdict(found) | {"run_folder": str(found.run_folder), "written": str(found.written)}
+    said = asdict(found) | {"run_folder": str(found.run_folder), "written": str(found.written), "page": str(found.page)}
     return json.dumps(said, allow_nan=False)
 
 

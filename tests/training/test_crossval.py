@@ -98,6 +98,9 @@ def test_the_result_is_a_table_for_people_and_one_object_for_machines(done):
     assert said["scores"] == found.scores
     assert said["summary"]["log_loss"]["model"]["deviation"] == pytest.approx(np.std(values, ddof=1))
     assert "\n" not in crossval.as_json(found)
+    page = Path(said["page"]).read_text()
+    assert str(found.page) in crossval.as_text(found) and page == crossval.as_html(found)
+    assert page.count("<circle") == sum(len(values) for scores in found.scores.values() for values in scores.values())
 
 
 def test_finished_folds_are_taken_as_they_are(done, tmp_path):

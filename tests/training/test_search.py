@@ -102,7 +102,9 @@ def test_the_result_is_a_table_for_people_and_one_object_for_machines(done):
     text = search.as_text(found)
     assert text.splitlines()[0].split()[:3] == ["trial", "validation", "loss"]
     assert f"next: vigil train {found.written}" in text
-    assert json.loads(search.as_json(found))["trials"][0]["loss"] == found.trials[0].loss
+    said = json.loads(search.as_json(found))
+    assert said["trials"][0]["loss"] == found.trials[0].loss
+    assert str(found.page) in text and Path(said["page"]).read_text().count("<circle") == 3 * 3
 
 
 def test_a_finished_search_that_is_resumed_only_adds_what_is_missing(tmp_path):
