@@ -1,6 +1,7 @@
 """What every test may use: a store of its own, tiny real releases, and the real service."""
 
 import functools
+import http.client
 import json
 import os
 import signal
@@ -36,20 +37,27 @@ def home(tmp_path, monkeypatch):
     return place
 
 
+def until(what, look, timeout_s=20.0):
+    """Return what `look` gives once it is true; fails with its name after a deadline.
+
+    `look` is asked at least twice however slow it is, and what it raises ends the test: who looks at a running program
+    looks through `Service.metric`, `Service.version` and `Service.reason`, which a request without an answer does not
+    mislead.
+    """
+    deadline, asked = time.monotonic() + timeout_s, 0
+    while time.monotonic() < deadline or asked < 2:
+        found = look()
+        if found:
+            return found
+        asked += 1
+        time.sleep(0.02)
+    pytest.fail(f"{what}: not within {timeout_s} s")
+
+
 @pytest.fixture(scope="session")
 def eventually():
-    """Return a function that polls until something is true, and fails with its name after a deadline."""
-
-    def wait(what, look, timeout_s=20.0):
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            found = look()
-            if found:
-                return found
-            time.sleep(0.02)
-        pytest.fail(f"{what}: not within {timeout_s} s")
-
-    return wait
+    """Return the function that polls until something is true."""
+    return until
 
 
 @pytest.fixture
@@ -118,17 +126,14 @@ class Service:
             )
 
     def call(self, path, body=None, headers=None, method=None):
-        """Return (status, JSON or text) of one request."""
+        """Return (status, JSON or text) of one request; (0, None) where no whole answer came."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         kind = {"Content-Type": "application/json"} if data is not None else {}
         request = urllib.request.Request(self.url + path, data, kind | (headers or {}), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=10, context=self.tls) as answer:
+            with _opened(request, self.tls) as answer:
                 return answer.status, _parsed(answer)
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, _parsed(error)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
+        except (OSError, http.client.HTTPException):
             return 0, None
 
     def headers(self, path):
@@ -136,11 +141,29 @@ class Service:
         with urllib.request.urlopen(self.url + path, timeout=10, context=self.tls) as answer:
             return answer.headers
 
+    def version(self):
+        """Return the version that is live; "" where none is, or no answer came."""
+        status, said = self.call("/v1/model")
+        return said["version"] if status == 200 else ""
+
+    def reason(self):
+        """Return why it is not ready; "" where it is, or no answer came."""
+        status, said = self.call("/readyz")
+        return said["reason"] if status == 503 else ""
+
+    def scrape(self, headers=None):
+        """Return the page of metrics; one that does not come is asked for again, until a deadline."""
+
+        def page():
+            status, text = self.call("/metrics", headers=headers)
+            return text if status == 200 else ""
+
+        return until("a page of metrics", page)
+
     def metric(self, name, **labels):
-        """Return the sum of the samples of a metric that have these labels."""
-        _, text = self.call("/metrics")
+        """Return the sum of the samples of a metric that have these labels: 0 only if a whole page says so."""
         total = 0.0
-        for line in text.splitlines():
+        for line in self.scrape().splitlines():
             if line.startswith((name + "{", name + " ")) and all(f'{k}="{v}"' in line for k, v in labels.items()):
                 total += float(line.rsplit(" ", 1)[1])
         return total
@@ -154,6 +177,13 @@ class Service:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             return self.process.wait()
+
+
+def _opened(request, context):
+    try:
+        return urllib.request.urlopen(request, timeout=10, context=context)
+    except urllib.error.HTTPError as error:
+        return error  # an answer like any other
 
 
 def _parsed(answer):

@@ -120,7 +120,7 @@ def test_unknown_addresses_share_one_label(live):
     service.call("/unknown")
 
     def series():
-        lines = service.call("/metrics")[1].splitlines()
+        lines = service.scrape().splitlines()
         return {
             line.split(" ")[0] for line in lines if line.startswith(("vigil_requests_total", "vigil_request_seconds"))
         }
@@ -186,7 +186,7 @@ def test_promotions_and_rollbacks_under_load_lose_no_request(live, eventually):
         for change in (lambda: aliases.promote(tags[1], "swap", force=True), lambda: aliases.rollback("tiny", "back")):
             version = change().to_version
             begun = time.monotonic()
-            eventually(f"{version} live", lambda v=version: service.call("/v1/model")[1]["version"] == v, 10)
+            eventually(f"{version} live", lambda v=version: service.version() == v)
             took.append(time.monotonic() - begun)
     stop.set()
     for thread in clients:
@@ -209,14 +209,14 @@ def test_a_release_with_a_flipped_byte_never_serves_and_the_old_one_goes_on(live
     (bad.path / "model.onnx").write_bytes(content)
     # The promotion may have been seen before the flip: look at a fresh service as well as at this one.
     try:
-        if service.call("/v1/model")[1]["version"] == old:
+        if service.version() == old:
             failures = lambda: service.metric("vigil_model_load_failures_total", reason="verify") > before  # noqa: E731
-            seen = lambda: failures() or service.call("/v1/model")[1]["version"] != old  # noqa: E731
+            seen = lambda: failures() or service.version() not in ("", old)  # noqa: E731
             eventually("the load being refused", seen)
         assert predict(service)[0] == 200
     finally:
         aliases.path("tiny").write_bytes(good)
-    eventually("the old release", lambda: service.call("/v1/model")[1]["version"] == old)
+    eventually("the old release", lambda: service.version() == old)
     shutil.rmtree(bad.path)
 
 
@@ -248,14 +248,14 @@ def test_without_a_champion_it_says_so_and_is_ready_once_there_is_one(
     content = (broken.path / "model.onnx").read_bytes()
     aliases.promote(broken.tag, "damaged in a moment")
     (broken.path / "model.onnx").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    eventually("an answer about the champion", lambda: "vigil promote" not in service.call("/readyz")[1]["reason"])
+    eventually("an answer about the champion", lambda: (said := service.reason()) and "vigil promote" not in said)
     whole = publish(seed=5)
     aliases.promote(whole.tag, "whole", force=True)
     eventually("readiness", lambda: service.call("/readyz")[0] == 200)
-    assert service.call("/v1/model")[1]["version"] == whole.version
+    assert service.version() == whole.version
     assert service.metric("vigil_model_target_info", version=whole.version) == 1
     assert service.metric("vigil_model_rollback_info", version=broken.version) == 1
-    assert "vigil_followed_timestamp_seconds{" not in service.call("/metrics")[1]
+    assert "vigil_followed_timestamp_seconds{" not in service.scrape()
     followed.begin("tiny", "s3://releases/production")
     followed.saw("tiny")
     looked_s = followed.looked_s("tiny")
@@ -272,15 +272,15 @@ def test_a_service_stays_with_its_model_when_another_one_gets_a_champion(
     aliases.promote(publish("other", seed=3).tag, "a second model in the store")
     second = publish("tiny", seed=1, created="2026-11-24T12:00:00Z")
     aliases.promote(second.tag, "newer", force=True)
-    eventually("followed", lambda: service.call("/v1/model")[1]["version"] == second.version)
+    eventually("followed", lambda: service.version() == second.version)
 
 
 def test_cuda_that_is_not_there_makes_the_service_not_ready(home, start_service, eventually, monkeypatch, publish):
     monkeypatch.setenv("BENTOML_HOME", str(home))
     aliases.promote(publish().tag, "first")
     service = start_service(home, VIGIL_PROVIDERS="cuda,cpu")
-    reason = eventually("the refusal", lambda: "CUDA" in str(service.call("/readyz")[1]) and service.call("/readyz"))
-    assert reason[0] == 503 and "asked for CUDAExecutionProvider" in reason[1]["reason"]
+    reason = eventually("the refusal", lambda: "CUDA" in (said := service.reason()) and said)
+    assert "asked for CUDAExecutionProvider" in reason
     assert service.call("/livez")[0] == 200
     assert service.metric("vigil_ready") == 0
     assert service.metric("vigil_model_load_failures_total", reason="provider") >= 1

@@ -8,7 +8,7 @@ import urllib.parse
 
 import psutil
 import pytest
-from asked import ROWS, ask
+from asked import ROWS, ask, status_of
 from tiny_release import make_draft, make_files
 
 from demo.stack import free_ports
@@ -217,7 +217,7 @@ def test_a_key_that_is_removed_is_refused_on_an_open_connection_without_a_restar
 def test_a_burst_beyond_the_rate_gets_429_and_the_time_to_wait_and_others_are_not_touched(guarded, held, eventually):
     secret, key = keys.make(keys.Key("eager", b"", ("predict",), rate=0.01, burst=5))
     keys.add(held[0], key)
-    eventually("the new key", lambda: ask(guarded.url, "GET", "/v1/model", secret)[0] == 200)
+    eventually("the new key", lambda: status_of(guarded.url, "/v1/model", secret) == 200)
     said = [ask(guarded.url, "POST", "/v1/predict", secret) for _ in range(10)]
     assert [status for status, _ in said] == [200] * 4 + [429] * 6
     assert 90 <= int(said[-1][1]["Retry-After"]) <= 100
@@ -227,7 +227,7 @@ def test_a_burst_beyond_the_rate_gets_429_and_the_time_to_wait_and_others_are_no
 def test_refusals_are_counted_by_reason(guarded, held):
     def count(reason):
         headers = {"X-Api-Key": held[1]["metrics"]}
-        text = guarded.call("/metrics", headers=headers)[1]
+        text = guarded.scrape(headers)
         return sum(float(line.split()[-1]) for line in text.splitlines() if f'refused_total{{reason="{reason}"' in line)
 
     reasons = ("no_key", "unknown_key", "expired", "role")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from asked import ROWS, ask
+from asked import ROWS, ask, status_of
 from tiny_release import make_draft, make_files
 
 from demo.stack import free_ports
@@ -77,14 +77,14 @@ def test_an_admin_address_of_another_service_ends_the_start_and_is_free_once_tha
 ):
     address = f"127.0.0.1:{free_ports(1)[0]}"
     first = start_service(place, VIGIL_ADMIN_ADDRESS=address, VIGIL_WORKERS="2")
-    eventually("the admin address", lambda: ask(f"http://{address}", "GET", "/readyz", None)[0] == 200)
+    eventually("the admin address", lambda: status_of(f"http://{address}", "/readyz") == 200)
     for near in (address, address.replace("127.0.0.1", "0.0.0.0")):
         status, said = serve_once(place, VIGIL_ADMIN_ADDRESS=near)
         assert status != 0 and f"vigil: VIGIL_ADMIN_ADDRESS: {near} cannot be listened on" in said
         assert "Traceback" not in said
     assert first.stop() == 0
     second = start_service(place, VIGIL_ADMIN_ADDRESS=address)
-    eventually("the admin address", lambda: ask(f"http://{address}", "GET", "/readyz", None)[0] == 200)
+    eventually("the admin address", lambda: status_of(f"http://{address}", "/readyz") == 200)
     assert second.stop() == 0
 
 

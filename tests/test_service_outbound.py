@@ -59,7 +59,7 @@ def test_a_service_that_is_started_used_swapped_and_stopped_connects_to_nobody(
         assert service.call("/v1/predict", body, {"Referer": "http://192.0.2.1/"})[0] == 422
     second = publish(seed=2)
     aliases.promote(second.tag, "second", force=True)
-    eventually("the second release", lambda: service.call("/v1/model")[1]["version"] == second.version)
+    eventually("the second release", lambda: service.version() == second.version)
     family = [psutil.Process(service.process.pid), *psutil.Process(service.process.pid).children(recursive=True)]
     peers = {c.raddr.ip for one in family for c in one.net_connections("inet") if c.raddr}
     assert peers <= {"127.0.0.1"}

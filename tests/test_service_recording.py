@@ -2,13 +2,16 @@
 
 import functools
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ending import children_of, gone
 from tiny_release import make_draft, make_files
 
 from monitoring.log import labels, logfile, redaction
@@ -29,7 +32,7 @@ area = [0, 1_000_000, 10_000_000]
 
 
 @pytest.fixture(scope="module")
-def record(place, start_ready, tmp_path_factory):
+def record(place, start_ready, tmp_path_factory, eventually):
     """Return a function that sends the marked values to a service with a policy, and gives its folder when it ended."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(place))
@@ -52,9 +55,14 @@ def record(place, start_ready, tmp_path_factory):
         for i in range(MARKED):
             send(service, i)
         assert service.metric("vigil_input_rows_total") == MARKED
+        eventually("the rows on the log", lambda: service.metric("vigil_records_total") == MARKED)
         shutil.copytree(counts, folder / "counts of the living")
-        service.process.kill()  # so that what waits to be written back stays where it is
+        left = children_of(service.process.pid)
+        service.process.send_signal(signal.SIGSTOP)  # or it would start another one
+        for pid in (*left, service.process.pid):
+            os.kill(pid, signal.SIGKILL)  # so that what waits to be written back stays where it is
         service.process.wait()
+        eventually("the end of the worker, which holds the log", lambda: gone(*left))
         shutil.copy(service.log, folder / "service.log")
         return folder
 

@@ -86,7 +86,7 @@ def test_each_row_is_counted_in_its_signals_and_in_no_class(live):
     rows = service.metric("vigil_input_rows_total", version=made.version)
     for signal in ("area", "city", "prediction"):
         assert service.metric("vigil_signal_bin_total", signal=signal) == rows
-    assert "vigil_predictions_total{" not in service.call("/metrics")[1]
+    assert "vigil_predictions_total{" not in service.scrape()
 
 
 def test_labels_sent_and_read_from_a_file_give_the_share_within_the_tolerance(live, tmp_path, eventually):
@@ -145,5 +145,5 @@ def test_a_card_of_another_model_is_not_found_and_its_name_is_no_label(live):
     assert (status, said["error"]) == (404, "models: 'other' is not served here; served: homes")
     assert service.call("/v1/models/homes/card?format=pdf")[0] == 422
     assert service.call("/v1/models/homes/card", {}, method="POST")[0] == 405
-    text = service.call("/metrics")[1]
+    text = service.scrape()
     assert 'route="/v1/models/{name}/card"' in text and "other/card" not in text

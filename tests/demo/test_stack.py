@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from ending import ended
 
 from demo.stack import Receiver, Stack, free_ports, get, wait_for
 from demo.traffic import Rows, Sender
@@ -38,7 +39,7 @@ def test_stop_ends_a_program_that_ignores_sigterm_and_its_children(stack, monkey
     stack.start("stubborn", [sys.executable, "-c", child])
     stack.ready("stubborn", port, "/", timeout_s=30)
     stack.stop()
-    wait_for("the port being free", lambda: get(port, "/")[0] == 0 or None, 10)
+    wait_for("the port being free", lambda: get(port, "/")[0] == 0 or None, 30)
     assert stack.processes == {}
 
 
@@ -49,7 +50,7 @@ def _with_a_child(stack, ends):
     stack.start("parent", [sys.executable, "-c", code])
     stack.ready("parent", port, "/", timeout_s=30)
     ends("parent")
-    wait_for("the port being free", lambda: get(port, "/")[0] == 0 or None, 10)
+    wait_for("the port being free", lambda: get(port, "/")[0] == 0 or None, 30)
     assert stack.processes == {}
 
 
@@ -118,10 +119,10 @@ def test_every_row_that_gets_no_answer_is_counted_as_lost():
     sender = Sender(server.getsockname()[1], rate_s=200, label_delay_s=0)
     try:
         sender.send(Rows(np.zeros((5, 2), dtype=np.uint8), ["a"] * 5))
-        wait_for("five losses", lambda: len(sender.lost) == 5 or None, 10)
+        wait_for("five losses", lambda: len(sender.lost) == 5 or None, 30)
     finally:
         sender.close()
         server.shutdown(socket.SHUT_RDWR)
         server.close()
-        thread.join(timeout=5)
+        ended(thread)
     assert sender.sent == 5

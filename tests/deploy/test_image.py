@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from ending import ended
 
 from demo.stack import free_ports
 from deploy.image import build, health, sbom
@@ -105,7 +106,7 @@ def test_a_container_is_healthy_as_long_as_readyz_says_200(status, healthy):
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         assert health.ready(server.server_port) is healthy
-        thread.join(10)
+        ended(thread)
 
 
 def test_a_container_whose_port_is_closed_is_not_healthy():

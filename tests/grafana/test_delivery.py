@@ -1,6 +1,7 @@
 """Alerts for real: exporter -> Prometheus -> Alertmanager -> webhook, with the lengths of the demo."""
 
 import contextlib
+import http.client
 import json
 import socket
 import subprocess
@@ -22,7 +23,7 @@ from monitoring.counting.signal_metrics import SignalCollector, SignalState
 from monitoring.metrics import ServingMetrics
 from tests.grafana.conftest import program
 
-PATIENCE_S = 60
+PATIENCE_S = 90
 ROWS_A_SECOND = 100
 SHARES = np.full((1, 4), 0.25)
 CPU = "CPUExecutionProvider"
@@ -135,7 +136,7 @@ def process(log, *command):
             yield running
         finally:
             running.terminate()
-            running.wait(20)
+            running.wait(60)
 
 
 def answers(url):
@@ -146,9 +147,17 @@ def answers(url):
         return False
 
 
+def fetched(url):
+    """Return the JSON at an address, None where no answer came: for who looks again and again."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return json.load(reply)
+    except (OSError, http.client.HTTPException):
+        return None
+
+
 def alerts_of(alertmanager):
-    with urllib.request.urlopen(f"http://{alertmanager}/api/v2/alerts", timeout=5) as reply:
-        return json.load(reply)
+    return fetched(f"http://{alertmanager}/api/v2/alerts") or []
 
 
 @contextlib.contextmanager
@@ -197,8 +206,8 @@ def looked(prometheus):
     """Return what Prometheus has of v2 at the times that an alert looks back to."""
     query = f'max_over_time(timestamp(vigil_model_info{{version="v2"}})[1h:{told.LOOKED_S}s])'
     url = f"http://{prometheus}/api/v1/query?" + urllib.parse.urlencode({"query": query})
-    with urllib.request.urlopen(url, timeout=5) as reply:
-        return json.load(reply)["data"]["result"]
+    found = fetched(url)
+    return found and found["data"]["result"]
 
 
 def muted(alertmanager, name):

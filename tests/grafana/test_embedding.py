@@ -45,6 +45,7 @@ kind = "pairs_network:build"
 [loop]
 epochs = 2
 """
+PATIENCE_S = 90
 COLUMNS, WIDTH = ("a", "b", "c", "d"), 8 + 1 + 2
 
 
@@ -98,27 +99,30 @@ def test_a_client_gets_the_embedding_where_it_asks_for_it_and_nowhere_else(servi
 def test_a_shift_that_only_the_embedding_shows_fires_the_rule_that_names_it(release, service, eventually, tmp_path):
     made = reference.parse(release.read(REFERENCE))
     with prometheus(tmp_path, (service.url.removeprefix("http://"),)) as ask:
-        eventually("Prometheus", ask.ready)
-        eventually("the server", lambda: ask("vigil_ready"))
+        eventually("Prometheus", ask.ready, PATIENCE_S)
+        eventually("the server", lambda: ask("vigil_ready"), PATIENCE_S)
         z = 'max by (signal) (model_signal:drift_z{signal="embedding"})'
 
         seeds = itertools.count(5)
 
         def send(correlation):
             some = rows(50, correlation, next(seeds)).tolist()
-            assert service.call("/v1/predict", {"rows": some})[0] == 200
-            return ask('model_signal:drift_rows{signal="embedding",window="long"}').get(("embedding", ""), 0)
+            answered = service.call("/v1/predict", {"rows": some})[0] == 200
+            return answered and ask('model_signal:drift_rows{signal="embedding",window="long"}').get(
+                ("embedding", ""), 0
+            )
 
         def named():
             return {signal for signal, _ in ask("model_signal:drifted_z")}
 
-        eventually("usual rows", lambda: send(0.7) > 300, 60)
-        usual = eventually("its z, which a later rule of the group records", lambda: ask(z))["embedding", ""]
+        eventually("usual rows", lambda: send(0.7) > 300, PATIENCE_S)
+        # its z comes by a later rule of the group
+        usual = eventually("its z", lambda: ask(z), PATIENCE_S)["embedding", ""]
         assert usual < min(made.z_thresholds.values()) and not named()
-        eventually("the signal that drifted", lambda: send(-0.7) and named(), 60)
-        assert named() == {"embedding"}
-        eventually("the alert", lambda: ask('ALERTS{alertname="VigilDataDrift"}'), 40)
-        print(f"\nz of the embedding: {usual:.2f}, with the shift {ask(z)['embedding', '']:.1f}")
+        assert eventually("the signal that drifted", lambda: send(-0.7) and named(), PATIENCE_S) == {"embedding"}
+        shifted = eventually("its z", lambda: ask(z), PATIENCE_S)["embedding", ""]
+        eventually("the alert", lambda: ask('ALERTS{alertname="VigilDataDrift"}'), PATIENCE_S)
+        print(f"\nz of the embedding: {usual:.2f}, with the shift {shifted:.1f}")
 
 
 def test_the_log_which_has_no_embedding_is_judged_without_it(release):

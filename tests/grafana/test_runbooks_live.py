@@ -18,7 +18,7 @@ from registry import aliases, durable, store
 from tests.grafana import live
 from tests.grafana.test_runbooks import ALERTS, blocks
 
-PATIENCE_S = 45
+PATIENCE_S = 120
 # A query of a page has a number, unless it looks for what is wrong: then no result is the good answer.
 LOOKS_FOR_WRONG = re.compile(r"unless|requested_provider!=|== 0|[<>]=? |ALERTS|quality_upper\b.*<")
 EMPTY = {

@@ -11,6 +11,7 @@ from grafana.statement import MONITORS
 from registry.errors import StackError
 
 BOARD = dashboards(DEMO, MONITORS)["oncall"]
+PATIENCE_S = 120
 PNG = b"\x89PNG\r\n\x1a\n"
 RUN = {
     "notices": [
@@ -39,18 +40,20 @@ def test_every_panel_is_given_what_prometheus_says(watched, eventually):
     def ask(query, span):
         return draw._asked(watched.ports["prometheus"], query, span)
 
-    wanted = ('vigil_requests_total{code="200"}', 'vigil_requests_total{code="422"}')
-    eventually("both in Prometheus", lambda: all(watched.has_data(f"sum(rate({q}[10s])) > 0") for q in wanted))
-    said = draw.answers(BOARD, ask, time.time())
     panels = {panel["title"]: panel for panel in BOARD["panels"] if panel["type"] != "row"}
-    ready = said[panels["Servers ready"]["id"]]["A"]
-    assert [float(one["value"][1]) for one in ready] == [1.0]
-    codes = said[panels["Requests by code"]["id"]]["A"]
-    assert {"200", "422"} <= {one["metric"]["code"] for one in codes}
+
+    def drawn():
+        said = draw.answers(BOARD, ask, time.time())
+        ready, codes = (said[panels[title]["id"]]["A"] for title in ("Servers ready", "Requests by code"))
+        whole = [float(one["value"][1]) for one in ready] == [1.0]
+        return whole and {"200", "422"} <= {one["metric"]["code"] for one in codes} and codes
+
+    codes = eventually("one server, which is ready, and the codes of its answers", drawn, PATIENCE_S)
     assert all(one["values"][-1][0] - one["values"][0][0] <= draw.WINDOW_S for one in codes)
 
 
-def test_what_a_run_left_behind_can_be_asked_again(watched, tmp_path):
+def test_what_a_run_left_behind_can_be_asked_again(watched, eventually):
+    eventually("a server in Prometheus", lambda: watched.ask("vigil_ready"), PATIENCE_S)
     with draw.prometheus(watched.folder / "data") as ask:
         found = ask("vigil_ready", {"start": time.time() - 60, "end": time.time(), "step": "1s"})
         assert found
@@ -76,10 +79,11 @@ def test_a_fetch_that_failed_is_told_and_done_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.proof
-def test_a_picture_is_drawn(watched, tmp_path):
+def test_a_picture_is_drawn(watched, eventually, tmp_path):
     if not (draw.BUILD / draw.STAMP).exists():
         pytest.skip("Grafana's UI library is not here; `make pictures` fetches it")
     draw._bundle()
+    eventually("a server in Prometheus", lambda: watched.ask("vigil_ready"), PATIENCE_S)
     moment = draw.Moment("oncall", time.time(), "in a test")
     draw.draw(
         BOARD, moment, lambda query, span: draw._asked(watched.ports["prometheus"], query, span), tmp_path / "a.png"

@@ -78,7 +78,7 @@ def kill(log, kills, seed):
             before = _read(log)
             process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
             try:
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + 60
                 while _read(log) == before and time.monotonic() < deadline:
                     time.sleep(0.005)
                 time.sleep(draw.uniform(0, 0.3))

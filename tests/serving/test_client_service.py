@@ -65,7 +65,7 @@ def test_clients_lose_nothing_while_releases_are_swapped(live, place, monkeypatc
             thread.start()
         for change in (lambda: aliases.promote(tags[1], "swap", force=True), lambda: aliases.rollback("tiny", "back")):
             version = change().to_version
-            eventually(f"{version} live", lambda v=version: client.metadata()["version"] == v)
+            eventually(f"{version} live", lambda v=version: service.version() == v)
             eventually(f"{version} seen", lambda v=version: v in versions)
         stop.set()
         for thread in threads:

@@ -7,9 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from ending import gone
 from load import address
 from tiny_release import IMAGE, rows_of
 
@@ -19,6 +21,7 @@ BODY = json.dumps({"rows": rows_of(IMAGE, 1).tolist()}).encode()
 HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 ROOT = Path(__file__).resolve().parents[2]
 FOREVER_S = "600"
+KILLS = 5
 
 
 def workers(service):
@@ -79,7 +82,23 @@ def test_workers_follow_a_killed_parent_and_the_port_is_free(started, eventually
     service.process.wait()
     eventually("the port being free", lambda: refuses(service))
     with socket.create_server(address(service)):
-        eventually("the worker being gone", lambda: not Path(f"/proc/{worker}").exists())
+        eventually("the worker being gone", lambda: gone(worker))
+
+
+@pytest.mark.proof
+def test_the_port_of_a_killed_service_is_free_within_two_seconds(started, eventually):
+    seconds = []
+    for _ in range(KILLS):
+        service = started()
+        began_s = time.monotonic()
+        service.process.kill()
+        eventually("the port being free", lambda: refuses(service))  # noqa: B023
+        seconds.append(time.monotonic() - began_s)
+        service.process.wait()
+        with socket.create_server(address(service)):
+            pass
+    print(f"\n{KILLS} killed services: the port is free after {min(seconds):.2f} to {max(seconds):.2f} s")
+    assert max(seconds) <= 2
 
 
 def test_a_worker_that_cannot_start_is_tried_three_times_and_then_ends_the_service(home, tmp_path):

@@ -44,7 +44,7 @@ def roll(service, eventually):
     """Roll the workers; return how many of the old ones are left."""
     done = count_of(service, "rolled")
     service.process.send_signal(signal.SIGHUP)
-    eventually("the end of the roll", lambda: count_of(service, "rolled") > done, 60)
+    eventually("the end of the roll", lambda: count_of(service, "rolled") > done, 180)
     told = [json.loads(line) for line in service.log.read_text().splitlines() if '"event": "rolled"' in line]
     return told[-1]["old_left"]
 
@@ -53,7 +53,7 @@ def roll(service, eventually):
 def impatient(tmp_path):
     """Return what makes the parent of a service give a new worker of a roll a short time to be ready."""
     (tmp_path / "impatient.py").write_text(
-        "from serving import supervisor\nsupervisor.START_S = 20.0\nfrom service import Vigil\n"
+        "from serving import supervisor\nsupervisor.START_S = 45.0\nfrom service import Vigil\n"
     )
     return {"target": "impatient:Vigil", "PYTHONPATH": f"{tmp_path}:{ROOT}"}
 

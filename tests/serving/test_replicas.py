@@ -58,10 +58,10 @@ def side_by_side(tmp_path):
 
 def reached(services, eventually, change):
     """Make a change of the champion; return how many seconds until each of the services answers with it."""
-    started, seconds = time.monotonic(), [0.0] * len(services)
+    started, seconds = time.monotonic(), {}
 
     def watch(k, version):
-        eventually(f"{version} at {k}", lambda: services[k].call("/v1/model")[1]["version"] == version, 60)
+        eventually(f"{version} at {k}", lambda: services[k].version() == version, 60)
         seconds[k] = time.monotonic() - started
 
     version = change().to_version
@@ -70,7 +70,8 @@ def reached(services, eventually, change):
         thread.start()
     for thread in threads:
         thread.join()
-    return max(seconds)
+    assert len(seconds) == len(services), f"only {sorted(seconds)} of {len(services)} have {version}"
+    return max(seconds.values())
 
 
 def promotions_and_rollbacks(services, tags, eventually, after=lambda: None):
@@ -120,8 +121,8 @@ def test_a_promotion_and_a_rollback_reach_three_stores_that_follow_a_place_and_a
     sides = [side_by_side(home, url) for home in homes]
     services = [start_ready(home) for home in homes]
     with prometheus(tmp_path / "prometheus", tuple(one.url.removeprefix("http://") for one in services)) as ask:
-        eventually("Prometheus", ask.ready)
-        eventually("three servers", lambda: ask("sum(vigil_ready)").get(("", "")) == REPLICAS)
+        eventually("Prometheus", ask.ready, 90)
+        eventually("three servers", lambda: ask("sum(vigil_ready)").get(("", "")) == REPLICAS, 90)
         say(
             "stores of their own, a look each 0.5 s",
             *promotions_and_rollbacks(services, releases[1:4], eventually, lambda: share.push(url)),
@@ -162,7 +163,7 @@ def test_a_server_killed_in_the_middle_of_a_promotion_loses_no_more_than_what_it
                 version = tag.split(":")[1]
                 others = [one for one in services if one is not killed]
                 for one in others:
-                    eventually(version, lambda one=one, v=version: one.call("/v1/model")[1]["version"] == v, 60)
+                    eventually(version, lambda one=one, v=version: one.version() == v, 60)
                 lost.append(tally.statuses[502] - before)
                 killed.start()
                 eventually("all ready again", lambda: len(balancer.ready) == REPLICAS, 60)

@@ -75,7 +75,7 @@ def promoted(seed, folder):
 
 def swap(service, eventually, folder, seed):
     version = promoted(seed, folder)
-    eventually(f"{version} live", lambda: service.call("/v1/model")[1]["version"] == version, 20)
+    eventually(f"{version} live", lambda: service.version() == version)
 
 
 def roll(service, eventually):
@@ -221,7 +221,7 @@ def broken(folder, how, seed):
 
 
 def swap_to_broken(service, eventually, folder, rounds):
-    live = service.call("/v1/model")[1]["version"]
+    live = eventually("the live release", service.version)
     refused = Counter()
     with Load(address(service), request(BODY), CONNECTIONS, version_of) as tally:
         for seed in range(rounds):
@@ -254,7 +254,7 @@ def test_memory_is_flat_over_fifty_swaps(serve, eventually, tmp_path):
         for seed in range(1, 51):
             swap(service, eventually, tmp_path, seed)
             sizes.append(service.metric("process_resident_memory_bytes") / 1e6)
-            pages.append(len(service.call("/metrics")[1]) / 1e3)
+            pages.append(len(service.scrape()) / 1e3)
     first, last = max(sizes[5:15]), max(sizes[-10:])
     print(
         f"50 swaps under load: {first:.0f} MB after 15, {last:.0f} MB after 50; {tally.statuses[200]} answers; scrape "
@@ -265,14 +265,14 @@ def test_memory_is_flat_over_fifty_swaps(serve, eventually, tmp_path):
 
 def test_a_release_that_no_worker_has_is_not_scraped_and_comes_back_with_its_rows(serve, eventually, tmp_path):
     service = serve(workers=2)
-    version = service.call("/v1/model")[1]["version"]
+    version = eventually("the live release", service.version)
     rows = lambda: service.metric("vigil_input_rows_total", version=version)  # noqa: E731
     for _ in range(20):
         assert service.call("/v1/predict", BODY)[0] == 200
     eventually("its rows", lambda: rows() == 20)
     for seed in range(101, 103 + MOST_LINGERING):
         swap(service, eventually, tmp_path, seed)
-    shown = lambda: set(re.findall('version="([^"]*)"', service.call("/metrics")[1]))  # noqa: E731
+    shown = lambda: set(re.findall('version="([^"]*)"', service.scrape()))  # noqa: E731
     eventually("the end of its series", lambda: version not in shown())
     assert len(shown()) <= 2 + 2 * MOST_LINGERING
     assert service.metric("vigil_requests_total", route="/v1/predict") == 20

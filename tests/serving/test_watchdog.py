@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ending import gone
 from load import address
 from odd_release import endless_for_bright, release_with
 from tiny_release import IMAGE, rows_of
@@ -161,6 +162,6 @@ def test_a_worker_whose_loop_is_blocked_does_not_outlive_its_killed_parent(
             silent.recv(1)
     service.process.kill()
     service.process.wait()
-    eventually("the worker being gone", lambda: not Path(f"/proc/{worker}").exists(), 10)
+    eventually("the worker being gone", lambda: gone(worker))
     with socket.create_server(address(service)):
         assert "frozen_without_parent" in service.log.read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ending import ended
 from prometheus_client import CollectorRegistry
 
 from monitoring.log import recorder
@@ -207,7 +208,7 @@ def test_closing_while_the_log_is_locked_ends_and_counts_what_is_lost(open_recor
     recording.close(timeout_s=0.2)  # shorter than one try of the writer
     other.execute("COMMIT")
     other.close()
-    recording._writer.join(20)
+    ended(recording._writer)
     counted = dropped(metrics, "write_failed") + value(metrics, "vigil_records_total", model="m")
     assert dropped(metrics, "write_failed") == 2 and counted == 3
 

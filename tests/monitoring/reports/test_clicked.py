@@ -6,14 +6,15 @@ import threading
 import urllib.request
 from contextlib import closing
 from html.parser import HTMLParser
-from urllib.parse import urldefrag, urljoin
+from urllib.parse import urldefrag, urljoin, urlparse
 
 import numpy as np
 import pytest
+from ending import ended
 from filled_log import fill
 from tiny_release import HOMES, TABLE
 
-from demo.stack import free_ports
+from demo.stack import free_ports, get
 from grafana import rules
 from grafana.profile import PRODUCTION
 from grafana.statement import Places
@@ -115,11 +116,10 @@ def test_the_link_of_an_alert_leads_to_its_report_as_a_person_clicks_it(tmp_path
 
         def links():
             page = Sections()
-            page.feed(urllib.request.urlopen(address, timeout=10).read().decode())
+            page.feed(get(port, urlparse(address).path)[1].decode())
             return page.links.get(place, [])
 
-        eventually("a report of the alert", links, 120)
-        (link,) = links()
+        (link,) = eventually("a report of the alert", links, 120)
         with urllib.request.urlopen(urljoin(address, link), timeout=10) as answer:
             assert answer.status == 200 and answer.headers["Content-Type"].startswith("text/html")
             page = answer.read().decode()
@@ -128,4 +128,4 @@ def test_the_link_of_an_alert_leads_to_its_report_as_a_person_clicks_it(tmp_path
         print(f"{clicked} -> {link}, {len(page) / 1e6:.1f} MB")
     finally:
         stop.set()
-        thread.join(20)
+        ended(thread)

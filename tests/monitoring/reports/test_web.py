@@ -2,6 +2,7 @@ import http.client
 import threading
 
 import pytest
+from ending import ended
 
 from demo.stack import free_ports
 from monitoring.monitor import watch
@@ -23,7 +24,7 @@ def get(tmp_path, eventually):
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.headers["Content-Type"], answer.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return 0, "", b""
         finally:
             connection.close()
@@ -31,7 +32,7 @@ def get(tmp_path, eventually):
     eventually("the monitor answering", lambda: ask("/reports/")[0])
     yield ask
     stop.set()
-    thread.join(20)
+    ended(thread)
 
 
 def test_the_monitor_serves_the_reports_and_no_other_file(get, tmp_path):

@@ -316,7 +316,7 @@ def test_what_a_client_sends_never_becomes_a_label(service):
         assert service.call("/v1/predict", {f"k{i}": i}, {"X-Request-Id": f"r{i}", "User-Agent": f"a{i}"})[0] == 422
 
     def series():
-        lines = service.call("/metrics")[1].splitlines()
+        lines = service.scrape().splitlines()
         return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
 
     send(1000)
