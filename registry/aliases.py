@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import durable, followed, hearing, store
-from registry.errors import AliasError
+from registry.errors import AliasError, UserError
 from registry.gate import Live
 from registry.release import NAME, VERSION, Release
 
@@ -192,16 +192,19 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
     return change
 
 
-def refusal(tag: str) -> str:
-    """Return why `promote` would refuse `tag` now, and what would overrule that; "" if it would not."""
+def refusal(tag: str) -> tuple[str, bool]:
+    """Return why `promote` would refuse `tag` now and what would cure or overrule that; "" if it would not.
+
+    And whether it is what the release is that speaks against it; a missing signature, for one, says nothing of that.
+    """
     name, _ = store.parts(tag)
     try:
         followed.demand_own(name)
         release, state = store.open_release(tag), read(name)
-    except AliasError as error:
-        return str(error)
+    except UserError as error:
+        return str(error), False
     against = hearing.objections(release, state)
-    return hearing.told(against, release, state) if against else ""
+    return (hearing.told(against, release, state), True) if against else ("", False)
 
 
 def rollback(model: str, why: str) -> Change:

@@ -13,7 +13,8 @@ class Outcome:
     """A published release; metrics, baselines, parity and gate are those of its manifest; timing: see loop.Fit.
 
     variants: the tags of the releases in other precisions; `parity["variants"]` says what became of each.
-    refusal: why `vigil promote` would refuse it as things are, empty if it would not.
+    refusal: why `vigil promote` would refuse it as things are, empty if it would not. judged: whether that is what
+    the release is, which only another training changes.
     """
 
     tag: str
@@ -26,6 +27,7 @@ class Outcome:
     timing: list[dict[str, float]] = field(default_factory=list)
     variants: list[str] = field(default_factory=list)
     refusal: str = ""
+    judged: bool = False
 
 
 def as_text(outcome: Outcome) -> str:
@@ -47,11 +49,13 @@ def as_text(outcome: Outcome) -> str:
 
 
 def _advice(outcome: Outcome) -> str:
+    promote = f'vigil promote {outcome.tag} --why "..."'
     if not outcome.refusal:
-        return f'next: vigil promote {outcome.tag} --why "..."'
-    return (
-        f"promote will refuse it: {outcome.refusal}\nnext: read the card, change the data or the settings, train again"
+        return f"next: {promote}"
+    cure = (
+        "read the card, change the data or the settings, train again" if outcome.judged else f"see to that, {promote}"
     )
+    return f"promote will refuse it: {outcome.refusal}\nnext: {cure}"
 
 
 def pace(timing: list[dict[str, float]]) -> str:

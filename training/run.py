@@ -54,7 +54,7 @@ def carry_out(order: Order, say: Progress) -> Outcome:
     seconds = round(time.monotonic() - started, 2)
     return Outcome(
         release.tag, draft.metrics, draft.baselines, draft.parity, draft.gate, seconds, order.folder,
-        trained.fit.timing, others, aliases.refusal(release.tag),
+        trained.fit.timing, others, *aliases.refusal(release.tag),
     )  # fmt: skip
 
 

@@ -90,13 +90,14 @@ def test_a_release_with_too_few_common_rows_cannot_be_judged(publish, monkeypatc
 
 def test_the_refusal_is_told_beforehand_in_the_words_of_promote(publish):
     good, worse = publish(seed=0), publish(seed=7, truth=0, created="2026-11-24T12:00:00Z")
-    assert aliases.refusal(good.tag) == ""
+    assert aliases.refusal(good.tag) == ("", False)
     aliases.promote(good.tag, "first")
     with pytest.raises(AliasError) as said:
         aliases.promote(worse.tag, "newer")
-    assert str(said.value) == f"{worse.tag}: not promoted: {aliases.refusal(worse.tag)}"
+    assert str(said.value) == f"{worse.tag}: not promoted: {aliases.refusal(worse.tag)[0]}"
     followed.begin("tiny", "file:///elsewhere")
-    assert "file:///elsewhere" in aliases.refusal(worse.tag)
+    why, judged = aliases.refusal(worse.tag)
+    assert "file:///elsewhere" in why and not judged
 
 
 def test_what_was_rolled_back_from_is_not_promoted_again_until_somebody_overrules_that(publish):

@@ -37,6 +37,16 @@ def reference(*words):
     return subprocess.run([*REFERENCE, *map(str, words)], capture_output=True, text=True)
 
 
+def test_a_release_that_is_not_signed_yet_is_told_as_refused_and_for_another_reason_than_what_it_is(
+    publish, pair, monkeypatch
+):
+    made = publish()
+    for key, why in ((pair[1], "is not signed; sign it: vigil sign"), ("absent.pem", "the key cannot be read")):
+        monkeypatch.setenv(signing.VARIABLE, str(key))
+        told, judged = aliases.refusal(made.tag)
+        assert why in told and not judged
+
+
 def test_the_reference_implementation_accepts_our_signature_until_a_byte_changes(signed, pair):
     words = ("verify", "key", signed.path, "--signature", signed.path / "model.sig", "--public_key", pair[1])
     good = reference(*words)

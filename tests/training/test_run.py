@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import vigil
 from monitoring.judge import slices
 from monitoring.shift import reference
-from registry import aliases, durable, store
+from registry import aliases, durable, signing, store
 from registry.errors import ConfigError, DataError, ExportError, ReleaseError
 from serving import wire
 from serving.http import Call, Head
@@ -159,7 +161,7 @@ def test_the_worse_digits_are_bad_and_share_their_test_rows_with_the_good_ones(d
     assert result.metrics["accuracy"]["upper"] < 0.7
     said = outcome.as_text(result)
     assert "\npromote will refuse it: on 307 common held-out rows its accuracy differs by -0." in said
-    assert "vigil promote" not in said
+    assert result.judged and said.endswith("train again")
     assert worse.manifest.data["label_noise"] == 0.9
     assert worse.manifest.data["labels_changed"] > 300
     assert "90% of the training labels were replaced at random" in worse.read("card.md").decode()
@@ -192,6 +194,21 @@ def small(tmp_path, text):
     config = tmp_path / "small.toml"
     config.write_text(SMALL + text)
     return config
+
+
+def test_where_signatures_are_demanded_a_new_release_is_published_and_told_to_be_signed(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    key = tmp_path / "public.pem"
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    key.write_bytes(public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
+    monkeypatch.setenv(signing.VARIABLE, str(key))
+    result = run.train(small(tmp_path, ""), tmp_path / "run")
+    assert [one.tag for one in store.releases("small")] == [result.tag]
+    said = outcome.as_text(result).splitlines()[-2:]
+    assert (
+        said[0] == f"promote will refuse it: {result.tag}: is not signed; sign it: vigil sign {result.tag} --key FILE"
+    )
+    assert said[1] == f'next: see to that, vigil promote {result.tag} --why "..."'
 
 
 def test_a_parity_limit_that_cannot_be_kept_stops_the_release(home, tmp_path):
