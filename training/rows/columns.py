@@ -139,7 +139,8 @@ class Times:
             form = max(read, key=lambda form: len(read[form]))
             at = len(read[form])
             kind = "an ISO 8601 date" if form == dates.ISO else f"a date as {form}, which those before it are"
-            accepted = "accepted is one of 2026-01-31, 2026-01-31T08:00:00Z, 31.01.2026, 31/01/2026 and 01/31/2026"
+            written = "2026-01-31, 31.01.2026, 31/01/2026 and 01/31/2026"
+            accepted = f"accepted is one of {written}, alone or with a time of day as {dates.CLOCKS}"
             raise CellError(self.count + at, f"{cells[at]!r} is not {kind}", accepted)
         return whole
 

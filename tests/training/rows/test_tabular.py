@@ -190,6 +190,11 @@ def test_a_column_may_be_empty_in_requests_though_it_is_full_in_training(tmp_pat
             {"time": "t"},
             "line 3, column 't': '12/31/2025' is not a date as DD/MM/YYYY, which those before it are; accepted is",
         ),
+        (
+            "a,t,y\n1,31/12/2025 8:05,c\n1,31/12/25,d\n",
+            {"time": "t"},
+            "01/31/2026, alone or with a time of day as 08:05, 8:05:30, 1:05 PM or 08:05Z",
+        ),
         ("a,t,y\n1,31.12.2025,c\n1,2025-12-31,d\n", {"time": "t"}, "'2025-12-31' is not a date as DD.MM.YYYY"),
         ("a,t,y\n1,7,c\n1,2026-01-01,d\n", {"time": "t"}, "line 3, column 't': '2026-01-01' is not a number"),
         ('a,y\n1,"c\n', {}, "not a CSV file: line 2: unexpected end of data"),
