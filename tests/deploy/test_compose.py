@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,16 @@ def test_keys_are_written_to_files_that_nobody_else_can_read():
     blocks = [block for block in text.split("```")[1::2] if "keys add" in block]
     assert len(blocks) == 2 and all(block.index("umask 077") < block.index("> deploy/secrets/") for block in blocks)
     assert "docker-compose-plugin" in text
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["made now", "open to all until now"])
+def test_the_folder_of_the_keys_lets_nobody_else_in_also_where_it_was_there_before(tmp_path, there):
+    text = (DEPLOY / "README.md").read_text()
+    for n, block in enumerate(block for block in text.split("```")[1::2] if "keys add" in block):
+        folder = tmp_path / str(n) / "deploy" / "secrets"
+        folder.mkdir(parents=True, mode=0o755)
+        if not there:
+            folder.rmdir()
+        (first,) = [line for line in block.splitlines() if "mkdir" in line]
+        subprocess.run(["bash", "-c", first], cwd=tmp_path / str(n), check=True)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700, first
