@@ -90,7 +90,10 @@ class Server:
         )
 
     async def start(self) -> None:
-        """Load the live releases there are; a service without one runs, but is not ready."""
+        """Load the live releases there are; a service without one runs, but is not ready.
+
+        Raises TimeoutError in a worker that must be ready and was not in time: it ends, and another one is started.
+        """
         self.watchdog.start()
         await self.hosts.start(self.recorder, self.inline)
         # What is here now stays: without it each search for garbage would look through all of it again, and with
@@ -100,7 +103,7 @@ class Server:
         gc.set_threshold(GARBAGE_OBJECTS)
         if lifecycle.waits(os.environ) and not self.hosts.ready:
             log.warning("waits_to_be_ready", extra={"reason": self.hosts.reason})
-            await self.hosts.made_ready.wait()
+            await asyncio.wait_for(self.hosts.made_ready.wait(), lifecycle.WAIT_S)
         self.lifecycle.take_over()
 
     async def stop(self) -> None:

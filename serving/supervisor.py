@@ -18,14 +18,14 @@ from tornado.ioloop import IOLoop
 from zmq import ZMQError
 
 from monitoring.metrics import REPLACE, ROLL, START
-from serving.lifecycle import CLEAN_UP_S, READY, SUPERVISOR
+from serving.lifecycle import CLEAN_UP_S, READY, SUPERVISOR, WAIT_S
 from serving.settings import Settings
 
 log = logging.getLogger(__name__)
 
 GIVE_UP = 3  # workers in a row that ended before they were up
 RETRY_S = 30.0  # after that many, while others serve
-START_S = 120.0  # for one worker to come up in a roll, ready where others are
+START_S = WAIT_S  # for one worker to come up in a roll, ready where others are
 BUSY_S = 0.05  # until circus is asked again when it was busy
 
 
