@@ -15,7 +15,7 @@ from monitoring.judge import quality
 from monitoring.judge.quality import Joined
 from monitoring.log import logfile, recorder
 from registry import aliases, store
-from registry.errors import DataError
+from registry.errors import AliasError, DataError
 from registry.release import Manifest
 
 COLUMNS = ("id", "label")
@@ -48,7 +48,7 @@ def add(log: Path, pairs: Sequence[tuple[str, str]], places: Sequence[str] = ())
 
     places: where each label stands, for a message. Raises DataError if the log cannot be written, or if a
     label is not one that the release which answered that row can have, or for a row that is not on the log (yet)
-    no release of the models at hand; then none of them is on it.
+    no release of the models at hand, if all that ever served are; then none of them is on it.
     """
     try:
         connection = recorder.connect(log)
@@ -94,7 +94,8 @@ def _checked(
 
 
 def _at_hand(connection: sqlite3.Connection) -> list[Manifest]:
-    # Of which a row may be that is not on the log: none if a model of the log is not in the store, so nobody can tell.
+    # Of which a row may be that is not on the log: none where a model of the log or a version that was promoted is not
+    # in the store any more, so nobody can tell.
     names, name = set[str](), ""
     while name := connection.execute("SELECT min(model) FROM predictions WHERE model > ?", (name,)).fetchone()[0]:
         names.add(name)
@@ -102,6 +103,8 @@ def _at_hand(connection: sqlite3.Connection) -> list[Manifest]:
     if not all(found.values()):
         return []
     found |= {name: _manifests(name) for name in aliases.models()}
+    if not all(map(_all_kept, found)):
+        return []
     return [manifest for manifests in found.values() for manifest in manifests]
 
 
@@ -109,6 +112,14 @@ def _manifests(model: str) -> list[Manifest]:
     folders = (folder for folder in sorted((store.models() / model).glob("*")) if folder.is_dir())
     found = (quality.manifest_of(model, folder.name) for folder in folders)
     return [manifest for manifest in found if manifest]
+
+
+def _all_kept(model: str) -> bool:
+    try:
+        promoted = {change.to_version for change in aliases.read(model).history}
+    except AliasError:  # nobody knows what was promoted
+        return False
+    return all((store.models() / model / version).is_dir() for version in promoted)
 
 
 def _fitting(label: str, manifests: Sequence[Manifest], place: str) -> str:

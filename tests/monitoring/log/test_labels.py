@@ -1,3 +1,4 @@
+import shutil
 import sqlite3
 
 import numpy as np
@@ -189,6 +190,24 @@ def test_a_row_that_is_not_on_the_log_may_be_of_any_model_at_hand_or_of_one_that
     answer(connection, "c", model="deleted since")
     connection.close()
     assert labels.add(log, [("z", "maybe")]).unknown == 1
+
+
+def test_a_label_that_only_a_deleted_version_had_is_unknown_and_the_file_is_taken(tmp_path, publish):
+    log, file = tmp_path / "log", tmp_path / "truth.csv"
+    old, new = publish(classes=("cat", "dog")), publish(classes=("cat", "bird"))
+    aliases.promote(old.tag, "first")
+    aliases.promote(new.tag, "other classes", force=True)
+    connection = recorder.connect(log)
+    answer(connection, "a", new.version, "cat", model="tiny")
+    connection.close()
+    file.write_text("id,label\na,bird\nold,dog\n")
+    shutil.rmtree(old.path)
+    assert labels.add_file(log, file) == labels.Added(accepted=2, unknown=1)
+    with pytest.raises(DataError, match=r"label 'dog' is not a class; tiny has cat, bird"):
+        labels.add(log, [("a", "dog")])  # on the log, so its release is known
+    aliases.path("tiny").write_text("{")
+    aliases.copy_of("tiny").unlink()
+    assert labels.add(log, [("older", "fox")]).unknown == 1
 
 
 def test_a_log_that_cannot_be_written_is_named_with_the_cure_and_takes_nothing(tmp_path, monkeypatch):
