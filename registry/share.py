@@ -12,7 +12,7 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from registry import aliases, carry, collect, durable, followed, signing, store
@@ -52,7 +52,7 @@ def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     others were done.
     """
     remote = Remote(url)
-    return _whole(*_pull(remote, _names(remote, model), overwrite, thorough=True))
+    return _whole(*_pull(remote, _names(remote, model), overwrite))
 
 
 def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
@@ -100,30 +100,33 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
     import bentoml.models  # noqa: F401 - takes a second: now, not when a release has to come over
 
     collect.Rule(keep)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also in the middle of a look: a killed one is continued
-    said, first = "", True
+    for ending in (signal.SIGTERM, signal.SIGINT):  # a script's `&` ignores the latter
+        signal.signal(ending, signal.default_int_handler)  # also in the middle of a look: a killed one is continued
+    said, compared = "", set[str]()
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             wrong: list[Exception] = []
             try:
-                wrong += _follow_once(url, model, tell, keep, first)
+                wrong += _follow_once(url, model, tell, keep, compared)
             except (UserError, OSError) as error:
                 wrong.append(error)
             if (now := "; ".join(map(str, wrong))) != said and now:
                 log.warning("sync_failed", extra={"error": now})
-            said, first = now, False
+            said = now
             time.sleep(every_s)
 
 
 def _follow_once(
-    url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, thorough: bool = False
+    url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, compared: set[str]
 ) -> list[UserError]:
+    """Look once and return what went wrong. compared: models whose every byte a good look has seen; grows."""
     remote = Remote(url)
     names = _names(remote, model)
     _begin(remote, names)
     if not model:
         _end(remote, names)
-    done, wrong = _pull(remote, names, thorough=thorough)
+    done, wrong = _pull(remote, names, quick=compared)
+    compared.update(one.model for one in done)
     if done or not any(isinstance(error, StackError) for error in wrong):
         followed.reached(remote.name)
     if found := [one for one in done if one.changed or one.releases]:
@@ -165,11 +168,11 @@ def _names(remote: Remote, model: str) -> list[str]:
 
 
 def _pull(
-    remote: Remote, names: list[str], overwrite: bool = False, thorough: bool = False
+    remote: Remote, names: list[str], overwrite: bool = False, quick: Collection[str] = ()
 ) -> tuple[list[Shared], list[UserError]]:
     incoming = store.home() / "incoming"
     with durable.locked(store.home() / "sync.lock"):
-        done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite, thorough))
+        done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite, name not in quick))
         for one in done:
             if followed.place(one.model) == remote.name:
                 followed.saw(one.model)

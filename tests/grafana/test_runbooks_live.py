@@ -36,7 +36,7 @@ EMPTY = {
     "vigil_key_file_failures_total": "there is no key file",
     "vigil_followed_timestamp_seconds": "no server follows a shared place; test_service.py has one that does",
 }
-STARTS = ("serve", "watch", "report", "models sync")  # the stack, test_report.py and test_share.py run these
+STARTS = ("serve", "watch", "report", "models sync")  # the stack, test_report.py and test_side_process.py run these
 
 
 def queries(folder):

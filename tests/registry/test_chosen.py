@@ -13,7 +13,7 @@ from registry.errors import AliasError
 
 
 def look(url):
-    assert share._follow_once(url, "", lambda _: None, keep=2) == []
+    assert share._follow_once(url, "", lambda _: None, keep=2, compared={"tiny"}) == []
     return aliases.read("tiny").champion.version
 
 
@@ -96,7 +96,7 @@ def test_no_older_state_is_followed_however_often_somebody_chose(at, shared, par
     first["line"], first["history"] = first["line"][:1], first["history"][:1]
     for content in (json.dumps(first).encode(), *older[:-1]):
         place.write_bytes(content)
-        assert len(share._follow_once(shared, "", lambda _: None, keep=2)) == 1
+        assert len(share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"})) == 1
         assert aliases.read("tiny").champion.version == theirs.version
 
 
@@ -116,7 +116,7 @@ def test_what_was_promoted_before_a_store_began_to_follow_is_not_overruled(at, s
     share.push(shared)
     at("replica")
     own = promoted(2)
-    (wrong,) = share._follow_once(shared, "", lambda _: None, keep=2)
+    (wrong,) = share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"})
     assert f"promote {own.version}" in str(wrong) and aliases.read("tiny").champion.version == own.version
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -344,9 +343,9 @@ def test_what_a_killed_pull_had_brought_is_not_brought_again(at, shared, tmp_pat
     assert champion().read("weights.bin") == made.read("weights.bin")
 
 
-def sync(home, *arguments):
+def sync(home, url):
     environment = os.environ | {"BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "vigil", "models", "sync", *arguments]
+    command = [sys.executable, "-m", "vigil", "models", "sync", url]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -375,26 +374,3 @@ def test_thirty_killed_pulls_leave_nothing_half_done(at, shared, tmp_path, home,
         assert champion().digest == made.digest and not incoming.exists()
     print(f"30 pulls of 40 MB killed: {inside} inside, {resumed} with a part to go on from; 0 half done, 30 followed")
     assert inside > 10
-
-
-def test_a_side_process_follows_until_it_is_told_to_end(shared, promoted, tmp_path, eventually):
-    first = promoted(1)
-    replica = tmp_path / "replica"
-    running = sync(replica, shared, "--every", "0.1")
-    try:
-        assert "holds no releases" in running.stderr.readline()
-        share.push(shared)
-        assert "champion" in running.stdout.readline()
-        second = promoted(2)
-        share.push(shared)
-        assert running.stdout.readline().startswith(f"tiny: champion {second.version}, copied {second.version} (")
-        third = promoted(3)
-        share.push(shared)
-        assert running.stdout.readline().startswith(f"tiny: champion {third.version}")
-        eventually("its sign of life", lambda: (replica / "vigil" / "synced").read_text() == f"{shared}\n")
-        eventually("the first champion goes", lambda: not (replica / "models" / "tiny" / first.version).exists())
-        assert json.loads(running.stderr.readline())["releases"] == [first.tag]  # what went, and nothing else
-    finally:
-        running.send_signal(signal.SIGTERM)
-        said = running.communicate(timeout=20)[1]
-    assert running.returncode == 0 and said == ""
