@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from registry.aliases import Change
     from registry.share import Shared
 
+MOST_EVERY_S = 20  # a third of what VigilSyncStale waits for a look
 PLACE = "VIGIL_RELEASES"  # the shared place that a change of the champion is sent to; as of `vigil models push`
 
 
@@ -165,6 +166,9 @@ def _seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not 0 < number <= 86_400:
-        raise argparse.ArgumentTypeError(f"accepted is a number of seconds above 0, found '{text}'")
+    if not 0 < number <= MOST_EVERY_S:
+        accepted = f"accepted is a number of seconds above 0 and up to {MOST_EVERY_S}"
+        raise argparse.ArgumentTypeError(
+            f"{accepted}, found '{text}'; VigilSyncStale opens after a minute without a look"
+        )
     return number

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from registry import share, store
+import vigil
+from grafana import fleet_rules
+from registry import share, share_verbs, store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -91,3 +93,11 @@ def test_ctrl_c_ends_it_also_where_a_script_started_it_in_the_background(shared,
             assert ended(running, signal.SIGINT) == (0, "")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_nobody_can_follow_so_rarely_that_the_alert_takes_it_for_stuck(capsys):
+    assert 3 * share_verbs.MOST_EVERY_S <= fleet_rules.SYNC_S
+    for every in ("20.1", "300", "0", "nan"):
+        with pytest.raises(SystemExit):
+            vigil.main(["models", "sync", "file:///nowhere", "--every", every])
+        assert "accepted is a number of seconds above 0 and up to 20, found" in capsys.readouterr().err
