@@ -63,13 +63,16 @@ def test_clients_lose_nothing_while_releases_are_swapped(live, place, monkeypatc
         threads = [threading.Thread(target=work, args=(client,)) for _ in range(2)]
         for thread in threads:
             thread.start()
-        for change in (lambda: aliases.promote(tags[1], "swap", force=True), lambda: aliases.rollback("tiny", "back")):
-            version = change().to_version
-            eventually(f"{version} live", lambda v=version: service.version() == v)
-            eventually(f"{version} seen", lambda v=version: v in versions)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        changes = lambda: aliases.promote(tags[1], "swap", force=True), lambda: aliases.rollback("tiny", "back")
+        try:
+            for change in changes:
+                version = change().to_version
+                eventually(f"{version} live", lambda v=version: service.version() == v)
+                eventually(f"{version} seen", lambda v=version: v in versions)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
     assert failed == []
     assert {f"tiny:{version}" for version in versions} == set(tags)
 
