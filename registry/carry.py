@@ -37,21 +37,20 @@ def give(remote: Remote, model: str, pin: Pin, thorough: bool) -> Copied | None:
     """
     folder, tag = _there(model, pin), f"{model}:{pin.version}"
     whole = _holds_manifest(remote, folder, pin)
-    lacking = [SIGNATURE] if _owes_signature(remote, model, pin) else []
+    lacking: list[str] = []
     if thorough or not whole:
         opened = store.open_release(tag)
         _demand(opened, pin)
-        lacking += [
+        lacking = [
             name
             for name, entry in sorted(opened.manifest.files.items())
             if not whole or not remote.holds(f"{folder}/{name}", entry.size_bytes, entry.sha256)
         ]
-    size = 0
+    size = _give_signature(remote, model, pin)
     for name in [*lacking, *([] if whole else [MANIFEST])]:
         with open_plain(_here(model, pin) / name, tag) as file:
             remote.send(f"{folder}/{name}", file)
             size += file.tell()
-    store.signature_sent(tag)
     return (pin.version, size) if size else None
 
 
@@ -118,13 +117,18 @@ def _signature(model: str, pin: Pin) -> bytes | None:
         return file.read()
 
 
-def _owes_signature(remote: Remote, model: str, pin: Pin) -> bool:
-    """Return whether the place has no signature but this store has, or one that was made here since it was sent."""
-    mine = _signature(model, pin)
+def _give_signature(remote: Remote, model: str, pin: Pin) -> int:
+    """Send the signature if the place has none, or never had this one, which was made here; return its size."""
+    mine, tag, path = _signature(model, pin), f"{model}:{pin.version}", f"{_there(model, pin)}/{SIGNATURE}"
     if mine is None:
-        return False
-    there = remote.read(f"{_there(model, pin)}/{SIGNATURE}", MOST_SIGNATURE_BYTES)
-    return there is None or (mine != there and store.has_new_signature(f"{model}:{pin.version}"))
+        return 0
+    there = remote.read(path, MOST_SIGNATURE_BYTES)
+    lacks = there is None or (mine != there and store.owes_signature(tag, mine, remote.name))
+    if lacks:
+        remote.write(path, mine)
+    if lacks or mine == there:
+        store.signature_sent(tag, mine, remote.name)
+    return len(mine) if lacks else 0
 
 
 def _is_whole(tag: str, pin: Pin) -> bool:

@@ -4,6 +4,7 @@ Plain `bentoml models list|get|export|import|delete` see the same releases.
 """
 
 import errno
+import hashlib
 import os
 import shutil
 import uuid
@@ -191,22 +192,27 @@ def sign(tag: str, key: Path) -> Release:
         with workshop() as place:
             opened = _load(models() / name / version, tag)
             opened.verify()
-            durable.make_folder(_signed_here(tag).parent)
-            _signed_here(tag).touch()  # before it is: at worst an old one is sent again
-            _put_signature(opened.path, signing.bundle(opened, key), place)
+            made = signing.bundle(opened, key)
+            mark = _signed_here(tag, made)
+            durable.make_folder(mark.parent)
+            durable.write_atomically(mark, b"")  # no place has it; before it is there: where it is not, nothing is sent
+            _put_signature(opened.path, made, place)
     except OSError as error:
         raise ReleaseError(f"{tag}: was not signed: {error}") from error
     return opened
 
 
-def has_new_signature(tag: str) -> bool:
-    """Return whether the signature of `tag` was made here, and `signature_sent` was not called since."""
-    return _signed_here(tag).exists()
+def owes_signature(tag: str, content: bytes, place: str) -> bool:
+    """Return whether `content`, the signature of `tag`, was made here, and `place` never had it."""
+    mark = _signed_here(tag, content)
+    return mark.exists() and place not in mark.read_text().splitlines()
 
 
-def signature_sent(tag: str) -> None:
-    """Write down that other stores have the signature of `tag`."""
-    _signed_here(tag).unlink(missing_ok=True)
+def signature_sent(tag: str, content: bytes, place: str) -> None:
+    """Write down that `place` has `content`, the signature of `tag`, if it was made here."""
+    if owes_signature(tag, content, place):
+        mark = _signed_here(tag, content)
+        durable.write_atomically(mark, f"{mark.read_text()}{place}\n".encode())
 
 
 def add_signature(tag: str, content: bytes) -> None:
@@ -222,9 +228,10 @@ def add_signature(tag: str, content: bytes) -> None:
         raise ReleaseError(f"{tag}: its signature was not written: {error}") from error
 
 
-def _signed_here(tag: str) -> Path:
+def _signed_here(tag: str, content: bytes) -> Path:
+    """Return the file that is there if this signature of `tag` was made here; it names the places that have it."""
     name, version = parts(tag)
-    return home() / "signed" / name / version
+    return home() / "signed" / name / f"{version}.{hashlib.sha256(content).hexdigest()}"
 
 
 def _put_signature(folder: Path, content: bytes, place: Path) -> None:

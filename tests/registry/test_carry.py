@@ -130,3 +130,35 @@ def test_a_store_with_an_older_signature_does_not_put_it_back(at, shared, promot
         remote.read(f"models/tiny/{made.version}/model.sig", 100_000)
         == (store.bentoml_home().parent / "bentoml" / "models" / "tiny" / made.version / "model.sig").read_bytes()
     )
+
+
+def signature_in(url, made):
+    return Remote(url).read(f"models/tiny/{made.version}/model.sig", 100_000)
+
+
+def test_a_new_signature_reaches_each_of_two_places(shared, promoted, pair, write_pair):
+    made, places = promoted(1), (shared, "memory://second")
+    for key in (pair[0], write_pair("next")[0]):
+        store.sign(made.tag, key)
+        for url in places:
+            share.push(url)
+            assert signature_in(url, made) == (made.path / "model.sig").read_bytes()
+
+
+@pytest.mark.parametrize("signed_before", [True, False])
+def test_a_signature_made_while_a_push_sends_reaches_the_place_by_the_next_one(
+    shared, promoted, pair, write_pair, monkeypatch, signed_before
+):
+    made, send, keys = promoted(1), Remote.send, [write_pair("next")[0]]
+    if signed_before:
+        store.sign(made.tag, pair[0])
+
+    def slow(remote, path, source):
+        send(remote, path, source)
+        if keys:
+            store.sign(made.tag, keys.pop())
+
+    monkeypatch.setattr(Remote, "send", slow)
+    share.push(shared)
+    share.push(shared)
+    assert signature_in(shared, made) == (made.path / "model.sig").read_bytes()
