@@ -32,14 +32,16 @@ def change(options: argparse.Namespace, model: str, words: list[str], make: Call
     if url := os.environ.get(PLACE) or followed.destination(model):
         share.demand_up_to_date(url, model)
     made = make()
-    _warn_of_several(made)
     try:
         sent = f"\n  sent to {_send(url, model)}" if url else ""
     except BaseException:  # Ctrl-C, too: what was changed must be known
         with contextlib.suppress(Exception):  # why it was not sent is what is told
             say(options, asdict(made), told(model, made))
+            _warn_of_several(made)
         raise
-    return say(options, asdict(made), told(model, made) + sent)
+    said = say(options, asdict(made), told(model, made) + sent)
+    _warn_of_several(made)
+    return said
 
 
 def told(model: str, change: "Change") -> str:

@@ -150,6 +150,20 @@ def test_a_change_is_sent_also_where_nobody_reads_what_is_printed(at, shared, pr
     assert share.pull(shared)[0].champion == first.version
 
 
+def test_a_change_is_sent_and_printed_also_where_nobody_hears_of_a_second_model(shared, promoted, publish):
+    promoted(1)
+    other = publish("other")
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-m", "vigil", "promote", other.tag, "--why", "first"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "VIGIL_RELEASES": shared}
+    said = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=writes, text=True, check=False
+    ).stdout
+    os.close(writes)
+    assert said.endswith(f"sent to {shared}\n")
+
+
 def test_what_a_followed_place_no_longer_needs_goes_and_all_else_stays(at, shared, promoted, publish):
     at("replica")
     own = [publish(seed=seed, created=f"2025-11-24T11:00:0{seed}Z") for seed in (1, 2, 3)]
