@@ -277,13 +277,6 @@ def adopt(new: Aliases, content: bytes, here: bytes) -> None:
         _write(new, content)
 
 
-def choose(model: str, other: Aliases) -> None:
-    """Write down that the history here was chosen over that of `other`, so that it counts as the newer one."""
-    with changing(model):
-        old = read(model)
-        _write(replace(old, chosen_s=max(time.time(), old.chosen_s + 1, other.chosen_s + 1)))
-
-
 def is_ahead(new: Aliases, old: Aliases) -> bool:
     """Return whether the history of `new` begins with that of `old`, and was not chosen before that one was."""
     return new.history[: len(old.history)] == old.history and new.chosen_s >= old.chosen_s

@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from registry import aliases, carry, collect, durable, followed, signing, store
 from registry.aliases import Aliases, Pin
@@ -254,13 +254,11 @@ def _take(remote: Remote, new: Aliases, pin: Pin) -> Copied | None:
 
 def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
     """Send what the aliases need, then them, then the champions of before; all again if they were changed meanwhile."""
-    if aliases.read(model).champion is None:
-        raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
-    if overwrite:
-        aliases.choose(model, _there_if_readable(remote, model))
     sent: list[Copied] = []
     while True:
         mine, content = aliases.load(model)
+        if mine.champion is None:
+            raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
         there, before = _there(remote, model, overwrite)
         _demand_ours(remote, mine, there)
         same = before == content
@@ -270,13 +268,24 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
             if aliases.load(model)[1] != content:
                 continue
             _demand_ours(remote, mine, _there(remote, model, overwrite)[0])
-            if not same:
+            if overwrite:
+                _choose(remote, mine, content)
+            elif not same:
                 remote.write(f"aliases/{model}.json", content)
         break
     for pin in mine.line[-SENT:]:
         if pin not in _pins(mine):
             sent += _give(remote, mine, pin, thorough=same or overwrite)
     return _shared(mine, sent, not same)
+
+
+def _choose(remote: Remote, mine: Aliases, here: bytes) -> None:
+    """Write `mine` into the place as chosen over all that it had, and then here: without rights there, nothing is."""
+    there = _there_if_readable(remote, mine.model)
+    chosen = replace(mine, chosen_s=max(time.time(), mine.chosen_s + 1, there.chosen_s + 1))
+    content = aliases.to_bytes(chosen)
+    remote.write(f"aliases/{mine.model}.json", content)
+    aliases.adopt(chosen, content, here)
 
 
 def _give(remote: Remote, mine: Aliases, pin: Pin, thorough: bool) -> list[Copied]:

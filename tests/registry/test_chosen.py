@@ -9,7 +9,8 @@ import pytest
 
 import vigil
 from registry import aliases, carry, share
-from registry.errors import AliasError
+from registry.errors import AliasError, StackError
+from registry.remote import Remote
 
 
 def look(url):
@@ -147,3 +148,18 @@ def test_a_choice_at_no_time_is_refused(time, promoted):
     said = aliases.path("tiny").read_text().replace('"chosen_s": 0.0', f'"chosen_s": {time}')
     with pytest.raises(AliasError, match="cannot be read"):
         aliases.parse("tiny", said.encode(), "there")
+
+
+def test_a_choice_that_the_place_did_not_take_is_none(at, shared, parted, promoted, monkeypatch):
+    def refused(remote, path, content):
+        raise StackError("Access Denied")
+
+    at("replica")
+    with monkeypatch.context() as patched, pytest.raises(StackError, match="Access Denied"):
+        patched.setattr(Remote, "write", refused)
+        share.push(shared, overwrite=True)
+    at("colleague")
+    third = promoted(5)
+    share.push(shared)
+    at("replica")
+    assert look(shared) == third.version
