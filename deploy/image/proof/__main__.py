@@ -15,7 +15,8 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from deploy.image.proof import containers, contents, secrets, workshop
+from deploy.image.proof import containers, contents, secrets, tools, workshop
+from deploy.image.proof.played import played
 from deploy.image.proof.secrets import Secrets
 from deploy.image.proof.trial import follow, outside, pinned
 from deploy.image.proof.workshop import Workshop
@@ -31,16 +32,11 @@ def releases(shop: Workshop) -> list[str]:
     tags = []
     for epochs in (40, 10):
         words = ["train", str(ROOT / "examples/digits.toml"), "--json", "--set", f"loop.epochs={epochs}"]
-        said = vigil(shop, *words, "--run-folder", str(shop.folder / f"run-{epochs}"))
+        said = shop.vigil(*words, "--run-folder", str(shop.folder / f"run-{epochs}"))
         tags.append(str(json.loads(said)["tag"]))
-        vigil(shop, "sign", tags[-1], "--key", str(key(shop)))
-    vigil(shop, "promote", tags[0], "--why", "first")
+        shop.vigil("sign", tags[-1], "--key", str(key(shop)))
+    shop.vigil("promote", tags[0], "--why", "first")
     return tags
-
-
-def vigil(shop: Workshop, *words: str) -> str:
-    """Return what `vigil` says, run on the store of the workshop."""
-    return shop.run(sys.executable, str(ROOT / "vigil.py"), *words)
 
 
 def key(shop: Workshop) -> Path:
@@ -96,6 +92,13 @@ def look_into(shop: Workshop, image: str, digest: str, hidden: Secrets) -> dict[
     return {"mb": space, "sbom_components": len(parts), "labels": said}
 
 
+def look_into_tools(shop: Workshop, image: str, hidden: Secrets) -> dict[str, Any]:
+    """Return how large the image of the tools is; raises StackError if settings of this machine are in it."""
+    if leaked := contents.holding(shop, image, hidden.needles, hidden.whole):
+        raise StackError(f"{image}: settings of this machine are in it: {leaked[:5]}")
+    return {"mb": contents.space(shop, image)}
+
+
 def carry_out(shop: Workshop, options: argparse.Namespace) -> dict[str, Any]:
     """Return the record of the whole proof."""
     with shop.timed("debootstrap"):
@@ -105,12 +108,15 @@ def carry_out(shop: Workshop, options: argparse.Namespace) -> dict[str, Any]:
     with shop.timed("two releases"):
         tags = releases(shop)
     with shop.timed("vigil build"):
-        built = json.loads(vigil(shop, "build", "--json"))
+        built = json.loads(shop.vigil("build", "--json"))
     hidden = secrets.marked(shop, options.pip_conf)
     images = build_images(shop, built["bento"], hidden)
+    with shop.timed("tools image"):
+        of_tools = tools.build(shop, BASE, hidden)
     with shop.timed("look into the images"):
         following = images.pop("make image --follow")
         record = {name: look_into(shop, image, built["model_digest"], hidden) for name, image in images.items()}
+        in_tools = look_into_tools(shop, of_tools, hidden)
     way = containers.way(shop, BASE)
     with shop.timed("predictions outside"):
         expected = outside(shop, built["bento"], tags)
@@ -119,7 +125,11 @@ def carry_out(shop: Workshop, options: argparse.Namespace) -> dict[str, Any]:
             record[name] |= pinned(shop, way, image, expected)
     with shop.timed("run: follow a registry"):
         followed = follow(shop, way, following, expected)
-    return {"way": way, "images": record, "follow": followed, "seconds": shop.seconds}
+    with shop.timed("run: podman kube play"):
+        containers.pause(shop, BASE)
+        of_pod = played(shop, way, {"vigil": following, "vigil-tools": of_tools}, expected)
+    seen = {"images": record, "tools": in_tools, "follow": followed, "pod": of_pod}
+    return {"way": way, **seen, "seconds": shop.seconds}
 
 
 def main() -> int:

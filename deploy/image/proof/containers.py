@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.image.proof.workshop import Workshop
+from deploy.image.proof.workshop import PAUSE, Workshop
 from registry.errors import StackError
 
 LOCKED = ("--cap-drop", "all", "--security-opt", "no-new-privileges", "--read-only", "--network", "host")
@@ -34,16 +34,26 @@ def import_base(shop: Workshop, root: Path, name: str) -> None:
         )  # fmt: skip
 
 
+def pause(shop: Workshop, base: str) -> None:
+    """Make the image whose one process holds a Pod together, as containers.conf names it."""
+    folder = shop.folder / "pause"
+    folder.mkdir()
+    # The first process of a container does not end by a signal that it does not handle.
+    (folder / "Containerfile").write_text(f'FROM {base}\nCMD ["sleep", "infinity"]\nSTOPSIGNAL SIGKILL\n')
+    shop.run("podman", "build", "--quiet", "--format", "docker", "--tag", PAUSE, str(folder))
+
+
 def way(shop: Workshop, image: str) -> str:
     """Return the name of the most locked way in `WAYS` that works here; raises StackError if none does."""
     for name, words in WAYS.items():
-        tried = [*_podman(words, "run"), "--rm", *LOCKED, "--entrypoint", "/bin/true", image]
+        tried = [*podman(words, "run"), "--rm", *LOCKED, "--entrypoint", "/bin/true", image]
         if subprocess.run(tried, env=shop.environment, capture_output=True, timeout=60).returncode == 0:
             return name
     raise StackError(f"no container runs here; tried: {'; '.join(WAYS)}")
 
 
-def _podman(options: tuple[str, ...], verb: str) -> list[str]:
+def podman(options: tuple[str, ...], verb: str) -> list[str]:
+    """Return the beginning of a command to podman; options: one of `WAYS`."""
     return ["podman", *options[:2], verb, *(options[2:] if verb == "run" else ())]
 
 
@@ -62,13 +72,13 @@ class Container:
 
     def start(self, image: str, *arguments: str, options: tuple[str, ...] = ()) -> None:
         """Start it; arguments: to `bentoml serve`, options: to `podman run`."""
-        words = [*_podman(WAYS[self.way], "run"), "--detach", "--name", self.name, *LOCKED, *options]
+        words = [*podman(WAYS[self.way], "run"), "--detach", "--name", self.name, *LOCKED, *options]
         words += ["--env", f"BENTOML_PORT={self.port}", "--env", "VIGIL_DRAIN_S=3", image, *arguments]
         self.shop.run(*words)
 
     def do(self, *words: str) -> str:
         """Return what a program run inside says."""
-        return self.shop.run(*_podman(WAYS[self.way], "exec"), self.name, *words)
+        return self.shop.run(*podman(WAYS[self.way], "exec"), self.name, *words)
 
     def terminate(self) -> None:
         """Send SIGTERM and return at once."""
@@ -84,7 +94,7 @@ class Container:
 
     def remove(self) -> None:
         """End and remove it, whatever state it is in."""
-        words = [*_podman(WAYS[self.way], "rm"), "--force", "--volumes", "--time", "5", self.name]
+        words = [*podman(WAYS[self.way], "rm"), "--force", "--volumes", "--time", "5", self.name]
         subprocess.run(words, env=self.shop.environment, capture_output=True, timeout=60)
 
 

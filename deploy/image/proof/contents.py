@@ -18,6 +18,7 @@ GROUPS = (  # the first that a path begins with
     ("other packages", "app/venv", ""),
     ("release", "app/bento/models", ""),
     ("Bento", "app/bento", ""),
+    ("packages of the tools", "venv", ""),
     ("SBOM", "app/sbom", ""),
     ("Debian's Python", "usr/lib/python3", ""),
 )

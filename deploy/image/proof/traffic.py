@@ -23,11 +23,12 @@ def rows(release: Path) -> np.ndarray:
         return np.asarray(held["x"])
 
 
-def call(port: int, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    """Return status and body of a reply; status 0 if there was none."""
+def call(port: int, path: str, body: bytes | None = None, key: str = "") -> tuple[int, bytes]:
+    """Return status and body of a reply; status 0 if there was none. key: sent along, where one is demanded."""
+    headers = (OCTETS if body is not None else {}) | ({"X-Api-Key": key} if key else {})
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
     try:
-        connection.request("POST" if body is not None else "GET", path, body, OCTETS if body is not None else {})
+        connection.request("POST" if body is not None else "GET", path, body, headers)
         reply = connection.getresponse()
         return reply.status, reply.read()
     except (OSError, http.client.HTTPException):
@@ -36,10 +37,10 @@ def call(port: int, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         connection.close()
 
 
-def answers(port: int, x: np.ndarray) -> bytes:
+def answers(port: int, x: np.ndarray, key: str = "") -> bytes:
     """Return the bytes of the probabilities of each row, asked for one by one and all at once."""
-    single = [call(port, "/v1/predict", row.tobytes()) for row in x]
-    together = call(port, "/v1/predict", x.tobytes())
+    single = [call(port, "/v1/predict", row.tobytes(), key) for row in x]
+    together = call(port, "/v1/predict", x.tobytes(), key)
     if any(status != 200 for status, _ in [*single, together]):
         raise ValueError(f"the service on port {port} refused rows: {together}")
     return b"".join(body for _, body in single) + together[1]
@@ -49,9 +50,9 @@ def ready(port: int) -> bool:
     return call(port, "/readyz")[0] == 200
 
 
-def live_version(port: int) -> str:
+def live_version(port: int, key: str = "") -> str:
     """Return the version that serves; empty if none does."""
-    status, body = call(port, "/v1/model")
+    status, body = call(port, "/v1/model", key=key)
     return str(json.loads(body)["version"]) if status == 200 else ""
 
 
@@ -81,12 +82,13 @@ class Load:
 
     port: int
     body: bytes
+    key: str = ""
     statuses: list[int] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def _go(self) -> None:
         while not self._stop.is_set():
-            self.statuses.append(call(self.port, "/v1/predict", self.body)[0])
+            self.statuses.append(call(self.port, "/v1/predict", self.body, self.key)[0])
             time.sleep(0.002)  # two cores carry the service, too
 
     @contextmanager

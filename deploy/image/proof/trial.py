@@ -96,11 +96,11 @@ def pinned(shop: Workshop, way: str, image: str, expected: Expected) -> dict[str
     with _running(shop, way, image, options=(*mount, *signed)) as container:
         ready_s = eventually("readiness", lambda: traffic.ready(container.port))
         alone = confinement(container)
-        _demand("it is not as confined as it was told to be", alone == ALONE, alone)
+        demand("it is not as confined as it was told to be", alone == ALONE, alone)
         container.do(*HEALTH)
         container.do("sh", "-c", "! touch /owned && ! touch /app/owned && touch /var/lib/vigil/mine")
         same = traffic.answers(container.port, expected.x) == expected.answers[expected.tags[0]]
-        _demand("its answers are not the ones outside", same)
+        demand("its answers are not the ones outside", same)
         drained = _drain(container, expected.x)
     rows = 2 * len(expected.x)
     return {"ready_s": ready_s, "confinement": alone, "answers_equal_bit_for_bit": rows, "sigterm": drained}
@@ -117,9 +117,9 @@ def _drain(container: Container, x: np.ndarray) -> dict[str, Any]:
         eventually("requests answered while it drains", lambda: len(load.statuses) >= answered + 20)
         served, failed = len(load.statuses), load.failed
     status = container.ended()
-    _demand("the request under way was not answered", under_way == 200, under_way)
-    _demand("requests failed while it drained", failed == 0, failed)
-    _demand("it did not end with 0", status == 0, status)
+    demand("the request under way was not answered", under_way == 200, under_way)
+    demand("requests failed while it drained", failed == 0, failed)
+    demand("it did not end with 0", status == 0, status)
     return {"unready_s": unready_s, "under_way": under_way, "served": served, "failed": failed, "status": status}
 
 
@@ -135,11 +135,11 @@ def follow(shop: Workshop, way: str, image: str, expected: Expected) -> dict[str
             other = traffic.answers(container.port, expected.x) == expected.answers[second]
             back_s = _change(container, first, "rollback", "--why", "looked worse")
             back = traffic.answers(container.port, expected.x) == expected.answers[first]
-        _demand("its answers are not the ones outside", other and back)
-        _demand("requests failed", load.failed == 0, load.failed)
+        demand("its answers are not the ones outside", other and back)
+        demand("requests failed", load.failed == 0, load.failed)
         container.terminate()
         status = container.ended()
-    _demand("it did not end with 0", status == 0, status)
+    demand("it did not end with 0", status == 0, status)
     return {"promotion_s": promoted_s, "rollback_s": back_s, "requests": len(load.statuses), "failed": load.failed}
 
 
@@ -159,6 +159,7 @@ def _volume(shop: Workshop) -> Path:
     return place
 
 
-def _demand(text: str, right: bool, found: object = "") -> None:
+def demand(text: str, right: bool, found: object = "") -> None:
+    """Raise StackError with `text` and what was found unless it is right."""
     if not right:
         raise StackError(f"{text} {found}".strip())

@@ -14,6 +14,9 @@ from pathlib import Path
 from registry.errors import StackError
 
 PROGRAMS = ("debootstrap", "podman", "buildah", "runc")
+PAUSE = "localhost/vigil-pause:bookworm"  # instead of one that podman would make of a program of its own
+CONTAINERS = f'[containers]\ndefault_ulimits = []\n[engine]\ninfra_image = "{PAUSE}"\n'
+ROOT = Path(__file__).resolve().parents[3]
 STORAGE = '[storage]\ndriver = "{driver}"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
 MOUNTS = Path("/proc/self/mounts")
 
@@ -34,6 +37,10 @@ class Workshop:
             raise StackError(f"{' '.join(words[:4])} ...: exit status {done.returncode}; what it said is above")
         return done.stdout
 
+    def vigil(self, *words: str, said: dict[str, str] | None = None) -> str:
+        """Return what `vigil` says, run on the store of the workshop."""
+        return self.run(sys.executable, str(ROOT / "vigil.py"), *words, said=said)
+
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
         """Note how long the step takes, and say so."""
@@ -51,6 +58,8 @@ def demand() -> None:
         raise StackError("the proof builds a root file system and runs containers in it: run it as root, on Debian")
     if missing:
         raise StackError(f"missing: {', '.join(missing)}; on Debian: apt-get install {' '.join(missing)}")
+    if not shutil.which("kubectl"):
+        raise StackError("missing: kubectl, which renders deploy/kubernetes: https://kubernetes.io/docs/tasks/tools")
 
 
 @contextmanager
@@ -75,7 +84,7 @@ def _furnished(folder: Path) -> Workshop:
     kernel = Path("/proc/filesystems").read_text().split()
     driver = "overlay" if "overlay" in kernel else "vfs"
     (folder / "storage.conf").write_text(STORAGE.format(driver=driver, folder=folder))
-    (folder / "containers.conf").write_text("[containers]\ndefault_ulimits = []\n")
+    (folder / "containers.conf").write_text(CONTAINERS)
     more = {
         "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
         "CONTAINERS_CONF": str(folder / "containers.conf"),
