@@ -49,18 +49,24 @@ def stages() -> tuple[View, ...]:
 
 def drift() -> tuple[View, ...]:
     """Return the row on the traffic: drift, predicted classes, refused rows."""
-    release = "model, version"
     short = f'window="short",{MODEL}'
-    limit = f"max by ({release}, window) (vigil_drift_z_threshold{{{short}}})"
-    floor = f"max by ({release}) (vigil_drift_psi_threshold{{{MODEL}}})"
     parts = "{{model}} {{signal}}"
+
+    # Of the live release, under one name: a new release goes on with the lines of the one before.
+    def worst(score: str) -> str:
+        return f"topk(10, max by (model, signal) (model_signal:drift_{score}{{{short}}}))"
+
+    def asked(limit: str, chosen: str = MODEL) -> str:
+        live = f'on (model, version) vigil_model_info{{stage="live",{MODEL}}}'
+        return f"max by (model) (vigil_drift_{limit}{{{chosen}}} and {live})"
+
     return (
         View(
             "Drift z against its limit",
             "Distance of the ten most unlike signals from the reference, short window; about 0 to 3 when "
             "nothing moved. A ticket needs z and PSI over their limits, and enough rows.",
             "none",
-            ((f"topk(10, model_signal:drift_z{{{short}}})", parts), (limit, "{{model}} limit")),
+            ((worst("z"), parts), (asked("z_threshold", short), "{{model}} limit")),
             width=8,
             dashed=".*limit",
             none="not judged yet",
@@ -70,7 +76,7 @@ def drift() -> tuple[View, ...]:
             "PSI against its limit",
             "Size of the shift of the ten most unlike signals, short window; it does not grow with the rows.",
             "none",
-            ((f"topk(10, model_signal:drift_psi{{{short}}})", parts), (floor, "{{model}} limit")),
+            ((worst("psi"), parts), (asked("psi_threshold"), "{{model}} limit")),
             width=8,
             dashed=".*limit",
             none="not judged yet",
@@ -81,8 +87,8 @@ def drift() -> tuple[View, ...]:
             "Rows in each window; dashed is the fewest that drift is judged on.",
             "short",
             (
-                (f"max by ({release}, window) (model_signal:drift_rows{{{MODEL}}})", "{{model}} {{window}}"),
-                (f"max by ({release}) (vigil_drift_min_rows{{{MODEL}}})", "{{model}} fewest"),
+                (f"max by (model, window) (model_signal:drift_rows{{{MODEL}}})", "{{model}} {{window}}"),
+                (asked("min_rows"), "{{model}} fewest"),
             ),
             width=8,
             dashed=".*fewest",

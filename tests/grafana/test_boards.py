@@ -202,6 +202,15 @@ def test_a_sync_is_late_from_where_its_alert_opens_a_ticket_and_without_a_place_
     assert shown["fieldConfig"]["defaults"]["noValue"] == "no place is followed"
 
 
+def test_on_call_a_new_release_goes_on_with_the_lines_of_the_one_before():
+    for panel in panels(BOARDS["oncall"]):
+        if panel["title"] in ("Drift z against its limit", "PSI against its limit", "Rows judged"):
+            for target in panel["targets"]:
+                named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+                (kept,) = re.findall(r"max by \(([^)]*)\)", target["expr"])
+                assert set(kept.split(", ")) == named, target["expr"]
+
+
 def test_every_address_in_an_alert_is_a_dashboard_and_a_page(grafana_folder):
     pages = {page.name for page in (grafana_folder / "runbooks").glob("*.md")}
     for alert in rules.alerts(PRODUCTION):
