@@ -38,6 +38,7 @@ WIDTH = 1440
 LINE = 38  # height of one unit of the grid with its gap, as in page.tsx
 HEAD = 44
 WINDOW_S = 60.0
+STEP_S = 1  # between the points of a line
 RATE = "10s"  # $__rate_interval at the demo's scrape interval of a second
 Ask = Callable[[str, dict[str, float | str]], list[dict[str, Any]]]
 
@@ -63,16 +64,26 @@ def moments(run: dict[str, Any]) -> list[Moment]:
 
 def answers(board: Panel, ask: Ask, at_s: float) -> dict[int, dict[str, list[dict[str, Any]]]]:
     """Return per panel and query what Prometheus says at `at_s`, of the time before it for lines."""
+    lines: dict[str, float | str] = {"start": at_s - WINDOW_S, "end": at_s, "step": f"{STEP_S}s"}
     said: dict[int, dict[str, list[dict[str, Any]]]] = {}
     for panel in board["panels"]:
-        said[panel["id"]] = {
-            target["refId"]: ask(
-                filled(target["expr"], board),
-                {"time": at_s} if target["instant"] else {"start": at_s - WINDOW_S, "end": at_s, "step": "1s"},
-            )
-            for target in panel.get("targets", ())
-        }
+        said[panel["id"]] = {}
+        for target in panel.get("targets", ()):
+            found = ask(filled(target["expr"], board), {"time": at_s} if target["instant"] else lines)
+            said[panel["id"]][target["refId"]] = [
+                one | {"values": broken(one["values"])} if "values" in one else one for one in found
+            ]
     return said
+
+
+def broken(points: list[list[Any]]) -> list[list[Any]]:
+    """Return points of a line, [Unix time, value], with one that is no number in each gap: Grafana draws none there."""
+    kept: list[list[Any]] = []
+    for point in points:
+        if kept and point[0] - kept[-1][0] > 1.5 * STEP_S:
+            kept.append([kept[-1][0] + STEP_S, "NaN"])
+        kept.append(point)
+    return kept
 
 
 def filled(query: str, board: Panel) -> str:
@@ -103,7 +114,7 @@ def draw(board: Panel, moment: Moment, ask: Ask, target: Path) -> None:
     """Write the picture of a dashboard at a moment."""
     begin = moment.at_s - WINDOW_S
     (note,) = board["annotations"]["list"]
-    changes = ask(filled(note["expr"], board), {"start": begin, "end": moment.at_s, "step": "1s"})
+    changes = ask(filled(note["expr"], board), {"start": begin, "end": moment.at_s, "step": f"{STEP_S}s"})
     drawn = {
         "board": board,
         "answers": answers(board, ask, moment.at_s),

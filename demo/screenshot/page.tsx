@@ -248,25 +248,42 @@ function Cell({ field, row }: { field: Field; row: number }) {
   return <td style={coloured ? { background, color: theme.colors.getContrastText(background) } : {}}>{`${shown.prefix ?? ""}${shown.text}${shown.suffix ?? ""}`}</td>;
 }
 
-// Grafana's own is not in its UI library: one bar for each series, from its first sample to its last.
+// Grafana's own is not in its UI library: a line for each series, a bar for each time that it was there without a gap.
 function Timeline({ panel, width }: { panel: Panel; width: number }) {
   const frames = framesOf(panel);
   const place = (time: number) => ((time / 1000 - drawn.from) / (drawn.to - drawn.from)) * (width - 250);
   return (
     <div className="timeline">
-      {frames.map(({ fields: [time, value] }, i) => {
-        const [begin, end] = [place(time.values[0]), place(time.values.at(-1)!)];
-        const shown = value.display!(value.values.at(-1));
-        return (
-          <div key={i}>
-            <span>{value.name}</span>
-            <b style={{ marginLeft: begin, width: Math.max(end - begin, 2), background: shown.color }}>{shown.text}</b>
-          </div>
-        );
-      })}
+      {frames.map(({ fields: [time, value] }, i) => (
+        <div key={i}>
+          <span>{value.name}</span>
+          {stretches(value.values).map(([first, last]) => {
+            const [begin, end] = [place(time.values[first]), place(time.values[last])];
+            const shown = value.display!(value.values[last]);
+            const bar = { left: 245 + begin, width: Math.max(end - begin, 2), background: shown.color };
+            return <b key={first} style={bar}>{end - begin < 40 ? "" : shown.text}</b>;
+          })}
+        </div>
+      ))}
       {!frames.length && <NoData panel={panel} />}
     </div>
   );
+}
+
+// The first and the last place of each run of values that are there.
+function stretches(values: unknown[]): [number, number][] {
+  const found: [number, number][] = [];
+  values.forEach((value, i) => {
+    if (value === null) {
+      return;
+    }
+    if (i && values[i - 1] !== null) {
+      found[found.length - 1][1] = i;
+    } else {
+      found.push([i, i]);
+    }
+  });
+  return found;
 }
 
 function Inside({ panel, width, height }: { panel: Panel; width: number; height: number }) {

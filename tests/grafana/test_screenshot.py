@@ -30,6 +30,13 @@ def test_the_moments_are_the_first_alert_on_drift_and_the_end_of_the_one_on_qual
         draw.moments({"notices": []})
 
 
+def test_where_prometheus_said_nothing_a_line_has_a_gap():
+    assert draw.broken([[1.5, "4"], [2.5, "5"], [6.5, "6"], [7.5, "7"]]) == [
+        [1.5, "4"], [2.5, "5"], [3.5, "NaN"], [6.5, "6"], [7.5, "7"],
+    ]  # fmt: skip
+    assert draw.broken([]) == []
+
+
 def test_no_choice_is_left_in_a_query():
     for panel in BOARD["panels"]:
         for target in panel.get("targets", ()):
