@@ -1,4 +1,4 @@
-"""How stores agree on the champion: one pushes releases and aliases to a shared place, the others follow it.
+"""How stores agree on the champion: one pushes releases and aliases to a shared place, the others pull (`following`).
 
 A release is in the store, checked, before an alias names it (see `carry`). Histories only grow: whoever made changes
 that the other side lacks is told, not overruled. A store that follows made none: it takes what the place has, unless
@@ -10,12 +10,11 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
-from registry import aliases, carry, collect, durable, followed, signing, store
+from registry import aliases, carry, durable, followed, signing, store
 from registry.aliases import Aliases, Pin
 from registry.carry import Copied
 from registry.errors import AliasError, ReleaseError, StackError, UserError
@@ -52,7 +51,7 @@ def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     others were done.
     """
     remote = Remote(url)
-    return _whole(*_pull(remote, _names(remote, model), overwrite))
+    return _whole(*pull_each(remote, names_there(remote, model), overwrite))
 
 
 def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
@@ -83,81 +82,15 @@ def demand_up_to_date(url: str, model: str) -> None:
     mine = aliases.read(model)
     try:
         remote = Remote(url)
-        there = _there(remote, model)[0]
+        there = aliases_there(remote, model)[0]
     except StackError as error:
         log.warning("place_not_asked", extra={"error": str(error)})
         return
     _demand_ours(remote, mine, there)
 
 
-def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], None], keep: int = TAKEN) -> None:
-    """Pull every `every_s` seconds until SIGTERM or SIGINT; what fails is logged once and tried again.
-
-    From its first look on, the models there change there alone (`followed`). After a look that changed something, of
-    the models that came over those releases go that came from there and that `vigil gc --keep` would not keep.
-    Raises AliasError for a `keep` below 1.
-    """
-    import bentoml.models  # noqa: F401 - takes a second: now, not when a release has to come over
-
-    collect.Rule(keep)
-    for ending in (signal.SIGTERM, signal.SIGINT):  # a script's `&` ignores the latter
-        signal.signal(ending, signal.default_int_handler)  # also in the middle of a look: a killed one is continued
-    said, compared = "", set[str]()
-    with contextlib.suppress(KeyboardInterrupt):
-        while True:
-            wrong: list[Exception] = []
-            try:
-                wrong += _follow_once(url, model, tell, keep, compared)
-            except (UserError, OSError) as error:
-                wrong.append(error)
-            if (now := "; ".join(map(str, wrong))) != said and now:
-                log.warning("sync_failed", extra={"error": now})
-            said = now
-            time.sleep(every_s)
-
-
-def _follow_once(
-    url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, compared: set[str]
-) -> list[UserError]:
-    """Look once and return what went wrong. compared: models whose every byte a good look has seen; grows."""
-    remote = Remote(url)
-    names = _names(remote, model)
-    _begin(remote, names)
-    if not model:
-        _end(remote, names)
-    done, wrong = _pull(remote, names, quick=compared)
-    compared.update(one.model for one in done)
-    if done or not any(isinstance(error, StackError) for error in wrong):
-        followed.reached(remote.name)
-    if found := [one for one in done if one.changed or one.releases]:
-        tell(found)
-        _collect(collect.Rule(keep, only={one.model: followed.brought(one.model) for one in found}))
-    return wrong
-
-
-def _begin(remote: Remote, names: list[str]) -> None:
-    """Write down who follows, before the first release comes: what no aliases are given for is no model."""
-    for name in names:
-        with contextlib.suppress(UserError):  # the look itself tells
-            if followed.place(name) != remote.name and (there := _there(remote, name)[0]) and there.champion:
-                with aliases.changing(name):  # a change under way comes first, the next one is refused
-                    followed.begin(name, remote.name)
-
-
-def _end(remote: Remote, names: list[str]) -> None:
-    for model in followed.models():
-        if model not in names and followed.place(model) == remote.name:
-            log.warning("follows_no_more", extra={"model": model, "place": remote.name})
-            followed.end(model)
-
-
-def _collect(rule: collect.Rule) -> None:
-    going = [one.listing.tag for one in collect.collect(rule, lambda _: None) if not one.reason]
-    if going:
-        log.info("collected", extra={"releases": going})
-
-
-def _names(remote: Remote, model: str) -> list[str]:
+def names_there(remote: Remote, model: str) -> list[str]:
+    """Return `model`, or all that the place has aliases of; raises StackError if it has none."""
     if model:
         return [model]
     found = [n.removesuffix(".json") for n in remote.names("aliases") if n.endswith(".json")]
@@ -167,9 +100,10 @@ def _names(remote: Remote, model: str) -> list[str]:
     return names
 
 
-def _pull(
+def pull_each(
     remote: Remote, names: list[str], overwrite: bool = False, quick: Collection[str] = ()
 ) -> tuple[list[Shared], list[UserError]]:
+    """Do what `pull` does; return what came of each model and what hindered the others. quick: not compared anew."""
     incoming = store.home() / "incoming"
     with durable.locked(store.home() / "sync.lock"):
         done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite, name not in quick))
@@ -201,7 +135,7 @@ def _whole(done: list[Shared], wrong: list[UserError]) -> list[Shared]:
 
 
 def _pull_one(remote: Remote, model: str, overwrite: bool, thorough: bool) -> Shared:
-    new, content = _there(remote, model)
+    new, content = aliases_there(remote, model)
     old, here = aliases.load(model)
     if new is None or new.champion is None:
         raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
@@ -259,7 +193,7 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
         mine, content = aliases.load(model)
         if mine.champion is None:
             raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
-        there, before = _there(remote, model, overwrite)
+        there, before = aliases_there(remote, model, overwrite)
         _demand_ours(remote, mine, there)
         same = before == content
         for pin in _pins(mine):
@@ -267,7 +201,7 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
         with durable.locked(store.home() / "sent" / f"{model}.lock"):
             if aliases.load(model)[1] != content:
                 continue
-            _demand_ours(remote, mine, _there(remote, model, overwrite)[0])
+            _demand_ours(remote, mine, aliases_there(remote, model, overwrite)[0])
             if overwrite:
                 _choose(remote, mine, content)
             elif not same:
@@ -307,7 +241,7 @@ def _pins(state: Aliases) -> list[Pin]:
     return list(dict.fromkeys([*state.line[-TAKEN:], *state.needed]))
 
 
-def _there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases | None, bytes]:
+def aliases_there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases | None, bytes]:
     """Return the aliases of `model` in the place and their bytes; None and no bytes if there are none to heed."""
     aliases.path(model)  # raises AliasError for a name that would lead elsewhere
     content = None if overwrite else remote.read(f"aliases/{model}.json", MOST_ALIAS_BYTES)
@@ -323,7 +257,7 @@ def _there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases
 
 def _there_if_readable(remote: Remote, model: str) -> Aliases:
     try:
-        return _there(remote, model)[0] or Aliases(model)
+        return aliases_there(remote, model)[0] or Aliases(model)
     except AliasError:
         return Aliases(model)
 

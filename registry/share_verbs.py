@@ -79,7 +79,7 @@ def _warn_of_several(change: "Change") -> None:
 
 def share(options: argparse.Namespace) -> int:
     """Follow a shared place, or send it the aliases and releases of this store."""
-    from registry import followed, share
+    from registry import followed, following, share
     from registry.errors import ConfigError
 
     url = options.url or os.environ.get(PLACE)
@@ -95,7 +95,7 @@ def share(options: argparse.Namespace) -> int:
         raise ConfigError("--keep is for sync --every; vigil gc --keep N deletes once")
     if options.every:
         keep = share.TAKEN if options.keep is None else options.keep
-        share.follow(url, options.model, options.every, lambda found: _print(options, found), keep)
+        following.follow(url, options.model, options.every, lambda found: _print(options, found), keep)
     else:
         move = share.pull if options.name == "sync" else share.push
         _print(options, move(url, options.model, options.overwrite))

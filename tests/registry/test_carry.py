@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registry import aliases, carry, share, signing, store
+from registry import aliases, carry, following, share, signing, store
 from registry.errors import AliasError, ReleaseError
 from registry.remote import ABANDONED_S, Remote
 
@@ -26,7 +26,7 @@ def pulled(at, shared, promoted):
 
 def test_a_champion_that_is_gone_is_brought_by_the_next_look(pulled, shared):
     shutil.rmtree(pulled.path)
-    assert share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"}) == []
+    assert following.look(shared, "", lambda _: None, keep=2, compared={"tiny"}) == []
     assert store.open_release(pulled.tag).digest == pulled.digest
 
 
@@ -36,7 +36,7 @@ def test_a_damaged_champion_is_brought_anew_although_nothing_was_promoted(pulled
     if way == "sync":
         assert share.pull(shared) == [share.Shared("tiny", pulled.version, (pulled.version,), pulled_size(pulled))]
     else:
-        assert share._follow_once(shared, "", lambda _: None, keep=2, compared=set()) == []
+        assert following.look(shared, "", lambda _: None, keep=2, compared=set()) == []
     assert store.open_release(pulled.tag).digest == pulled.digest
 
 

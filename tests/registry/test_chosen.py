@@ -8,13 +8,13 @@ import shutil
 import pytest
 
 import vigil
-from registry import aliases, carry, share
+from registry import aliases, carry, following, share
 from registry.errors import AliasError, StackError
 from registry.remote import Remote
 
 
 def look(url):
-    assert share._follow_once(url, "", lambda _: None, keep=2, compared={"tiny"}) == []
+    assert following.look(url, "", lambda _: None, keep=2, compared={"tiny"}) == []
     return aliases.read("tiny").champion.version
 
 
@@ -97,7 +97,7 @@ def test_no_older_state_is_followed_however_often_somebody_chose(at, shared, par
     first["line"], first["history"] = first["line"][:1], first["history"][:1]
     for content in (json.dumps(first).encode(), *older[:-1]):
         place.write_bytes(content)
-        assert len(share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"})) == 1
+        assert len(following.look(shared, "", lambda _: None, keep=2, compared={"tiny"})) == 1
         assert aliases.read("tiny").champion.version == theirs.version
 
 
@@ -117,7 +117,7 @@ def test_what_was_promoted_before_a_store_began_to_follow_is_not_overruled(at, s
     share.push(shared)
     at("replica")
     own = promoted(2)
-    (wrong,) = share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"})
+    (wrong,) = following.look(shared, "", lambda _: None, keep=2, compared={"tiny"})
     assert f"promote {own.version}" in str(wrong) and aliases.read("tiny").champion.version == own.version
 
 

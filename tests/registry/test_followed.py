@@ -12,7 +12,7 @@ import pytest
 from tiny_release import make_draft, make_files
 
 import vigil
-from registry import aliases, followed, share, store
+from registry import aliases, followed, following, share, store
 from registry.errors import AliasError
 from registry.remote import Remote
 
@@ -173,7 +173,7 @@ def test_what_a_followed_place_no_longer_needs_goes_and_all_else_stays(at, share
         last = promoted(seed)
         share.push(shared)
         at("replica")
-        assert share._follow_once(shared, "tiny", lambda _: None, keep=2, compared={"tiny"}) == []
+        assert following.look(shared, "tiny", lambda _: None, keep=2, compared={"tiny"}) == []
     left = {one.tag for one in store.releases()}
     assert left >= {one.tag for one in (*own, *others)} and len(left) == 3 + 5 + 2
     assert champion().digest == last.digest
@@ -186,7 +186,7 @@ def test_a_model_that_cannot_be_taken_hinders_no_other_and_is_told_apart(at, sha
     (tmp_path / "shared" / "aliases" / "apples.json").write_bytes(b"")
     at("replica")
     told = []
-    wrong = share._follow_once(shared, "", told.extend, keep=2, compared={"tiny"})
+    wrong = following.look(shared, "", told.extend, keep=2, compared={"tiny"})
     assert len(wrong) == 1 and "apples.json: the aliases cannot be read" in str(wrong[0])
     assert [one.model for one in told] == ["pears"]
     assert (store.home() / "synced").exists()
@@ -199,7 +199,7 @@ def test_a_model_whose_release_does_not_come_follows_all_the_same(at, shared, pr
     share.push(shared)
     (tmp_path / "shared" / "models" / "tiny" / made.version / "model.onnx").write_bytes(b"damaged")
     at("replica")
-    assert len(share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"})) == 1
+    assert len(following.look(shared, "", lambda _: None, keep=2, compared={"tiny"})) == 1
     assert followed.place("tiny") == shared and followed.looked_s("tiny") == 0.0
     with pytest.raises(AliasError, match="follows"):
         aliases.rollback("tiny", "typed in the pod")
@@ -211,7 +211,7 @@ def test_a_copy_of_aliases_that_lies_in_the_place_is_no_model(at, shared, promot
     place = tmp_path / "shared" / "aliases"
     (place / "tiny-old.json").write_bytes((place / "tiny.json").read_bytes())
     at("replica")
-    (wrong,) = share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"})
+    (wrong,) = following.look(shared, "", lambda _: None, keep=2, compared={"tiny"})
     assert "tiny-old.json: the aliases cannot be read: they are those of another model; delete it there" in str(wrong)
     assert aliases.only_model() == "tiny" and followed.models() == ["tiny"]
 
@@ -221,10 +221,10 @@ def test_a_model_that_the_place_has_no_more_is_followed_no_more(at, shared, prom
     promoted(2, "pears")
     share.push(shared)
     at("replica")
-    assert share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"}) == []
+    assert following.look(shared, "", lambda _: None, keep=2, compared={"tiny"}) == []
     followed.begin("plums", "s3://elsewhere")
     (tmp_path / "shared" / "aliases" / "pears.json").unlink()
-    assert share._follow_once(shared, "", lambda _: None, keep=2, compared={"tiny"}) == []
+    assert following.look(shared, "", lambda _: None, keep=2, compared={"tiny"}) == []
     assert followed.models() == ["apples", "plums"] and "follows_no_more" in caplog.text
     promoted(3, "pears")  # it changes here again
 
@@ -321,11 +321,11 @@ def test_a_place_counts_as_reached_only_if_it_answered(at, shared, promoted, tmp
     at("replica")
     (tmp_path / "shared").rename(tmp_path / "gone")
     (tmp_path / "shared").touch()
-    (wrong,) = share._follow_once(shared, "tiny", lambda _: None, keep=2, compared={"tiny"})
+    (wrong,) = following.look(shared, "tiny", lambda _: None, keep=2, compared={"tiny"})
     assert "cannot be used" in str(wrong) and not (store.home() / "synced").exists()
     (tmp_path / "shared").unlink()
     (tmp_path / "gone").rename(tmp_path / "shared")
-    assert share._follow_once(shared, "tiny", lambda _: None, keep=2, compared={"tiny"}) == []
+    assert following.look(shared, "tiny", lambda _: None, keep=2, compared={"tiny"}) == []
     assert (store.home() / "synced").exists()
 
 
