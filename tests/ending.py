@@ -11,21 +11,29 @@ def ended(thread, timeout_s=60):
 
 
 def gone(*pids):
-    """Return whether all these processes have ended; one that is dead and not yet taken away by its parent has."""
-    return not any(lives(pid) for pid in pids)
+    """Return whether all these processes have ended; one that is dead and not yet taken away by its parent has.
+
+    Not yet has one whose first thread is dead and another one not: it still holds its files and ports.
+    """
+    return not any(_lives(task) for pid in pids for task in _tasks(pid))
 
 
-def lives(pid):
+def _tasks(pid):
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    return []
+
+
+def _lives(task):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return False
 
 
 def children_of(pid):
     """Return the processes that one has started; none if it is gone."""
     found = []
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
-                found += map(int, (task / "children").read_text().split())
+    for task in _tasks(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += map(int, (task / "children").read_text().split())
     return found
