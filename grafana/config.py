@@ -65,7 +65,8 @@ class Addresses:
     def places(self) -> Places:
         """Return where the links of the alerts lead."""
         here = f"http://{self.monitor}"
-        return Places(self.runbooks or f"{here}/runbooks/", self.reports or f"{here}/reports/", self.grafana)
+        runbooks = (self.runbooks or f"{here}/runbooks").rstrip("/")  # the name of a file follows
+        return Places(f"{runbooks}/", self.reports or f"{here}/reports/", self.grafana)
 
 
 def prometheus(profile: Profile, addresses: Addresses) -> Config:

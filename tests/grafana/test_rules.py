@@ -77,9 +77,13 @@ def test_the_places_that_alerts_link_to_can_be_chosen(tmp_path):
     text = (tmp_path / "prometheus/rules/drift.yml").read_text()
     assert "runbook_url: http://monitor:9109/runbooks/VigilDataDrift.md" in text
     assert "dashboard_url: https://grafana.example/d/vigil-drift?var-model={{ $labels.model }}" in text
-    build.main(["--out", str(tmp_path), "--runbook-base", "https://runbooks.example/"])
+
+
+@pytest.mark.parametrize("base", ["https://runbooks.example/x", "https://runbooks.example/x/"])
+def test_the_address_of_the_runbooks_may_end_with_a_slash_or_not(tmp_path, base):
+    build.main(["--out", str(tmp_path), "--runbook-base", base])
     text = (tmp_path / "prometheus/rules/drift.yml").read_text()
-    assert "runbook_url: https://runbooks.example/VigilDataDrift.md" in text
+    assert "runbook_url: https://runbooks.example/x/VigilDataDrift.md" in text
 
 
 def test_alerts_on_traffic_and_quality_link_the_reports_of_their_model_and_others_do_not(tmp_path):
