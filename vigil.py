@@ -21,6 +21,7 @@ from monitoring.log import log_verbs
 from monitoring.reports import report_verbs
 from oncall import verbs as oncall_verbs
 from registry import logs, share_verbs, verbs
+from registry.command_line import Parser
 from registry.errors import ConfigError, DataError, StackError, UserError
 from serving import key_verbs, tls
 
@@ -199,11 +200,11 @@ Verb = Callable[[argparse.Namespace], int]
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of every verb."""
-    top = argparse.ArgumentParser(prog="vigil", description="Train, release, serve and watch a model.")
+    top = Parser(prog="vigil", description="Train, release, serve and watch a model.")
     every = top.add_subparsers(required=True, metavar="VERB")
     as_json, why, model, log = (_option(*a, **k) for a, k in _SHARED)
 
-    def verb(run: Verb, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def verb(run: Verb, *parents: Parser) -> Parser:
         text = (run.__doc__ or "").split("\n")[0]
         made = every.add_parser(run.__name__, help=text, description=text, parents=[as_json, *parents])
         made.set_defaults(run=run)
@@ -317,8 +318,8 @@ _SHARED = (
 )
 
 
-def _option(*names: str, **settings: object) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(add_help=False)
+def _option(*names: str, **settings: object) -> Parser:
+    made = Parser(add_help=False)
     made.add_argument(*names, **settings)  # type: ignore[arg-type]
     return made
 
