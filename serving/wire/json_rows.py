@@ -103,7 +103,8 @@ def _ids(given: Any, rows: int) -> list[str] | None:
     if given is None:
         return None
     if not isinstance(given, list) or len(given) != rows:
-        refuse("ids", None, f"must be a list of {rows} strings, one per row", "malformed")
+        found = f"{len(given)} of them" if isinstance(given, list) and given else kind(given)
+        refuse("ids", None, f"must be a list of {rows} strings, one per row, found {found}", "malformed")
     for i, one in enumerate(given):
         if not isinstance(one, str) or not 0 < len(one) <= LONGEST_ID:
             why = f"must be a string of 1 to {LONGEST_ID} characters, found {kind(one)}"

@@ -7,6 +7,8 @@ from typing import Any
 from serving.wire.request import LONGEST_ID, kind, refuse, shown, some
 from serving.wire.text import demand_unique, known_object, read
 
+KEYS = {"id", "label"}
+
 
 def decode_labels(body: bytes, classes: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the (id, label) pairs of `{"labels": [{"id": ..., "label": ...}, ...]}` as text.
@@ -27,8 +29,8 @@ def _labels(body: bytes, classes: tuple[str, ...], said: Any, _: bool) -> list[t
 
 
 def _label(label: Any, index: int, classes: tuple[str, ...]) -> tuple[str, str]:
-    if not isinstance(label, dict) or label.keys() != {"id", "label"}:
-        refuse("labels", index, f"must be an object with id and label, found {kind(label)}", "malformed")
+    if not isinstance(label, dict) or label.keys() != KEYS:
+        refuse("labels", index, f"must be an object with id and label, found {_other(label)}", "malformed")
     ident, said = label["id"], label["label"]
     if not isinstance(ident, str) or not 0 < len(ident) <= LONGEST_ID:
         refuse("labels", index, f"id must be a string of 1 to {LONGEST_ID} characters", "malformed")
@@ -39,6 +41,16 @@ def _label(label: Any, index: int, classes: tuple[str, ...]) -> tuple[str, str]:
     if not isinstance(said, str) or said not in classes:
         refuse("labels", index, f"label {shown(said)} is not a class; this model has {some(classes)}", "malformed")
     return ident, said
+
+
+def _other(label: Any) -> str:
+    # What stands where a label should, by the keys that it lacks and has too many.
+    if not isinstance(label, dict):
+        return kind(label)
+    lacks = [key for key in ("id", "label") if key not in label]
+    more = [shown(key) for key in label if key not in KEYS]
+    without = f" without {' and '.join(lacks)}" if lacks else ""
+    return f"an object{without}{' with ' + some(more) if more else ''}"
 
 
 def _number(said: Any, index: int) -> str:

@@ -99,6 +99,8 @@ def kind(value: Any) -> str:
         return "null"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if value == []:
+        return "an empty list"
     names: dict[type, str] = {bool: "a boolean", str: "a string", list: "a list", dict: "an object"}
     return names.get(type(value)) or f"the number {shown(value)}"
 
