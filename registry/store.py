@@ -115,8 +115,18 @@ def parts(tag: str) -> tuple[str, str]:
     """Return name and version of a tag; raises ReleaseError if it is none."""
     name, _, version = tag.partition(":")
     if not release.NAME.fullmatch(name) or not release.VERSION.fullmatch(version):
-        raise ReleaseError(f"'{tag}' is not a tag; accepted is name:version, as `vigil models` prints it")
+        form = "accepted is name:version, as `vigil models` prints it"
+        raise ReleaseError(f"'{tag}' is not a tag; {form}: {_such_as(name)}")
     return name, version
+
+
+def _such_as(name: str) -> str:
+    # The newest releases of `name`; of every model where it has none.
+    tags = [f"{folder.parent.name}:{folder.name}" for folder in sorted(models().glob("*/*"))]
+    ours = [tag for tag in tags if release.VERSION.fullmatch(tag.split(":")[1])]
+    of = [tag for tag in ours if tag.split(":")[0] == name]
+    newest = of[-3:] or list({tag.split(":")[0]: tag for tag in ours}.values())[:3]
+    return f"the store has {', '.join(newest)}" if newest else "such as digits:20261126-102340-4be8cf64"
 
 
 def releases(name: str | None = None) -> list[Listing]:

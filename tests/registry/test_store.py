@@ -71,6 +71,20 @@ def test_only_an_exact_tag_opens_a_release(publish, tag):
         store.open_release(tag)
 
 
+def test_what_is_no_tag_is_told_beside_the_newest_tags_of_its_model_or_of_every_one(publish):
+    def said(tag):
+        with pytest.raises(ReleaseError) as caught:
+            store.parts(tag)
+        return str(caught.value).split("prints it: ")[1]
+
+    assert said("tiny:1") == "such as digits:20261126-102340-4be8cf64"
+    made = [publish(seed=seed, created=f"2026-11-2{seed}T12:00:00Z").tag for seed in range(1, 5)]
+    other = publish("other").tag
+    (store.models() / "tiny" / "zzz").mkdir()  # not ours
+    assert said("tiny:1") == f"the store has {', '.join(made[1:])}"
+    assert said("tyni:1") == f"the store has {other}, {made[-1]}"
+
+
 def test_an_unknown_tag_says_where_it_was_looked_for(publish):
     publish()
     with pytest.raises(ReleaseError, match="not in the store .*; `vigil models` lists what is"):
