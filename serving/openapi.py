@@ -57,9 +57,10 @@ LISTED = record({"model": TEXT, "ready": TRUTH, "versions": many(TEXT)})
 TENSORS = record(
     {"name": TEXT, "versions": many(TEXT), "platform": TEXT, "inputs": many(TENSOR), "outputs": many(TENSOR)}
 )
+ADDED = record({"accepted": COUNT, "unknown": COUNT})
 ANSWERS: dict[str, Schema] = {
-    "/v1/labels": record({"accepted": COUNT}),
-    "/v1/models/{name}/labels": record({"accepted": COUNT}),
+    "/v1/labels": ADDED,
+    "/v1/models/{name}/labels": ADDED,
     "/v1/model": MODEL,
     "/v1/models/{name}": MODEL,
     "/v1/models": record({"models": many(LISTED)}),

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from monitoring.counting.page import Page
-from monitoring.log.recorder import LABEL_S, Recorder
+from monitoring.log.recorder import LABEL_S, Added, Recorder
 from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
 from serving import cards, cores, lifecycle, openapi, protocol, start_page, wire
@@ -156,9 +156,10 @@ class Server:
         pairs = wire.decode_labels(call.body, release.manifest.classes)
         if self.recorder is None:
             raise RequestError("labels: recording is off (VIGIL_RECORD=false)", reason="not_ready", status=503)
-        accepted = await _written(self.recorder, pairs)
-        self.metrics.labels_accepted.labels(release.name).inc(accepted)
-        return Reply(200, orjson.dumps({"accepted": accepted}))
+        self.account.settle()  # rows that this process has answered go before them
+        added = await _written(self.recorder, pairs)
+        self.metrics.labels_accepted.labels(release.name).inc(added.accepted)
+        return Reply(200, orjson.dumps({"accepted": added.accepted, "unknown": added.unknown}))
 
     async def model(self, _: Call, parameters: Parameters) -> Reply:
         """Describe a live release: what a client must send and what it gets."""
@@ -215,7 +216,7 @@ def _demand_json(head: Head) -> None:
         raise RequestError(f"Content-Type: accepted is application/json, found {shown}", status=415)
 
 
-async def _written(recorder: Recorder, pairs: list[tuple[str, str]]) -> int:
+async def _written(recorder: Recorder, pairs: list[tuple[str, str]]) -> Added:
     # Without a thread that waits: when the log hangs, those of the process are still there for all else.
     try:
         return await asyncio.wait_for(asyncio.wrap_future(recorder.send_labels(pairs)), LABEL_S)

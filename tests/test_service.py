@@ -144,7 +144,7 @@ def test_labels_are_on_the_log_when_the_reply_comes_and_rows_soon_after(live, pl
     ids = [f"logged-{i}" for i in range(5)]
     predict(service, ids=ids)
     labels = [{"id": ident, "label": "3"} for ident in [*ids, "never-seen"]]
-    assert service.call("/v1/labels", {"labels": labels}) == (200, {"accepted": 6})
+    assert service.call("/v1/labels", {"labels": labels}) == (200, {"accepted": 6, "unknown": 1})
     log = sqlite3.connect(place / "vigil" / "log.sqlite")
     try:
         assert log.execute("SELECT count(*) FROM labels WHERE id = 'never-seen'").fetchone() == (1,)

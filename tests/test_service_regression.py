@@ -96,7 +96,7 @@ def test_labels_sent_and_read_from_a_file_give_the_share_within_the_tolerance(li
     far = [2.4 if i % 5 else 2.6 for i in range(30)]  # every fifth is out of tolerance
     truth = [answer + gap for answer, gap in zip(answers, far, strict=True)]
     sent = [{"id": ident, "label": label} for ident, label in zip(ids[:10], truth[:10], strict=True)]
-    assert service.call("/v1/labels", {"labels": sent}) == (200, {"accepted": 10})
+    assert service.call("/v1/labels", {"labels": sent}) == (200, {"accepted": 10, "unknown": 0})
     settings = watch.WatchSettings(store.home() / "log.sqlite")
     metrics, now_s = MonitorMetrics(CollectorRegistry()), time.time()
 

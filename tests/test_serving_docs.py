@@ -62,9 +62,11 @@ def run(program, text, services, service, folder):
 
 
 def shape_of(said):
-    """Return JSON with every number, and every id and version, by its kind alone."""
+    """Return JSON with every number, and every version and count of unknown ids, by its kind alone."""
     if isinstance(said, dict):
-        return {key: "made" if key in ("version", "class") else shape_of(value) for key, value in said.items()}
+        return {
+            key: "made" if key in ("version", "class", "unknown") else shape_of(value) for key, value in said.items()
+        }
     if isinstance(said, list):
         return [shape_of(one) for one in said]
     return "number" if isinstance(said, float) else said

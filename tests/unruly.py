@@ -123,7 +123,7 @@ def right(request):
     if request.path.endswith("/infer"):
         return _infer(request)
     if request.path.endswith("/labels"):
-        return reply(200, json.dumps({"accepted": len(json.loads(request.body)["labels"])}).encode())
+        return reply(200, json.dumps({"accepted": len(json.loads(request.body)["labels"]), "unknown": 0}).encode())
     known = {
         "/v1/model": {"model": "tiny", "version": "1"},
         "/v2/models/tiny": {"inputs": [{"name": "input", "datatype": "UINT8", "shape": [-1, 8, 8]}]},

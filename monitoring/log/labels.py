@@ -8,25 +8,19 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring.judge import quality
 from monitoring.judge.quality import Joined
 from monitoring.log import logfile, recorder
+from monitoring.log.logfile import Added
 from registry import aliases, store
 from registry.errors import AliasError, DataError
 from registry.release import Manifest
 
+__all__ = ["Added", "add", "add_file", "join", "read_file"]
+
 COLUMNS = ("id", "label")
-
-
-@dataclass(frozen=True)
-class Added:
-    """unknown: how many of the accepted labels name an id that is not in the log (yet)."""
-
-    accepted: int
-    unknown: int
 
 
 def read_file(path: Path) -> list[tuple[str, str]]:

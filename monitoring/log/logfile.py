@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,6 +91,14 @@ class Shadowed:
     outputs: np.ndarray
 
 
+@dataclass(frozen=True)
+class Added:
+    """unknown: how many of the accepted labels name an id that is not in the log (yet)."""
+
+    accepted: int
+    unknown: int
+
+
 def connect(path: Path, busy_s: float | None = None) -> sqlite3.Connection:
     """Open the log, made if absent. Write-ahead logging: readers and one writer do not wait for each other.
 
@@ -117,6 +125,12 @@ def add_labels(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]])
     """Append (id, label) pairs; they are committed when this returns."""
     with connection:
         return put_labels(connection, pairs)
+
+
+def unknown(connection: sqlite3.Connection, ids: Iterable[str]) -> int:
+    """Return how many of the ids are of no row on the log, as far as the transaction under way sees."""
+    query = "SELECT 1 FROM predictions WHERE id = ?"
+    return sum(connection.execute(query, (ident,)).fetchone() is None for ident in ids)
 
 
 def put_labels(connection: sqlite3.Connection, pairs: Sequence[tuple[str, str]]) -> int:

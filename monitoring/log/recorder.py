@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from monitoring.log import logfile
-from monitoring.log.logfile import PREDICTION, SCHEMA, Records, Shadowed, add_labels, connect, size_bytes
+from monitoring.log.logfile import PREDICTION, SCHEMA, Added, Records, Shadowed, add_labels, connect, size_bytes
 from monitoring.log.pseudonym import Pseudonyms
 from monitoring.log.retention import Limits, Retention
 from monitoring.log.sampling import Bucket, Sampler
 from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
 
-__all__ = ["PREDICTION", "SCHEMA", "Limits", "Recorder", "Records", "Shadowed", "add_labels", "connect"]
+__all__ = ["PREDICTION", "SCHEMA", "Added", "Limits", "Recorder", "Records", "Shadowed", "add_labels", "connect"]
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,13 @@ MOST_LABELS = 100_000  # that wait
 WRITTEN, SHADOWED, UNCOUNTED = "written", "shadowed", ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Labels:
-    """Labels that wait, and who is told when they are on the log."""
+    """Labels that wait, and who is told when they are on the log; unknown: of no row that was there then."""
 
     pairs: list[tuple[str, str]]
-    done: "Future[int]" = field(default_factory=Future)
+    done: "Future[Added]" = field(default_factory=Future)
+    unknown: int = 0
 
 
 Item = Records | Shadowed | Labels
@@ -123,7 +124,7 @@ class Recorder:
         if not accepted:
             self._count(records.model, _dropped(records, "queue_full" if not fits else "write_failed"), rows)
 
-    def send_labels(self, pairs: Sequence[tuple[str, str]]) -> "Future[int]":
+    def send_labels(self, pairs: Sequence[tuple[str, str]]) -> "Future[Added]":
         """Hand labels to the writer and return at once; the future tells how many, when they are on the log.
 
         It fails with RequestError 503 if they cannot be written; whoever waits for it should do so for LABEL_S, and
@@ -139,8 +140,8 @@ class Recorder:
         self._wake.set()
         return labels.done
 
-    def label(self, pairs: Sequence[tuple[str, str]]) -> int:
-        """Write labels and return how many; they are on the log when this returns.
+    def label(self, pairs: Sequence[tuple[str, str]]) -> Added:
+        """Write labels and return how many, and how many of no row on the log; they are on it when this returns.
 
         Raises RequestError 503 if the log cannot be written.
         """
@@ -226,7 +227,9 @@ class Recorder:
             for item in batch:
                 if isinstance(item, Labels):
                     if not item.done.cancelled():
-                        logfile.put_labels(self._connection, self._named(item.pairs))
+                        named = self._named(item.pairs)
+                        item.unknown = logfile.unknown(self._connection, (ident for ident, _ in named))
+                        logfile.put_labels(self._connection, named)
                     continue
                 ids = [ident for ident, _ in self._named([(ident, "") for ident in item.ids])]
                 new = logfile.put(self._connection, item, ids)
@@ -258,7 +261,7 @@ class Recorder:
                 self._queue.remove(item)
                 self._forget(item)
                 if isinstance(item, Labels) and item.done.set_running_or_notify_cancel():
-                    item.done.set_result(len(item.pairs))
+                    item.done.set_result(Added(len(item.pairs), item.unknown))
             for (model, what), rows in outcome.items():
                 self._count(model, what, rows)
             if not self._queue:

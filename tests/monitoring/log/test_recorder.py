@@ -12,6 +12,7 @@ from ending import ended
 from prometheus_client import CollectorRegistry
 
 from monitoring.log import recorder
+from monitoring.log.pseudonym import Pseudonyms
 from monitoring.log.recorder import Recorder, Records, Shadowed
 from monitoring.metrics import ServingMetrics
 from registry.errors import RequestError
@@ -293,3 +294,14 @@ def test_nothing_acknowledged_is_lost_however_often_the_writer_is_killed(log, ki
     print(f"{kills} kills: {len(acknowledged)} rows acknowledged, {len(acknowledged - predictions)} of them lost")
     assert len(acknowledged) >= kills and old < kills * 300
     assert acknowledged <= labels and acknowledged <= predictions
+
+
+def test_labels_tell_how_many_are_of_no_row_on_the_log_also_where_ids_are_hashed(tmp_path):
+    for i, pseudonyms in enumerate((None, Pseudonyms(b"k" * 32))):
+        recording = recorder.Recorder(tmp_path / f"{i}.sqlite", pseudonyms=pseudonyms)
+        try:
+            recording.put(records("a", "b"))
+            added = recording.label([("a", "3"), ("nobody", "3"), ("b", "3")])
+        finally:
+            recording.close()
+        assert (added.accepted, added.unknown) == (3, 1)
