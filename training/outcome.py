@@ -53,7 +53,9 @@ def _advice(outcome: Outcome) -> str:
     if not outcome.refusal:
         return f"next: {promote}"
     cure = (
-        "read the card, change the data or the settings, train again" if outcome.judged else f"see to that, {promote}"
+        "read the card, look for better settings with vigil search, or change the data; then train again"
+        if outcome.judged
+        else f"see to that, {promote}"
     )
     return f"promote will refuse it: {outcome.refusal}\nnext: {cure}"
 

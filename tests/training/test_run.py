@@ -161,7 +161,7 @@ def test_the_worse_digits_are_bad_and_share_their_test_rows_with_the_good_ones(d
     assert result.metrics["accuracy"]["upper"] < 0.7
     said = outcome.as_text(result)
     assert "\npromote will refuse it: on 307 common held-out rows its accuracy differs by -0." in said
-    assert result.judged and said.endswith("train again")
+    assert result.judged and "better settings with vigil search" in said and said.endswith("train again")
     assert worse.manifest.data["label_noise"] == 0.9
     assert worse.manifest.data["labels_changed"] > 300
     assert "90% of the training labels were replaced at random" in worse.read("card.md").decode()
