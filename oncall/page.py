@@ -65,6 +65,8 @@ def _agreement(model: Model) -> tuple[str, str]:
         return "no alias file here", ""
     if model.agrees is None:
         return f"not known; promoted is {model.promoted}", ""
+    if model.unseen and not model.agrees:
+        return f"not seen yet: promoted is {model.promoted}, since after the last scrape", "warning"
     return ("yes", "good") if model.agrees else (f"no: promoted is {model.promoted}", "bad")
 
 

@@ -21,7 +21,7 @@ SHARE_OF_LIMIT = (
 )
 ROWS = 'sum by (model, version) (vigil_input_rows_total{{model=~"{model}"}})'
 DRIFTED = 'max by (model, signal) (model_signal:drifted_z{{model=~"{model}"}})'
-SCRAPED = "max(vigil_ready)"  # of servers that are gone there is no sample
+SCRAPED = "min(timestamp(vigil_ready))"  # of servers that are gone there is no sample
 QUALITY = 'max by (model, version, metric) (vigil_quality_{what}{{model=~"{model}"}})'
 MEASURED = ("value", "lower", "upper", "floor", "rows")
 WATCHDOG = "Watchdog"
@@ -58,6 +58,7 @@ class Model:
 
     measured: whether Prometheus was asked; without it a server says what is live, and "" is its provider.
     rows: that the servers that run now have answered with these; None if not known.
+    scraped_s: Unix time of the look at the servers that `live` is of; None if not known.
     """
 
     name: str
@@ -69,12 +70,18 @@ class Model:
     quality: list[Quality]
     measured: bool = True
     rows: int | None = None
+    scraped_s: float | None = None
 
     @property
     def agrees(self) -> bool | None:
         if self.live is None or self.promoted is None:
             return None
         return {version for version, _ in self.live} == {self.promoted}
+
+    @property
+    def unseen(self) -> bool:
+        """Return whether the champion was changed after the servers were looked at."""
+        return bool(self.changed and self.scraped_s and self.changed.time_s > self.scraped_s)
 
     @property
     def follows(self) -> str:
@@ -135,12 +142,14 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
         known = f"; promoted here: {', '.join(names)}" if names else ""
         problems.append(f"no model '{model}' is served, and none is promoted in this store{known}")
     every = [_model(name, measured, problems) for name in names if model in ("", name)]
+    every = [replace(one, scraped_s=scraped[0].value if scraped else None) for one in every]
     if asked.live is not None:
         # Of a model that this service is not told to serve it knows nothing; another one may serve it.
         every = [
             replace(one, live=_answering(asked.live[one.name])) if one.name in asked.live else one for one in every
         ]
-    return Status(time.time(), _seen(shown, scraped) or asked.tiles, every, firing, problems, waiting)
+    told = _agreed(_seen(shown, scraped) or asked.tiles, every)
+    return Status(time.time(), told, every, firing, problems, waiting)
 
 
 def as_dict(status: Status) -> dict[str, Any]:
@@ -234,6 +243,15 @@ def _seen(shown: list[Tile] | None, scraped: list[Sample] | None) -> list[Tile] 
         return shown
     unknown = "unknown: no server is scraped now"
     return [replace(one, text=unknown, judgement="", samples=[]) if one.key in BLIND else one for one in shown]
+
+
+def _agreed(told: list[Tile], models: list[Model]) -> list[Tile]:
+    # Servers compare themselves with the champion that they knew when they were last scraped.
+    if not (apart := [one.name for one in models if one.agrees is False]):
+        return told
+    text = f"yes when last scraped, not by the alias file here: {', '.join(apart)}"
+    calm = ("as_promoted", "good")
+    return [replace(one, text=text, judgement="warning") if (one.key, one.judgement) == calm else one for one in told]
 
 
 def _of(firing: Firing, model: str) -> bool:

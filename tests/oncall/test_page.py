@@ -1,6 +1,7 @@
 """The text of a status: what is judged good, a warning or bad, and what is said where nothing is known."""
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from grafana.statement import MONITORS
 from oncall import api, page, status, tiles
 from oncall.api import Firing, Sample
 from oncall.status import Drift, Model, Quality, Status
+from registry import aliases
 from registry.aliases import Change
 from registry.errors import StackError
 from tests.grafana import promql
@@ -81,6 +83,33 @@ def test_an_alert_is_told_with_its_age_its_summary_and_where_its_runbook_is():
     assert line(text, "FIRING") == "VigilQualityUnderFloor of digits, critical, for 2 min"
     assert "It is under its floor." in text
     assert line(text, "runbook") == "https://runbooks.example/X"
+
+
+def test_a_change_after_the_last_scrape_is_no_contradiction():
+    late = replace(GOOD, promoted="20260103-000000-cccccccc", scraped_s=NOW - 200)
+    assert (
+        line(shown(late), "as promoted")
+        == "not seen yet: promoted is 20260103-000000-cccccccc, since after the last scrape"
+    )
+    assert line(shown(replace(late, scraped_s=NOW - 170)), "as promoted") == "no: promoted is 20260103-000000-cccccccc"
+
+
+def test_the_tile_does_not_say_yes_where_a_model_below_it_says_no(home, publish, monkeypatch):
+    aliases.promote(publish().tag, "first")
+
+    def ask(_, query):
+        ago = Sample({}, time.time() - 5)
+        live = Sample({"model": "tiny", "version": "old", "provider": "CPUExecutionProvider"}, 1.0)
+        said = {status.SCRAPED: ago, status.LIVE.format(model=".*"): live}
+        return [said[query]] if query in said else [Sample({}, 0.0)] if "vigil_model_target_info" in query else []
+
+    monkeypatch.setattr(api, "instant", ask)
+    monkeypatch.setattr(api, "notified", lambda _: [])
+    monkeypatch.setattr(api, "pending", lambda _: [])
+    found = status.read("", *["http://127.0.0.1:1"] * 4)
+    (tile,) = (one for one in found.tiles if one.key == "as_promoted")
+    assert (tile.text, tile.judgement) == ("yes when last scraped, not by the alias file here: tiny", "warning")
+    assert line(page.text(found, False), "as promoted").startswith("not seen yet: promoted is 20")
 
 
 def test_what_others_wrote_can_neither_move_the_cursor_nor_hide_a_line():
