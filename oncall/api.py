@@ -73,6 +73,15 @@ def pending(base: str) -> list[Firing]:
     return _in_state(base, "pending")
 
 
+def started(base: str) -> float:
+    """Return when the Prometheus at `base` started, as Unix time; raises StackError."""
+    said = _get("Prometheus", base, "/api/v1/status/runtimeinfo")
+    try:
+        return datetime.fromisoformat(said["data"]["startTime"]).timestamp()
+    except OTHERS as error:
+        raise StackError(foreign("Prometheus", base)) from error
+
+
 def address(text: str, variable: str) -> str:
     """Return where a program listens as a URL without a slash at its end; raises StackError for what is none."""
     url = text if "://" in text else f"http://{text}"

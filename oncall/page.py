@@ -7,6 +7,7 @@ from oncall.status import Model, Quality, Status
 from registry.plain import plain
 
 COLOURS = {"good": "32", "warning": "33", "bad": "31"}
+FRESH_S = 60.0  # after which Prometheus has scraped all that it scrapes
 BY_SEVERITY = {"critical": "bad", "warning": "warning"}
 Line = tuple[str, str, str]  # what, how it is, judgement
 
@@ -18,7 +19,7 @@ def text(status: Status, coloured: bool) -> str:
         [(tile.title, tile.text, tile.judgement) for tile in status.tiles],
         *(_model(model, status.time_s) for model in status.models),
         *(_firing(one, status.time_s, "FIRING") for one in status.firing),
-        *(_firing(one, status.time_s, "pending") for one in status.pending),
+        *([*_firing(one, status.time_s, "pending"), *_since(one, status)] for one in status.pending),
         [("unknown", problem, "bad") for problem in status.problems],
     ]
     width = max(len(what) for block in blocks for what, _, _ in block)
@@ -87,6 +88,14 @@ def _quality(quality: Quality) -> tuple[str, str]:
         return said, ""
     judgement = "bad" if quality.upper < quality.floor else "good" if quality.lower >= quality.floor else "warning"
     return f"{said}, floor {quality.floor:.3f}", judgement
+
+
+def _since(pending: Firing, status: Status) -> list[Line]:
+    # Of a condition that held when the rules were first looked at nobody knows whether it is one.
+    if status.started_s is None or pending.since_s - status.started_s > FRESH_S:
+        return []
+    up = age(status.time_s - status.started_s)
+    return [("", f"Prometheus started {up} ago: it may be that it had not scraped yet; look again in a minute", "")]
 
 
 def _firing(firing: Firing, now_s: float, state: str) -> list[Line]:

@@ -100,7 +100,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Status:
-    """What was found; pending: pages that come if it stays so. problems: why something could not be asked."""
+    """What was found; pending: pages that come if it stays so. problems: why something could not be asked.
+
+    started_s: when Prometheus started, asked where something is pending; None if not known.
+    """
 
     time_s: float
     tiles: list[Tile]
@@ -108,6 +111,7 @@ class Status:
     firing: list[Firing]
     problems: list[str] = field(default_factory=list)
     pending: list[Firing] = field(default_factory=list)
+    started_s: float | None = None
 
     @property
     def code(self) -> int:
@@ -149,7 +153,9 @@ def read(model: str, prometheus: str, alertmanager: str, service: str, monitor: 
             replace(one, live=_answering(asked.live[one.name])) if one.name in asked.live else one for one in every
         ]
     told = _agreed(_seen(shown, scraped) or asked.tiles, every)
-    return Status(time.time(), told, every, firing, problems, waiting)
+    # A program that answers as Prometheus does need not know when it started.
+    started_s = _or_problem([], partial(api.started, prometheus)) if waiting else None
+    return Status(time.time(), told, every, firing, problems, waiting, started_s)
 
 
 def as_dict(status: Status) -> dict[str, Any]:
@@ -161,6 +167,7 @@ def as_dict(status: Status) -> dict[str, Any]:
         "models": {one.name: _as_dict(one) for one in status.models},
         "firing": [asdict(one) for one in status.firing],
         "pending": [asdict(one) for one in status.pending],
+        "prometheus_started_s": status.started_s,
         "problems": status.problems,
     }
 

@@ -196,6 +196,17 @@ def test_a_page_that_waits_is_told_as_pending():
     assert line(text, "pending") == "VigilQualityUnderFloor of digits, critical, for 2 min" and "FIRING" not in text
 
 
+def test_a_page_that_waits_since_prometheus_started_says_so_and_stays():
+    def told(since_s, started_s):
+        status = Status(NOW, [], [GOOD], [], pending=[replace(ALERT, since_s=since_s)], started_s=started_s)
+        return page.text(status, False)
+
+    fresh = told(NOW - 23, NOW - 30)
+    assert line(fresh, "pending") == "VigilQualityUnderFloor of digits, critical, for 23 s"
+    assert "Prometheus started 30 s ago: it may be that it had not scraped yet; look again in a minute" in fresh
+    assert "Prometheus started" not in told(NOW - 23, NOW - 90) + told(NOW - 23, None)
+
+
 def test_budgets_of_servers_that_are_gone_are_unknown(home, monkeypatch):
     """What Prometheus still knows 5 minutes after the last server was killed."""
 

@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -137,6 +138,11 @@ def test_without_alertmanager_prometheus_says_what_fires_and_the_exit_status_is_
     code, (problem,) = eventually("the alert, and no other", look, PATIENCE_S)
     assert code == 2
     assert "Alertmanager at http://127.0.0.1:1: does not answer" in problem and "VIGIL_ALERTMANAGER" in problem
+
+
+def test_prometheus_says_when_it_started(watched):
+    ago_s = time.time() - api.started(f"http://{watched[1]['prometheus']}")
+    assert 0 < ago_s < 3600
 
 
 def test_without_both_the_registry_still_says_what_was_promoted(live, said, watched, monkeypatch):
