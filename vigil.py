@@ -136,7 +136,8 @@ def build(options: argparse.Namespace) -> int:
     text = (
         f"{bento}: {size / 1e6:.2f} MB"
         + (f", and {made.tag}, {carried / 1e6:.2f} MB" if made else ", follows the champion of the store it runs on")
-        + f"\n  serve it:       bentoml serve {bento}\n  make its image: make image IMAGE='--bento {bento}'"
+        + f"\n  serve it:       bentoml serve {bento} --host 127.0.0.1"
+        + f"\n  make its image: make image IMAGE='--bento {bento}'"
     )
     return verbs.say(options, {"bento": bento, **said, "size_bytes": size}, text)
 

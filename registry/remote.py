@@ -188,7 +188,9 @@ def _file_system(url: str, name: str) -> tuple[Any, str]:
     except ImportError as error:
         raise ConfigError("sharing releases needs the package fsspec: pip install 'vigil[sync]'") from error
     if "://" not in url:
-        raise ConfigError(f"{name}: is no URL; accepted are file:///FOLDER, s3://BUCKET/PATH, gs://..., memory://...")
+        accepted = "file:///FOLDER, s3://BUCKET/PATH, gs://..., memory://..."
+        meant = f"; a folder is written file://{Path(name).absolute()}" if "/" in name else ""
+        raise ConfigError(f"{name}: is no URL; accepted are {accepted}{meant}")
     try:
         files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError) as error:

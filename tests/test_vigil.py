@@ -297,7 +297,7 @@ def test_vigil_build_works_from_any_folder_and_says_what_came_of_it(publish, hom
     tag = f"vigil:{bento.parent.name}"
     assert first.startswith(f"{tag}: ") and f" MB, and {made.tag}, " in first
     assert [line.split(": ")[1].strip() for line in after] == [
-        f"bentoml serve {tag}", f"make image IMAGE='--bento {tag}'"
+        f"bentoml serve {tag} --host 127.0.0.1", f"make image IMAGE='--bento {tag}'"
     ]  # fmt: skip
 
 

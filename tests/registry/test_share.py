@@ -293,7 +293,8 @@ def test_one_model_that_cannot_be_taken_does_not_hinder_the_others(at, shared, p
 @pytest.mark.parametrize(
     ("url", "error", "words"),
     [
-        ("/srv/releases", ConfigError, "is no URL; accepted are file:///FOLDER, s3://BUCKET/PATH"),
+        ("/srv/releases", ConfigError, r"is no URL; accepted are .*; a folder is written file:///srv/releases$"),
+        ("releases", ConfigError, r"releases: is no URL; accepted are file:///FOLDER, s3://.*memory://\.\.\.$"),
         ("nowhere://x", ConfigError, "nowhere"),
         ("file:///nowhere/at/all", StackError, "holds no releases; send some: vigil models push file:///nowhere"),
     ],
