@@ -21,6 +21,11 @@ ROOT = Path(__file__).resolve().parents[3]
 BLOCK, DAYS = 200_000, 30
 TALL = (20 * 86_400, 22 * 86_400)  # seconds from the beginning
 MOST_MB = 300
+# The most memory of a program that another one started counts from the size of that one: so it tells its own.
+TELLS = """import sys, vigil
+status = vigil.main(sys.argv[1:])
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
+sys.exit(status)"""
 
 
 def write(log, release, count):
@@ -59,9 +64,9 @@ def test_millions_of_rows_are_replayed_in_bounded_memory(tmp_path, capsys, count
     made = store.publish(make_draft(spec=TABLE), make_files(tmp_path / "files", TABLE, rows=2000))
     write(tmp_path / "log.sqlite", made, count)
     begun, before_s = time.monotonic(), cpu_s()
-    command = [sys.executable, "-m", "vigil", "backtest", str(tmp_path / "log.sqlite"), "--json"]
+    command = [sys.executable, "-c", TELLS, "backtest", str(tmp_path / "log.sqlite"), "--json"]
     done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
-    took_s, most_mb = time.monotonic() - begun, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    took_s, most_mb = time.monotonic() - begun, int(done.stderr.split()[-1]) / 1024
     (found,) = json.loads(done.stdout)
     (drift,) = [one for one in found["firings"] if one["alert"] == "VigilDataDrift"]
     assert found["spans"][0]["rows"] == count
