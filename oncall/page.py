@@ -57,7 +57,8 @@ def _model(model: Model, now_s: float) -> list[Line]:
         lines.append(("drift", *_drift(model)))
         lines += [("quality", *_quality(one)) for one in model.quality] or [("quality", "no labels yet", "")]
     # Typed here it would be refused.
-    where = f"where releases are promoted, not here: {model.undo}" if model.follows else model.undo
+    elsewhere = model.follows and not model.waits_for_itself
+    where = f"where releases are promoted, not here: {model.undo}" if elsewhere else model.undo
     return [*lines, ("to undo", where, "")] if model.undo else lines
 
 

@@ -89,13 +89,22 @@ class Model:
         return followed.place(self.name)
 
     @property
+    def waits_for_itself(self) -> bool:
+        """Return whether this store follows the place that it sends its own changes of the model to."""
+        return followed.is_promoted_here(self.name, self.follows)
+
+    @property
     def undo(self) -> str:
         """Return the command that brings the champion of before back, "" if there was none.
 
         A store that follows a place refuses it: there it is what to type where releases are promoted.
         """
-        sent = f"VIGIL_RELEASES={shlex.quote(self.follows)} " if self.follows else ""
-        return f'{sent}vigil rollback --model {self.name} --why "..."' if self.previous else ""
+        if not self.previous:
+            return ""
+        command = f'vigil rollback --model {self.name} --why "..."'
+        if self.waits_for_itself:
+            return f"vigil models sync --stop --model {self.name} && {command}"
+        return f"VIGIL_RELEASES={shlex.quote(self.follows)} {command}" if self.follows else command
 
 
 @dataclass(frozen=True)

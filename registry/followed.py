@@ -1,12 +1,12 @@
 """Which shared place the aliases of a model follow, and which they are sent to.
 
 Beside the aliases, `followed/MODEL` holds the address that a model follows; its time is that of the last good look
-at it, 0 before the first. `followed/MODEL.brought` names the versions that came from there, `sent/MODEL` holds the
-address that changes made here go to. `synced` has the time of the last look that reached its place at all.
+at it, 0 before the first. Empty: a person stopped that. `followed/MODEL.brought` names the versions that came
+from there, `sent/MODEL` holds the address that changes made here go to. `synced` has the time of the last look that
+reached its place at all.
 """
 
 import os
-import shlex
 from pathlib import Path
 
 from registry import durable, store
@@ -30,9 +30,26 @@ def end(model: str) -> None:
     _file(model).unlink(missing_ok=True)
 
 
+def stop(model: str) -> None:
+    """Let the champion of `model` change here again, also beside a process that follows: it heeds `stopped`."""
+    _write(_file(model), "")
+
+
+def stopped(model: str) -> bool:
+    """Return whether a person stopped the following of `model`."""
+    return _file(model).exists() and not place(model)
+
+
+def resume(model: str) -> None:
+    """Forget that a person stopped the following of `model`, of every model if it is empty."""
+    for name in [model] if model else _names("followed"):
+        if stopped(name):
+            end(name)
+
+
 def models() -> list[str]:
     """Return the models that follow a place, also those of which nothing is here yet."""
-    return sorted(file.name for file in (store.home() / "followed").glob("*") if NAME.fullmatch(file.name))
+    return [name for name in _names("followed") if place(name)]
 
 
 def saw(model: str) -> None:
@@ -78,13 +95,51 @@ def remember(model: str, url: str) -> None:
         _write(_sent(model), f"{url}\n")
 
 
+def forget(model: str) -> None:
+    """Let changes of `model` go nowhere from now on, unless told where."""
+    _sent(model).unlink(missing_ok=True)
+
+
+def sent() -> list[str]:
+    """Return the models whose changes go to a place."""
+    return [name for name in _names("sent") if destination(name)]
+
+
+def is_promoted_here(model: str, name: str) -> bool:
+    """Return whether changes of `model` go from this store to the place `name`."""
+    return bool(name) and same(destination(model), name)
+
+
+def same(one: str, other: str) -> bool:
+    """Return whether two addresses are of one place."""
+    return one.rstrip("/") == other.rstrip("/")
+
+
+def demand_follower(name: str, model: str) -> None:
+    """Raise AliasError if `model`, any model if it is empty, is to begin to follow the place that it is sent to.
+
+    The store would wait for changes that nobody but itself makes.
+    """
+    for one in [model] if model else sent():
+        if is_promoted_here(one, name) and not same(place(one), name):
+            raise AliasError(
+                f"{one}: this store sends its changes to {destination(one)}; accepted is a store that does not promote:"
+                f" `sync --every` runs beside the other servers, and a server on this store needs none. If {one} is "
+                f"promoted elsewhere from now on: vigil models push --stop --model {one}"
+            )
+
+
 def demand_own(model: str) -> None:
     """Raise AliasError if `model` follows a place: no other server would learn of a change made here."""
     if name := place(model):
         raise AliasError(
             f"{model}: this store follows {name}: no other server would learn of a change made here. Make it where "
-            f"releases are promoted. If nothing follows that place any more: rm {shlex.quote(str(_file(model)))}"
+            f"releases are promoted. If that is to be this store: vigil models sync --stop --model {model}"
         )
+
+
+def _names(folder: str) -> list[str]:
+    return sorted(file.name for file in (store.home() / folder).glob("*") if NAME.fullmatch(file.name))
 
 
 def _file(model: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from registry import aliases, collect, followed, share
 from registry.errors import StackError, UserError
-from registry.remote import Remote
+from registry.remote import Remote, name_of
 from registry.share import TAKEN, Shared
 
 log = logging.getLogger(__name__)
@@ -19,11 +19,14 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
 
     From its first look on, the models there change there alone (`followed`). After a look that changed something, of
     the models that came over those releases go that came from there and that `vigil gc --keep` would not keep.
-    Raises AliasError for a `keep` below 1.
+    A model whose following a person stops meanwhile is left alone until this is called again.
+    Raises AliasError for a `keep` below 1, and where this store sends its changes to that very place.
     """
+    followed.demand_follower(name_of(url), model)
     import bentoml.models  # noqa: F401 - takes a second: now, not when a release has to come over
 
     collect.Rule(keep)
+    followed.resume(model)
     for ending in (signal.SIGTERM, signal.SIGINT):  # a script's `&` ignores the latter
         signal.signal(ending, signal.default_int_handler)  # also in the middle of a look: a killed one is continued
     said, compared = "", set[str]()
@@ -43,7 +46,9 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
 def look(url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, compared: set[str]) -> list[UserError]:
     """Look once and return what went wrong. compared: models whose every byte a good look has seen; grows."""
     remote = Remote(url)
-    names = share.names_there(remote, model)
+    names = [name for name in share.names_there(remote, model) if _is_taken(remote, name)]
+    if not names:
+        return []
     _begin(remote, names)
     if not model:
         _end(remote, names)
@@ -55,6 +60,13 @@ def look(url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, 
         tell(found)
         _collect(collect.Rule(keep, only={one.model: followed.brought(one.model) for one in found}))
     return wrong
+
+
+def _is_taken(remote: Remote, model: str) -> bool:
+    """Return whether a look is to bring `model`: neither stopped by a person, nor sent there since the start."""
+    if followed.same(followed.place(model), remote.name):
+        return True
+    return not (followed.stopped(model) or followed.is_promoted_here(model, remote.name))
 
 
 def _begin(remote: Remote, names: list[str]) -> None:

@@ -28,12 +28,17 @@ BESIDE = re.compile(r"\.[0-9a-f]{32}\.tmp")  # the end of the name of a file tha
 ABANDONED_S = 86_400.0  # one that is being written changes many times in a minute
 
 
+def name_of(url: str) -> str:
+    """Return the place `url` as messages show it: a password in it is nobody's business."""
+    return re.sub("//[^/@:]*:[^/@]*@", "//", url)
+
+
 class Remote:
     """A folder or bucket. name: its URL, as messages show it."""
 
     def __init__(self, url: str) -> None:
         """Raises ConfigError if the URL is none, or needs a package that is not there."""
-        self.name = re.sub("//[^/@:]*:[^/@]*@", "//", url)  # a password in it is nobody's business
+        self.name = name_of(url)
         self._files, root = _file_system(url, self.name)
         self._root = root.rstrip("/")
         protocol = self._files.protocol

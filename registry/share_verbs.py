@@ -82,6 +82,8 @@ def share(options: argparse.Namespace) -> int:
     from registry import followed, following, share
     from registry.errors import ConfigError
 
+    if options.stop:
+        return _stop(options)
     url = options.url or os.environ.get(PLACE)
     if not url and options.name == "push" and options.model:
         url = followed.destination(options.model)
@@ -104,7 +106,7 @@ def share(options: argparse.Namespace) -> int:
 
 def describe(listed: argparse.ArgumentParser) -> None:
     """Add the options of `vigil models`."""
-    listed.usage = "vigil models [NAME] | vigil models sync URL [--every S] | vigil models push URL"
+    listed.usage = "vigil models [NAME] | vigil models sync URL [--every S] | vigil models push URL | ... --stop"
     listed.add_argument("name", nargs="?", help="one model, all if left out; or sync, or push")
     listed.add_argument(
         "url",
@@ -121,6 +123,11 @@ def describe(listed: argparse.ArgumentParser) -> None:
     listed.add_argument(
         "--overwrite", action="store_true", help="sync, push: drop changes of the other side that this one lacks"
     )
+    listed.add_argument(
+        "--stop",
+        action="store_true",
+        help="sync: follow no more, the champion changes in this store again; push: send changes nowhere any more",
+    )
 
 
 def _request(tag: str) -> list[str]:
@@ -131,12 +138,56 @@ def _request(tag: str) -> list[str]:
 
 
 def _refuse(model: str, place: str, words: list[str]) -> None:
+    from registry import followed
     from registry.errors import AliasError
+    from registry.remote import name_of
 
-    raise AliasError(
-        f"{model}: this store follows {place}: no other server would learn of a change made here. Type where releases "
-        f"are promoted: {PLACE}={shlex.quote(place)} vigil {shlex.join(words)}"
-    )
+    stop, typed = f"vigil models sync --stop --model {model}", f"vigil {shlex.join(words)}"
+    if followed.is_promoted_here(model, place):
+        cure = f"Releases are sent there from this very store, so it waits for itself. Type: {stop} && {typed}"
+    elif followed.same(name_of(os.environ.get(PLACE, "")), place):
+        cure = f"If releases are promoted here: {stop} && {typed}\nIf elsewhere, type there: {typed}"
+    else:
+        cure = (
+            f"If this store is to promote from now on: {stop}\n"
+            f"Type where releases are promoted: {PLACE}={shlex.quote(place)} {typed}"
+        )
+    raise AliasError(f"{model}: this store follows {place}: no other server would learn of a change made here. {cure}")
+
+
+def _stop(options: argparse.Namespace) -> int:
+    """End the following or the sending of one model or all, and print what was ended; asks no place."""
+    from registry import followed
+    from registry.errors import AliasError, ConfigError
+
+    if options.url or options.every or options.overwrite or options.keep is not None:
+        raise ConfigError(f"vigil models {options.name} --stop: accepted beside it is --model alone")
+    if options.name == "sync":
+        does, there, of, end = "follows", followed.models(), followed.place, followed.stop
+    else:
+        does, there, of, end = "sends changes to", followed.sent(), followed.destination, followed.forget
+    if not there or options.model not in ("", *there):
+        found = ", ".join(f"{name} {does} {of(name)}" for name in there) or f"no model of this store {does} a place"
+        of_model = f" for {options.model}" if options.model else ""
+        raise AliasError(f"vigil models {options.name} --stop: nothing to stop{of_model}; found: {found}")
+    ended = {name: of(name) for name in ([options.model] if options.model else there)}
+    for name in ended:
+        end(name)
+    return say(options, {"verb": options.name, "stopped": ended}, _of_stop(options.name, ended))
+
+
+def _of_stop(verb: str, ended: dict[str, str]) -> str:
+    if verb == "sync":
+        again = "its champion changes in this store"
+        lines = [f"{name}: follows {place} no more; {again}" for name, place in ended.items()]
+        last = "end a `vigil models sync --every` that still runs: it leaves this alone until it is started again"
+        return "\n".join([*lines, last])
+    lines = [f"{name}: its changes are sent to {place} no more" for name, place in ended.items()]
+    if url := os.environ.get(PLACE):
+        from registry.remote import name_of
+
+        lines.append(f"{PLACE} is set: while it is, they go to {name_of(url)}")
+    return "\n".join(lines)
 
 
 def _send(url: str, model: str) -> str:

@@ -16,6 +16,8 @@ def models(options: argparse.Namespace) -> int:
 
     if options.name in ("sync", "push"):
         return share_verbs.share(options)
+    if options.stop:
+        raise ReleaseError("vigil models --stop: accepted are sync --stop, to follow no more, and push --stop")
     if options.url:
         raise ReleaseError(f"vigil models: '{options.name}' is neither sync nor push; one NAME lists one model")
     found = store.releases(options.name)

@@ -201,6 +201,9 @@ def test_in_a_store_that_follows_the_way_back_is_the_one_of_where_releases_are_p
     (model,) = found.models
     assert model.undo == 'VIGIL_RELEASES=s3://releases/production vigil rollback --model tiny --why "..."'
     assert f"where releases are promoted, not here: {model.undo}\n" in page.text(found, coloured=False)
+    followed.remember("tiny", "s3://releases/production")  # an older program let it follow what it promotes to
+    assert model.undo == 'vigil models sync --stop --model tiny && vigil rollback --model tiny --why "..."'
+    assert "not here" not in (said := page.text(found, coloured=False)) and f"{model.undo}\n" in said
 
 
 def test_what_is_no_prometheus_is_said(said, watched):

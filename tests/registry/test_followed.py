@@ -91,7 +91,9 @@ def test_a_model_that_follows_refuses_changes_and_says_what_to_type_and_others_a
         lambda: aliases.end_challenge("tiny", "older"),
         lambda: aliases.rollback("tiny", "older"),
     ):
-        with pytest.raises(AliasError, match=rf"tiny: this store follows {shared}: .*rm .*followed/tiny"):
+        with pytest.raises(
+            AliasError, match=rf"tiny: this store follows {shared}: .*vigil models sync --stop --model tiny"
+        ):
             change()
     before, _ = promoted(3, "own"), promoted(4, "own")
     assert vigil.main(["rollback", "--model", "own", "--why", "mine"]) == 0
