@@ -2,6 +2,7 @@
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,12 @@ class Engine:
         return found | (_told(self._choice) if self._choice is not None else {})
 
     def _load_on_cores(self, source: Source, threads: int) -> None:
+        def opened_as(way: Threads) -> Way:
+            return Way(way, source.open(sessions.options(way), {}))
+
         tried = sessions.ways(threads, self._cores, source.size_bytes)
-        opened = [Way(way, source.open(sessions.options(way), {})) for way in tried]
+        with ThreadPoolExecutor(self._cores) as pool:
+            opened = list(pool.map(opened_as, tried))
         self.outputs = source.check(opened[0].session)
         self._choice = sessions.choose(opened, *self._main, self._input, source.golden.rows)
         self._small, self._large = self._choice.small.session, self._choice.large.session

@@ -13,7 +13,7 @@ import onnxruntime
 
 LEAST_GAIN = 1.2  # 10 % from a second core is a bad bargain: clients and the event loop need it too
 SIZES = (1, 32)  # rows: what latency is about, and what throughput is about
-SIZE_S = 0.5  # for all ways to run one size of batch
+SIZE_S = 0.25  # for all ways to run one size of batch
 ROUNDS, MOST_RUNS, BLOCK_S = 15, 50, 0.004  # each way runs in blocks, so many in turn
 COOLING_S = 0.002  # until threads that spin have given up: they would slow whoever is timed next
 SMALL_BYTES = 64_000_000  # below this a model is opened in several ways, and may stay in two
