@@ -13,7 +13,7 @@ from drill.stage import Body, Stage, kill
 
 PATIENCE_S = 1.0  # of the callers that meet a model that hangs
 SLOW_S = 0.45
-RUN_S = 0.01  # long enough for a thread of its own, see serving.batcher.INLINE_S
+RUN_S = 0.01  # long enough for a thread of its own, see serving.sessions.INLINE_S
 CROWDED = ("VigilRejectingRequests", "VigilSaturated", "VigilQueueWaitHigh", "VigilBatchingIneffective")
 BROKEN = b"\x08\x0a\x12\x04none this is no graph"
 

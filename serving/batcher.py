@@ -19,11 +19,10 @@ import onnxruntime
 
 from registry.errors import RequestError
 from serving.engine import Engine, Stopped
+from serving.sessions import INLINE_S
 from serving.watchdog import Due, Inline
 
 log = logging.getLogger(__name__)
-
-INLINE_S = 5e-4
 
 
 class Job:

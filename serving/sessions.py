@@ -1,7 +1,8 @@
 """ONNX Runtime sessions on the CPU: opened from verified bytes, with the threads that measured best.
 
 Spinning threads wait for work in a loop: they start at once and take a core from whoever else needs
-it. So a way that takes more of the machine must be faster by `LEAST_GAIN` to be chosen.
+it. So a way that takes more of the machine must be faster by `LEAST_GAIN` to be chosen, and for short runs by
+`LEAST_GAIN_SHORT`: beside those, reading and writing requests takes as long as the model, on the cores that are left.
 """
 
 import time
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime
 
+INLINE_S = 5e-4  # a shorter run is made on the event loop, see `serving.batcher`
 LEAST_GAIN = 1.2  # 10 % from a second core is a bad bargain: clients and the event loop need it too
+LEAST_GAIN_SHORT = 2.0  # a CNN 1.6 x as fast with two threads: 25k requests/s, with one 33k (docs/decisions/0021)
 SIZES = (1, 32)  # rows: what latency is about, and what throughput is about
 SIZE_S = 0.25  # for all ways to run one size of batch
 ROUNDS, MOST_RUNS, BLOCK_S = 15, 50, 0.004  # each way runs in blocks, so many in turn
@@ -150,7 +153,9 @@ def _times(runs: dict[Threads, Run]) -> dict[Threads, float]:
 def _thriftiest(measured: dict[Threads, dict[int, float]], size: int) -> Threads:
     best = next(iter(measured))
     for threads, took in measured.items():
-        if _seconds_of(measured[best], size) > LEAST_GAIN * _seconds_of(took, size):
+        seconds = _seconds_of(measured[best], size)
+        least = LEAST_GAIN if seconds >= INLINE_S else LEAST_GAIN_SHORT
+        if seconds > least * _seconds_of(took, size):
             best = threads
     return best
 

@@ -34,6 +34,11 @@ def test_a_way_that_takes_more_of_the_machine_for_little_is_not_chosen():
     assert small == large == Threads(1)
 
 
+def test_runs_as_short_as_reading_a_request_leave_the_other_cores_to_the_clients():
+    assert decided((26e-6, 390e-6), (28e-6, 300e-6), (27e-6, 240e-6), (26e-6, 226e-6)) == (Threads(1), Threads(1), 1)
+    assert decided((26e-6, 390e-6), (26e-6, 190e-6))[1] == Threads(2)
+
+
 def test_one_row_and_many_get_a_session_each_where_both_gain():
     # 200 + 252 (n - 1) us and 800 + 71 (n - 1) us are equal at n = 4.3
     assert decided((2e-4, 8e-3), (8e-4, 3e-3)) == (Threads(1), Threads(2), 4)
