@@ -92,7 +92,7 @@ class Engine:
         """Return about how long a batch of `rows` takes, from what was measured at load."""
         if self._bound is not None:
             return self._bound.expected_s(rows)
-        return self._seconds[0] + self._seconds[1] * rows
+        return self._choice.expected_s(rows) if self._choice is not None else 0.0
 
     def demand(self, name: str, numbers: int) -> None:
         """Raise EngineError unless the graph has an output `name` of so many numbers for each row."""
@@ -124,7 +124,6 @@ class Engine:
         self._choice = sessions.choose(opened, *self._main, self._input, source.golden.rows)
         self._small, self._large = self._choice.small.session, self._choice.large.session
         self._split = self._choice.split
-        self._seconds = sessions.line(self._choice.seconds)
         self.threads = self._choice.small.threads.count
 
     def _load_on_device(self, source: Source, threads: int, settings: GpuSettings) -> None:

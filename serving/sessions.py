@@ -8,6 +8,7 @@ it. So a way that takes more of the machine must be faster by `LEAST_GAIN` to be
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnxruntime
@@ -16,6 +17,7 @@ INLINE_S = 5e-4  # a shorter run is made on the event loop, see `serving.batcher
 LEAST_GAIN = 1.2  # 10 % from a second core is a bad bargain: clients and the event loop need it too
 LEAST_GAIN_SHORT = 2.0  # a CNN 1.6 x as fast with two threads: 25k requests/s, with one 33k (docs/decisions/0021)
 SIZES = (1, 32)  # rows: what latency is about, and what throughput is about
+MOST_ROWS = 2**20  # of a run, where rows take no time
 SIZE_S = 0.25  # for all ways to run one size of batch
 ROUNDS, MOST_RUNS, BLOCK_S = 15, 50, 0.004  # each way runs in blocks, so many in turn
 COOLING_S = 0.002  # until threads that spin have given up: they would slow whoever is timed next
@@ -58,14 +60,18 @@ class Choice:
     split: int
     measured: dict[Threads, dict[int, float]]
 
-    @property
-    def seconds(self) -> dict[int, float]:
-        """Return the seconds of a run by batch rows, each size run as chosen."""
-        found = {}
-        for size, way in zip(SIZES, (self.small, self.large), strict=True):
-            if size in self.measured[way.threads]:
-                found[size] = self.measured[way.threads][size]
-        return found
+    def expected_s(self, rows: int) -> float:
+        """Return the seconds of a run of `rows` rows, by a line through what was measured of the way that runs it."""
+        base, slope = self._few if rows < self.split else self._many
+        return base + slope * rows
+
+    @cached_property
+    def _few(self) -> tuple[float, float]:
+        return line(self.measured[self.small.threads])
+
+    @cached_property
+    def _many(self) -> tuple[float, float]:
+        return line(self.measured[self.large.threads])
 
 
 def ways(asked: int, cores: int, size_bytes: int) -> list[Threads]:
@@ -109,10 +115,20 @@ def choose(opened: list[Way], output: str, name: str, rows: np.ndarray) -> Choic
 
 
 def decide(measured: dict[Threads, dict[int, float]]) -> tuple[Threads, Threads, int]:
-    """Return how to run few rows and how many, and the rows from which on the second is the faster one.
+    """Return how to run few rows and how many, and the rows from which on the second is used.
 
     measured: the seconds of a run by batch rows, of each way, the one that takes least of the machine first.
     """
+    small, large, split = _faster(measured)
+    thrifty = next(iter(measured))
+    short = _rows_within(INLINE_S, measured[thrifty])
+    gain = _seconds_of(measured[thrifty], SIZES[1]) / _seconds_of(measured[large], SIZES[1])
+    if large.count == thrifty.count or not short or gain >= LEAST_GAIN_SHORT:
+        return small, large, split
+    return thrifty, large, max(split, short + 1)
+
+
+def _faster(measured: dict[Threads, dict[int, float]]) -> tuple[Threads, Threads, int]:
     few, many = SIZES
     small, large = (_thriftiest(measured, size) for size in SIZES)
     if measured[large][few] <= LEAST_GAIN * measured[small][few]:
@@ -153,15 +169,19 @@ def _times(runs: dict[Threads, Run]) -> dict[Threads, float]:
 def _thriftiest(measured: dict[Threads, dict[int, float]], size: int) -> Threads:
     best = next(iter(measured))
     for threads, took in measured.items():
-        seconds = _seconds_of(measured[best], size)
-        least = LEAST_GAIN if seconds >= INLINE_S else LEAST_GAIN_SHORT
-        if seconds > least * _seconds_of(took, size):
+        if _seconds_of(measured[best], size) > LEAST_GAIN * _seconds_of(took, size):
             best = threads
     return best
 
 
 def _seconds_of(took: dict[int, float], size: int) -> float:
     return took.get(size, took[SIZES[0]])  # a model too slow to be timed with many rows is judged by one
+
+
+def _rows_within(seconds: float, took: dict[int, float]) -> int:
+    # The most rows of a run that takes no longer, 0 if one row does.
+    base, slope = line(took)
+    return max(0, int((seconds - base) / slope)) if slope else int(base < seconds) * MOST_ROWS
 
 
 def _crossing(small: dict[int, float], large: dict[int, float]) -> int:

@@ -35,8 +35,27 @@ def test_a_way_that_takes_more_of_the_machine_for_little_is_not_chosen():
 
 
 def test_runs_as_short_as_reading_a_request_leave_the_other_cores_to_the_clients():
-    assert decided((26e-6, 390e-6), (28e-6, 300e-6), (27e-6, 240e-6), (26e-6, 226e-6)) == (Threads(1), Threads(1), 1)
-    assert decided((26e-6, 390e-6), (26e-6, 190e-6))[1] == Threads(2)
+    # 14 + 11.7 n us reach 500 at n = 41
+    assert decided((26e-6, 390e-6), (28e-6, 300e-6), (27e-6, 270e-6), (26e-6, 226e-6)) == (
+        Threads(1), Threads(2, "always"), 42,
+    )  # fmt: skip
+    assert decided((26e-6, 390e-6), (26e-6, 190e-6)) == (Threads(2), Threads(2), 1)
+    assert decided((7e-6, 13e-6), (7e-6, 9e-6)) == (Threads(1), Threads(2), 2549)
+
+
+def test_of_as_many_threads_those_that_spin_run_what_they_run_faster():
+    ways = sessions.ways(2, 2, 1)
+    took = ((30e-6, 300e-6), (25e-6, 280e-6), (20e-6, 200e-6))
+    measured = {threads: dict(zip(SIZES, seconds, strict=True)) for threads, seconds in zip(ways, took, strict=True)}
+    assert sessions.decide(measured) == (Threads(2, "always"), Threads(2, "always"), 1)
+
+
+def test_a_run_is_expected_to_take_what_was_measured_of_the_way_that_runs_it():
+    opened = [Way(threads, None) for threads in sessions.ways(0, 2, 1)[:2]]
+    measured = {Threads(1): {FEW: 26e-6, MANY: 391e-6}, Threads(2): {FEW: 28e-6, MANY: 226e-6}}
+    choice = sessions.Choice(*opened, 42, measured)
+    assert choice.expected_s(32) == pytest.approx(391e-6)
+    assert choice.expected_s(64) == pytest.approx(28e-6 + 63 * (226e-6 - 28e-6) / 31)
 
 
 def test_one_row_and_many_get_a_session_each_where_both_gain():
