@@ -224,7 +224,7 @@ def test_a_number_that_makes_no_sense_is_refused_with_its_option(words, capsys):
         ("intit", "vigil: 'intit' is no verb; did you mean init; see vigil --help"),
         ("log shwo", "vigil log: 'shwo' is no action; did you mean show; see vigil log --help"),
         ("promote x", "vigil promote: the following arguments are required: --why; see vigil promote --help"),
-        ("models sync --stop", "vigil models: unrecognized arguments: --stop; see vigil models --help"),
+        ("models sync --halt", "vigil models: unrecognized arguments: --halt; see vigil models --help"),
         ("log show --rows x", "vigil log show: argument --rows: "),
         ("gc extra", "vigil gc: unrecognized arguments: extra; see vigil gc --help"),
         ("", "vigil: the following arguments are required: VERB; see vigil --help"),
