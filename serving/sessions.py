@@ -17,7 +17,6 @@ INLINE_S = 5e-4  # a shorter run is made on the event loop, see `serving.batcher
 LEAST_GAIN = 1.2  # 10 % from a second core is a bad bargain: clients and the event loop need it too
 LEAST_GAIN_SHORT = 2.0  # a CNN 1.6 x as fast with two threads: 25k requests/s, with one 33k (docs/decisions/0021)
 SIZES = (1, 32)  # rows: what latency is about, and what throughput is about
-MOST_ROWS = 2**20  # of a run, where rows take no time
 SIZE_S = 0.25  # for all ways to run one size of batch
 ROUNDS, MOST_RUNS, BLOCK_S = 15, 50, 0.004  # each way runs in blocks, so many in turn
 COOLING_S = 0.002  # until threads that spin have given up: they would slow whoever is timed next
@@ -121,7 +120,7 @@ def decide(measured: dict[Threads, dict[int, float]]) -> tuple[Threads, Threads,
     """
     small, large, split = _faster(measured)
     thrifty = next(iter(measured))
-    short = _rows_within(INLINE_S, measured[thrifty])
+    short = _short_rows(measured[thrifty])
     gain = _seconds_of(measured[thrifty], SIZES[1]) / _seconds_of(measured[large], SIZES[1])
     if large.count == thrifty.count or not short or gain >= LEAST_GAIN_SHORT:
         return small, large, split
@@ -178,10 +177,10 @@ def _seconds_of(took: dict[int, float], size: int) -> float:
     return took.get(size, took[SIZES[0]])  # a model too slow to be timed with many rows is judged by one
 
 
-def _rows_within(seconds: float, took: dict[int, float]) -> int:
-    # The most rows of a run that takes no longer, 0 if one row does.
+def _short_rows(took: dict[int, float]) -> int:
+    # The most rows of a run that is made on the event loop, 0 if one takes longer; a row takes a nanosecond at least.
     base, slope = line(took)
-    return max(0, int((seconds - base) / slope)) if slope else int(base < seconds) * MOST_ROWS
+    return max(0, int((INLINE_S - base) / max(slope, 1e-9)))
 
 
 def _crossing(small: dict[int, float], large: dict[int, float]) -> int:

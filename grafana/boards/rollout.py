@@ -19,7 +19,7 @@ def rollout() -> Board:
 
 
 def _places() -> tuple[View, ...]:
-    return (*_now(), *_over_time())
+    return (*_now(), _synced(), *_over_time())
 
 
 def _now() -> tuple[View, ...]:
@@ -62,22 +62,21 @@ def _now() -> tuple[View, ...]:
             steps=((BLUE, None),),
             none="never promoted",
         ),
-        View(
-            "Since the last sync",
-            "Time since the last good look of `vigil models sync` at the shared place, of the three servers where it "
-            "is longest ago: what is promoted does not reach them. Half a century: there was none yet.",
-            "s",
-            (
-                (
-                    f"topk(3, time() - max by (instance, model) (vigil_followed_timestamp_seconds{{{BOTH}}}))",
-                    "{{model}} at {{instance}}",
-                ),
-            ),
-            kind="stat",
-            width=4,
-            steps=((GREEN, None), (ORANGE, float(SYNC_S))),
-            none="no place is followed",
-        ),
+    )
+
+
+def _synced() -> View:
+    ages = f"topk(3, time() - max by (instance, model) (vigil_followed_timestamp_seconds{{{BOTH}}}))"
+    return View(
+        "Since the last sync",
+        "Time since the last good look of `vigil models sync` at the shared place, of the three servers where it "
+        "is longest ago: what is promoted does not reach them. Half a century: there was none yet.",
+        "s",
+        ((ages, "{{model}} at {{instance}}"),),
+        kind="stat",
+        width=4,
+        steps=((GREEN, None), (ORANGE, float(SYNC_S))),
+        none="no place is followed",
     )
 
 
