@@ -263,7 +263,7 @@ def _seen(shown: list[Tile] | None, scraped: list[Sample] | None) -> list[Tile] 
 
 def _agreed(told: list[Tile], models: list[Model]) -> list[Tile]:
     # Servers compare themselves with the champion that they knew when they were last scraped.
-    if not (apart := [one.name for one in models if one.agrees is False]):
+    if not (apart := [one.name for one in models if one.live and one.agrees is False]):
         return told
     text = f"yes when last scraped, not by the alias file here: {', '.join(apart)}"
     calm = ("as_promoted", "good")

@@ -32,7 +32,7 @@ def end(model: str) -> None:
 
 def stop(model: str) -> None:
     """Let the champion of `model` change here again, also beside a process that follows: it heeds `stopped`."""
-    _write(_file(model), "")
+    _write(_file(model), "", time_s=0)
 
 
 def stopped(model: str) -> bool:

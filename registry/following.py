@@ -46,12 +46,13 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
 def look(url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, compared: set[str]) -> list[UserError]:
     """Look once and return what went wrong. compared: models whose every byte a good look has seen; grows."""
     remote = Remote(url)
-    names = [name for name in share.names_there(remote, model) if _is_taken(remote, name)]
-    if not names:
+    if model and not _is_taken(remote, model):
         return []
-    _begin(remote, names)
+    listed = share.names_there(remote, model)
     if not model:
-        _end(remote, names)
+        _end(remote, listed)
+    _begin(remote, listed)
+    names = [name for name in listed if _is_taken(remote, name)]  # some may have been stopped meanwhile
     done, wrong = share.pull_each(remote, names, quick=compared)
     compared.update(one.model for one in done)
     if done or not any(isinstance(error, StackError) for error in wrong):
@@ -72,13 +73,14 @@ def _is_taken(remote: Remote, model: str) -> bool:
 def _begin(remote: Remote, names: list[str]) -> None:
     """Write down who follows, before the first release comes: what no aliases are given for is no model."""
     for name in names:
-        if followed.place(name) == remote.name:
+        if followed.place(name) == remote.name or not _is_taken(remote, name):
             continue
         with contextlib.suppress(UserError):  # the look itself tells
             there = share.aliases_there(remote, name)[0]
             if there is not None and there.champion:
                 with aliases.changing(name):  # a change under way comes first, the next one is refused
-                    followed.begin(name, remote.name)
+                    if _is_taken(remote, name):  # it may have been stopped meanwhile
+                        followed.begin(name, remote.name)
 
 
 def _end(remote: Remote, names: list[str]) -> None:

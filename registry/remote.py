@@ -111,13 +111,13 @@ class Remote:
             while piece := source.read(PIECE):
                 file.write(piece)
 
-    def clear(self) -> None:
-        """Remove what killed senders left beside the files of a folder, once nobody has written to it for a day."""
+    def clear(self, models: list[str]) -> None:
+        """Remove what killed senders left beside aliases and releases of `models` in a folder a day ago or earlier."""
         if not self._local:
             return
-        for folder in ("models", "aliases"):
-            for path in Path(self._root, folder).rglob("*.tmp"):
-                with suppress(OSError):  # it is somebody else's, or was removed meanwhile
+        for folder in ("aliases", *(f"models/{model}" for model in models)):
+            with suppress(OSError):  # it is somebody else's, or was removed meanwhile; the next push looks again
+                for path in Path(self._root, folder).rglob("*.tmp"):
                     if BESIDE.fullmatch(path.name[-37:]) and path.lstat().st_mtime < time.time() - ABANDONED_S:
                         path.unlink()
 

@@ -2,7 +2,7 @@
 
 A release is in the store, checked, before an alias names it (see `carry`). Histories only grow: whoever made changes
 that the other side lacks is told, not overruled. A store that follows made none: it takes what the place has, unless
-that is older than what it took before.
+that is where its own history came from, or was chosen before it.
 """
 
 import contextlib
@@ -66,10 +66,10 @@ def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     remote = Remote(url)
     done, wrong = _each(names, lambda name: _push_one(remote, name, overwrite))
-    remote.clear()
-    if remote.name == url:  # a password is not written down
-        for one in done:
+    for one in done:  # a password is not written down; what follows the place only mends it
+        if remote.name == url and not followed.same(followed.place(one.model), url):
             followed.remember(one.model, url)
+    remote.clear([one.model for one in done])
     return _whole(done, wrong)
 
 
@@ -135,6 +135,7 @@ def _whole(done: list[Shared], wrong: list[UserError]) -> list[Shared]:
 
 
 def _pull_one(remote: Remote, model: str, overwrite: bool, thorough: bool) -> Shared:
+    place = followed.place(model)
     new, content = aliases_there(remote, model)
     old, here = aliases.load(model)
     if new is None or new.champion is None:
@@ -149,6 +150,8 @@ def _pull_one(remote: Remote, model: str, overwrite: bool, thorough: bool) -> Sh
     for pin in _pins(new):
         if (copied := _take(remote, new, pin)) is not None:
             taken.append(copied)
+    if followed.place(model) != place:  # it takes minutes until a large release is here
+        raise AliasError(f"{model}: was told meanwhile to follow {place} no more; its champion here stays")
     aliases.adopt(new, content, here)
     return _shared(new, taken, True)
 

@@ -25,7 +25,7 @@ def at_start(settings: Settings) -> str:
     if len(present) > 1:
         names = ",".join(present)
         raise AliasError(
-            f"{len(present)} models have a champion, and none is named: set VIGIL_MODELS={names}, "
+            f"{len(present)} models have a champion or follow a place, none is named: set VIGIL_MODELS={names}, "
             f"or one of them (vigil serve: --model {names})"
         )
     return present[0]

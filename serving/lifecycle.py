@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # it comes up only when it is ready (1), since others serve that it would take connections from.
 SUPERVISOR = "VIGIL_SUPERVISOR"
 UP, READY = "up", "ready"
-WAIT_S = 120.0  # for a worker to be ready then, and for its parent to wait for it in a roll
+WAIT_S = 120.0  # for a worker to be ready then, from when it is loaded; for its parent in a roll, from its start on
 LINGER_S = 1.0  # how long open connections are answered on once nothing new is accepted
 CLEAN_UP_S = 5.0  # for a worker to write its log after the grace time
 PR_SET_PDEATHSIG = 1

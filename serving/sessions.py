@@ -121,7 +121,7 @@ def decide(measured: dict[Threads, dict[int, float]]) -> tuple[Threads, Threads,
     small, large, split = _faster(measured)
     thrifty = next(iter(measured))
     short = _short_rows(measured[thrifty])
-    gain = _seconds_of(measured[thrifty], SIZES[1]) / _seconds_of(measured[large], SIZES[1])
+    gain = max(_seconds_of(measured[thrifty], size) / _seconds_of(measured[large], size) for size in SIZES)
     if large.count == thrifty.count or not short or gain >= LEAST_GAIN_SHORT:
         return small, large, split
     return thrifty, large, max(split, short + 1)

@@ -318,8 +318,8 @@ def test_several_champions_of_which_none_is_named_are_refused_before_a_service_s
         aliases.promote(publish(name).tag, "first")
     assert run(*words)[::2] == (
         2,
-        "vigil: 2 models have a champion, and none is named: set VIGIL_MODELS=churn,digits, or one of them "
-        "(vigil serve: --model churn,digits)\n",
+        "vigil: 2 models have a champion or follow a place, none is named: set VIGIL_MODELS=churn,digits, or one of "
+        "them (vigil serve: --model churn,digits)\n",
     )
     monkeypatch.setenv("VIGIL_MODELS", "digits")
     with pytest.raises(RuntimeError, match="started"):

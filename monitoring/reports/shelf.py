@@ -35,8 +35,12 @@ def usual_place(log: Path) -> Path:
 
 
 def demand(folder: Path) -> None:
-    """Raise DataError if `folder` can never be one, because it or what it should lie in is something else."""
-    there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder.parent)
+    """Raise DataError if `folder` can never be one: something else is there or above it, or is closed."""
+    try:
+        there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder.parent)
+    except PermissionError as error:
+        cure = "name a folder that you may write to with --reports or VIGIL_REPORTS"
+        raise DataError(f"{folder}: no reports can be kept there: {error}; {cure}") from error
     if not there.is_dir():
         raise DataError(
             f"{folder}: no reports can be kept there, since {there} is a file; accepted is a folder, made if it is not "

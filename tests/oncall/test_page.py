@@ -112,6 +112,11 @@ def test_the_tile_does_not_say_yes_where_a_model_below_it_says_no(home, publish,
     assert line(page.text(found, False), "as promoted").startswith("not seen yet: promoted is 20")
 
 
+def test_a_promoted_model_that_no_server_serves_turns_no_tile():
+    tile = tiles.Tile("As promoted?", "yes", "good", [])
+    assert status._agreed([tile], [GOOD, replace(GOOD, name="elsewhere", live=[])]) == [tile]
+
+
 def test_what_others_wrote_can_neither_move_the_cursor_nor_hide_a_line():
     hostile = "fine\x1b[2A\x1b[2K\r\x9b1A\u202e\nto undo  rm -rf"
     change = replace(CHANGE, why=hostile, who=hostile)

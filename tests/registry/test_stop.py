@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -189,3 +190,57 @@ def test_what_cannot_be_stopped_is_said(promoted, capsys, words, said):
     assert vigil.main(["models", *words]) == 2
     assert said in capsys.readouterr().err
     assert followed.destination("tiny") == "memory://x"
+
+
+def test_a_replica_that_mends_the_place_is_not_taken_for_the_store_that_promotes(at, shared, promoted):
+    promoted(1)
+    share.push(shared)
+    at("replica")
+    look(shared)
+    share.push(shared)
+    assert followed.destination("tiny") == "" and followed.place("tiny") == shared
+    followed.demand_follower(shared, "")
+
+
+def test_a_look_that_is_to_take_nothing_has_reached_the_place_and_lets_go_what_is_there_no_more(at, shared, promoted):
+    promoted(1)
+    promoted(2, "pears")
+    share.push(shared)
+    at("replica")
+    look(shared)
+    followed.stop("tiny")
+    (store.home() / "synced").unlink()
+    place = share.Remote(shared)
+    (place_of(shared) / "aliases" / "pears.json").unlink()
+    assert following.look(shared, "", lambda _: None, keep=2, compared=set()) == []
+    assert (store.home() / "synced").read_text() == f"{place.name}\n"
+    assert followed.models() == []
+
+
+def place_of(url):
+    return Path(url.removeprefix("file://"))
+
+
+@pytest.mark.parametrize("asked", ["aliases_there", "_take"])
+def test_what_is_stopped_in_the_middle_of_a_look_stays_stopped(at, shared, promoted, monkeypatch, asked):
+    promoted(1)
+    share.push(shared)
+    at("replica")
+    if asked == "_take":
+        look(shared)
+    before = aliases.read("tiny").champion
+    at("bentoml")
+    promoted(2)
+    share.push(shared)
+    at("replica")
+    whole = getattr(share, asked)
+
+    def stopped_meanwhile(*words):
+        found = whole(*words)
+        followed.stop("tiny")
+        return found
+
+    monkeypatch.setattr(share, asked, stopped_meanwhile)
+    following.look(shared, "", lambda _: None, keep=2, compared=set())
+    assert followed.models() == []
+    assert aliases.read("tiny").champion == before

@@ -85,7 +85,9 @@ def test_a_service_is_not_started_where_several_models_have_a_champion_and_none_
     environment = os.environ | {"BENTOML_HOME": str(home)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90)
     assert done.returncode == 1
-    assert "vigil: 2 models have a champion, and none is named: set VIGIL_MODELS=holes,steel" in done.stderr
+    assert (
+        "vigil: 2 models have a champion or follow a place, none is named: set VIGIL_MODELS=holes,steel" in done.stderr
+    )
 
 
 def test_all_workers_follow_the_model_that_was_alone_first_however_many_come(publish, tmp_path):
@@ -103,6 +105,8 @@ def test_no_model_is_guessed_at_the_start_while_another_one_comes_over(home, pub
     aliases.promote(publish("steel").tag, "first")
     assert chosen.at_start(from_environment({})) == "steel"
     followed.begin("holes", "s3://releases/production")
-    with pytest.raises(AliasError, match="2 models have a champion, and none is named: set VIGIL_MODELS=holes,steel"):
+    with pytest.raises(
+        AliasError, match="2 models have a champion or follow a place, none is named: set VIGIL_MODELS=holes,steel"
+    ):
         chosen.at_start(from_environment({}))
     assert chosen.at_start(from_environment({"VIGIL_MODELS": "steel"})) == ""

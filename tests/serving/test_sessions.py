@@ -40,6 +40,7 @@ def test_runs_as_short_as_reading_a_request_leave_the_other_cores_to_the_clients
         Threads(1), Threads(2, "always"), 42,
     )  # fmt: skip
     assert decided((26e-6, 390e-6), (26e-6, 190e-6)) == (Threads(2), Threads(2), 1)
+    assert decided((200e-6, 450e-6), (90e-6, 300e-6)) == (Threads(2), Threads(2), 1)
     assert decided((7e-6, 13e-6), (7e-6, 9e-6)) == (Threads(1), Threads(2), 2549)
 
 

@@ -9,6 +9,7 @@ import pytest
 from monitoring.reports import index, shelf, web
 from monitoring.reports.findings import Findings, Quality
 from monitoring.reports.shelf import Retention
+from registry.errors import DataError
 
 TAGS = ("cars:20260101-000000-0000000a", "cars:20260201-000000-0000000b", "bank:20260101-000000-0000000c")
 DAY_S = 86_400.0
@@ -178,3 +179,12 @@ def test_the_folder_is_the_variable_or_beside_the_log(tmp_path, monkeypatch):
     assert shelf.usual_place(tmp_path / "log.sqlite") == tmp_path / "reports"
     monkeypatch.setenv("VIGIL_REPORTS", "/elsewhere")
     assert str(shelf.usual_place(tmp_path / "log.sqlite")) == "/elsewhere"
+
+
+def test_a_folder_that_nobody_may_look_into_is_refused_by_its_name(monkeypatch, tmp_path):
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(shelf.Path, "exists", closed)
+    with pytest.raises(DataError, match=r"closed: no reports can be kept there: .*Permission denied.*VIGIL_REPORTS"):
+        shelf.demand(tmp_path / "closed")
