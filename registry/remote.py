@@ -112,14 +112,18 @@ class Remote:
                 file.write(piece)
 
     def clear(self, models: list[str]) -> None:
-        """Remove what killed senders left beside aliases and releases of `models` in a folder a day ago or earlier."""
+        """Remove what killed senders left a day ago or earlier beside all aliases and the releases of `models`.
+
+        Only where the place is a folder. What cannot be removed stays: the next push looks again.
+        """
         if not self._local:
             return
         for folder in ("aliases", *(f"models/{model}" for model in models)):
-            with suppress(OSError):  # it is somebody else's, or was removed meanwhile; the next push looks again
+            with suppress(OSError):  # a folder that cannot be listed
                 for path in Path(self._root, folder).rglob("*.tmp"):
-                    if BESIDE.fullmatch(path.name[-37:]) and path.lstat().st_mtime < time.time() - ABANDONED_S:
-                        path.unlink()
+                    with suppress(OSError):  # it is somebody else's, or was removed meanwhile
+                        if BESIDE.fullmatch(path.name[-37:]) and path.lstat().st_mtime < time.time() - ABANDONED_S:
+                            path.unlink()
 
     def _pieces(self, path: str, start: int, end: int) -> Iterator[bytes]:
         with self._reached():
