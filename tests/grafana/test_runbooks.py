@@ -1,5 +1,7 @@
+import ast
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +78,25 @@ def test_the_mitigation_of_a_bad_release_is_the_rollback(grafana_folder):
     for name in ("VigilQualityUnderFloor", "VigilPredictionsCollapsed", "VigilErrorBurn", "VigilWrongVersionServed"):
         text = (grafana_folder / "runbooks" / f"{name}.md").read_text()
         assert "vigil rollback --why" in text.split("## Mitigation")[1]
+
+
+PROGRAMS = {"vigil", "curl", "systemctl", "openssl", "du", "dmesg", "ps", "amtool", "promtool", "python"}
+
+
+def quoted(text):
+    """Return what a page quotes as a message: words in backticks that are neither a command nor an option."""
+    plain = re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    spans = [span.split() for span in re.findall(r"`([^`]+)`", plain)]
+    return [" ".join(span) for span in spans if len(span) > 2 and span[0] not in PROGRAMS and span[0][0] != "-"]
+
+
+def test_a_message_that_a_runbook_quotes_is_one_that_vigil_prints(grafana_folder):
+    root = Path(vigil.__file__).parent
+    files = [file for room in ("registry", "serving", "monitoring", "grafana") for file in (root / room).rglob("*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
+    said = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    found = [one for page in (grafana_folder / "runbooks").glob("*.md") for one in quoted(page.read_text())]
+    assert "models have a champion or follow a place, none is named" in found
+    for message in found:
+        fixed = re.split(r"\b[A-Z]+_[A-Z]+\b|^(?:age|rollback)\b", message)  # the rest is an example of what is put in
+        assert all(any(part in text for text in said) for part in fixed), message
