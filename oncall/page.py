@@ -17,7 +17,7 @@ def text(status: Status, coloured: bool) -> str:
     blocks = [
         [("vigil status", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.time_s)), "")],
         [(tile.title, tile.text, tile.judgement) for tile in status.tiles],
-        *(_model(model, status.time_s) for model in status.models),
+        *(_model(model, status) for model in status.models),
         *(_firing(one, status.time_s, "FIRING") for one in status.firing),
         *([*_firing(one, status.time_s, "pending"), *_since(one, status)] for one in status.pending),
         [("unknown", problem, "bad") for problem in status.problems],
@@ -42,14 +42,16 @@ def _line(line: Line, width: int, coloured: bool) -> str:
     return f"{what:{width}}  {shown}".rstrip()
 
 
-def _model(model: Model, now_s: float) -> list[Line]:
+def _model(model: Model, status: Status) -> list[Line]:
+    # Of several promoted models servers need not serve each.
+    idle = model.live == [] and model.promoted and not any(one.live for one in status.models)
     live = "not known" if model.live is None else ", ".join(f"{v} on {p}" if p else v for v, p in model.live)
     lines: list[Line] = [
-        (f"model {model.name}", live or "nothing is live", "bad" if model.live == [] and model.promoted else ""),
+        (f"model {model.name}", live or "nothing is live", "bad" if idle else ""),
         ("as promoted", *_agreement(model)),
     ]
     if (change := model.changed) is not None:
-        when = age(now_s - change.time_s)
+        when = age(status.time_s - change.time_s)
         lines.append(("changed", f"{change.action} {when} ago by {change.who}: {change.why}", ""))
     if model.measured and model.live == []:
         lines += [(what, "unknown: nothing is live", "") for what in ("drift", "quality")]
@@ -67,6 +69,8 @@ def _agreement(model: Model) -> tuple[str, str]:
         return "no alias file here", ""
     if model.agrees is None:
         return f"not known; promoted is {model.promoted}", ""
+    if not model.live:
+        return f"served by nobody; promoted is {model.promoted}", ""
     if model.unseen and not model.agrees:
         return f"not seen yet: promoted is {model.promoted}, since after the last scrape", "warning"
     return ("yes", "good") if model.agrees else (f"no: promoted is {model.promoted}", "bad")

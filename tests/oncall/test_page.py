@@ -72,6 +72,7 @@ def test_colour_is_a_judgement(changed, what, said, colour):
         ({"drift": None, "rows": 0}, "drift", "no rows yet"),
         ({"drift": None, "rows": 37}, "drift", "not judged yet; 37 rows answered"),
         ({"quality": []}, "quality", "no labels yet"),
+        ({"live": []}, "as promoted", "served by nobody; promoted is 20260102-000000-bbbbbbbb"),
     ],
 )
 def test_what_is_not_known_is_said_so_and_not_coloured(changed, what, said):
@@ -114,7 +115,16 @@ def test_the_tile_does_not_say_yes_where_a_model_below_it_says_no(home, publish,
 
 def test_a_promoted_model_that_no_server_serves_turns_no_tile():
     tile = tiles.Tile("As promoted?", "yes", "good", [])
-    assert status._agreed([tile], [GOOD, replace(GOOD, name="elsewhere", live=[])]) == [tile]
+    elsewhere = replace(GOOD, name="elsewhere", live=[])
+    assert status._agreed([tile], [GOOD, elsewhere]) == [tile]
+
+
+def test_a_promoted_model_that_no_server_serves_is_red_only_where_none_serves_another():
+    elsewhere = replace(GOOD, name="elsewhere", live=[])
+    calm = page.text(Status(NOW, [], [GOOD, elsewhere], []), True)
+    assert line(calm, "model elsewhere") == "nothing is live"
+    nobody = page.text(Status(NOW, [], [replace(GOOD, live=[]), elsewhere], []), True)
+    assert line(nobody, "model elsewhere") == line(nobody, "model digits") == "\x1b[31mnothing is live\x1b[0m"
 
 
 def test_what_others_wrote_can_neither_move_the_cursor_nor_hide_a_line():
