@@ -35,10 +35,10 @@ def usual_place(log: Path) -> Path:
 
 
 def demand(folder: Path) -> None:
-    """Raise DataError if `folder` can never be one: something else is there or above it, or is closed."""
+    """Raise DataError if no folder can be at `folder`: a file is there or above it, or it cannot be looked at."""
     try:
         there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder.parent)
-    except PermissionError as error:
+    except OSError as error:  # closed, too long, a circle of links
         cure = "name a folder that you may write to with --reports or VIGIL_REPORTS"
         raise DataError(f"{folder}: no reports can be kept there: {error}; {cure}") from error
     if not there.is_dir():

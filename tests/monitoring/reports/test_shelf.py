@@ -188,3 +188,8 @@ def test_a_folder_that_nobody_may_look_into_is_refused_by_its_name(monkeypatch, 
     monkeypatch.setattr(shelf.Path, "exists", closed)
     with pytest.raises(DataError, match=r"closed: no reports can be kept there: .*Permission denied.*VIGIL_REPORTS"):
         shelf.demand(tmp_path / "closed")
+
+
+def test_a_folder_of_a_name_that_no_disk_takes_is_refused_with_the_cure(tmp_path):
+    with pytest.raises(DataError, match=r"no reports can be kept there: .*too long.*; name a folder .* VIGIL_REPORTS"):
+        shelf.demand(tmp_path / ("x" * 300))
