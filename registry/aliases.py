@@ -13,7 +13,6 @@ import math
 import os
 import re
 import time
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -163,7 +162,8 @@ def only_model() -> str:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     if len(present) > 1:
         raise AliasError(
-            f"{len(present)} models have a champion: {', '.join(present)}; name one (--model, VIGIL_MODELS)"
+            f"{len(present)} models have a champion or follow a place: {', '.join(present)}; name one (--model, "
+            "VIGIL_MODELS)"
         )
     return present[0]
 
@@ -177,7 +177,7 @@ def promote(tag: str, why: str, force: bool = False, live: Live | None = None) -
     live: says that the challenge under way should end so; then no held-out rows are compared.
     """
     name, _ = store.parts(tag)
-    with changing(name):
+    with followed.changing(name):
         followed.demand_own(name)
         release = store.open_release(tag)  # under the lock: nothing may collect it in between
         old = read(name)
@@ -209,7 +209,7 @@ def refusal(tag: str) -> tuple[str, bool]:
 
 def rollback(model: str, why: str) -> Change:
     """Make the champion before this one the champion again; raises AliasError if there is none."""
-    with changing(model):
+    with followed.changing(model):
         followed.demand_own(model)
         old = read(model)
         if old.previous is None:
@@ -234,7 +234,7 @@ def challenge(tag: str, share: float, why: str) -> Change:
     name, _ = store.parts(tag)
     if not 0 < share <= 1:
         raise AliasError(f"--share {share:g}: accepted is a share above 0 and up to 1, such as 10%")
-    with changing(name):
+    with followed.changing(name):
         followed.demand_own(name)
         release = store.open_release(tag)
         old = read(name)
@@ -251,7 +251,7 @@ def challenge(tag: str, share: float, why: str) -> Change:
 
 def end_challenge(model: str, why: str) -> Change:
     """End the challenge of `model`, its champion stays; raises AliasError if none is under way."""
-    with changing(model):
+    with followed.changing(model):
         followed.demand_own(model)
         old = read(model)
         if old.challenger is None or old.champion is None:
@@ -262,13 +262,16 @@ def end_challenge(model: str, why: str) -> Change:
     return change
 
 
-def adopt(new: Aliases, content: bytes, here: bytes) -> None:
+def adopt(new: Aliases, content: bytes, here: bytes, follows: str = "") -> None:
     """Make `new`, which comes from another store, the aliases of its model here.
 
     content: what it was parsed from, kept as it is, so that what a newer program wrote there is not lost. here: what it
-    takes the place of. Raises AliasError if that was changed meanwhile, or a release that is needed was deleted.
+    takes the place of. follows: the place that the model must still follow, "" if a person asked for it. Raises
+    AliasError if it does not, if `here` was changed meanwhile, or a release that is needed was deleted.
     """
-    with changing(new.model):
+    with followed.changing(new.model):
+        if follows:
+            followed.demand_follows(new.model, follows)
         if load(new.model)[1] != here:
             raise AliasError(f"{new.model}: was changed here in the meantime; look again: vigil history")
         for pin in new.needed:
@@ -291,12 +294,6 @@ def parse(model: str, content: bytes, place: str) -> Aliases:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise AliasError(f"{place}: the aliases cannot be read: {error}") from error
     return said
-
-
-def changing(model: str) -> AbstractContextManager[None]:
-    """Hold the lock under which the aliases of `model` change."""
-    path(model)  # raises AliasError for a name that would lead elsewhere
-    return durable.locked(store.home() / "aliases" / f".{model}.lock")
 
 
 def as_dict(aliases: Aliases) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Garbage collection: which releases nobody needs any more, said before they go."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from registry import aliases, durable, listing, store
+from registry import aliases, durable, followed, listing, store
 from registry.errors import AliasError
 from registry.store import Listing
 
@@ -23,13 +23,13 @@ class Verdict:
 class Rule:
     """What stays: champion, previous, challenger, and of each model the last `keep` champions and versions.
 
-    So `keep` - 1 rollbacks work, and at least one. broken: whether broken releases without an alias go. only: by model,
-    the versions that may go at all; any may if it is None.
+    So `keep` - 1 rollbacks work, and at least one. broken: whether broken releases without an alias go. only: the
+    versions of a model that may go at all, asked while nobody can change its aliases; any may if it is None.
     """
 
     keep: int = KEEP
     broken: bool = False
-    only: Mapping[str, frozenset[str]] | None = None
+    only: Callable[[str], frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
         if self.keep < 1:
@@ -56,7 +56,7 @@ def collect(rule: Rule, say: Callable[[list[Verdict]], None]) -> list[Verdict]:
     """
     with store.workshop() as place, ExitStack() as locks:
         for name in sorted({one.tag.split(":")[0] for one in store.releases() if one.ours}):
-            locks.enter_context(aliases.changing(name))
+            locks.enter_context(followed.changing(name))
         verdicts = plan(rule)
         say(verdicts)
         for verdict in verdicts:
@@ -95,6 +95,7 @@ def _judge(name: str, listings: list[Listing], rule: Rule) -> list[Verdict]:
     state = aliases.read(name)
     held = listing.held(state)
     champions = {pin.version for pin in state.line[-rule.keep :]}
+    may_go = None if rule.only is None else rule.only(name)
     newest = {one.tag for one in [one for one in listings if not one.problem][-rule.keep :]}
     verdicts = []
     for one in listings:
@@ -104,7 +105,7 @@ def _judge(name: str, listings: list[Listing], rule: Rule) -> list[Verdict]:
             reason = f"one of the last {rule.keep} champions"
         if not reason and one.tag in newest:
             reason = f"one of the newest {rule.keep}"
-        if not reason and rule.only is not None and version not in rule.only.get(name, ()):
+        if not reason and may_go is not None and version not in may_go:
             reason = "did not come from the shared place"
         if not reason and one.problem and not rule.broken:
             reason = f"broken, only --broken deletes it: {one.problem}"

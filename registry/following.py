@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from registry import aliases, collect, followed, share
+from registry import collect, followed, place, share
 from registry.errors import StackError, UserError
 from registry.remote import Remote, name_of
 from registry.share import TAKEN, Shared
@@ -46,48 +46,58 @@ def follow(url: str, model: str, every_s: float, tell: Callable[[list[Shared]], 
 def look(url: str, model: str, tell: Callable[[list[Shared]], None], keep: int, compared: set[str]) -> list[UserError]:
     """Look once and return what went wrong. compared: models whose every byte a good look has seen; grows."""
     remote = Remote(url)
-    if model and not _is_taken(remote, model):
-        return []
-    listed = share.names_there(remote, model)
+    listed = place.names(remote, model)
     if not model:
         _end(remote, listed)
-    _begin(remote, listed)
-    names = [name for name in listed if _is_taken(remote, name)]  # some may have been stopped meanwhile
-    done, wrong = share.pull_each(remote, names, quick=compared)
+    wrong = _begin(remote, listed)
+    names = [name for name in listed if followed.follows(name, remote.name)]
+    if model and not names and not wrong:
+        remote.names("aliases")  # a look that is to take nothing reaches the place, too
+    done, hindered = share.pull_each(remote, names, following=names, quick=compared)
+    wrong += _but_stopped(hindered)
     compared.update(one.model for one in done)
     if done or not any(isinstance(error, StackError) for error in wrong):
         followed.reached(remote.name)
     if found := [one for one in done if one.changed or one.releases]:
         tell(found)
-        _collect(collect.Rule(keep, only={one.model: followed.brought(one.model) for one in found}))
+        _collect(collect.Rule(keep, only=_may_go(remote, {one.model for one in found})))
     return wrong
 
 
-def _is_taken(remote: Remote, model: str) -> bool:
-    """Return whether a look is to bring `model`: neither stopped by a person, nor sent there since the start."""
-    if followed.same(followed.place(model), remote.name):
-        return True
-    return not (followed.stopped(model) or followed.is_promoted_here(model, remote.name))
+def _but_stopped(hindered: list[UserError]) -> list[UserError]:
+    """Return what went wrong; that a person stopped a model meanwhile is only logged."""
+    for error in hindered:
+        if isinstance(error, followed.StoppedError):
+            log.info("stopped_meanwhile", extra={"reason": str(error)})
+    return [error for error in hindered if not isinstance(error, followed.StoppedError)]
 
 
-def _begin(remote: Remote, names: list[str]) -> None:
-    """Write down who follows, before the first release comes: what no aliases are given for is no model."""
+def _begin(remote: Remote, names: list[str]) -> list[UserError]:
+    """Write down who follows, before the first release comes; return why models that are given there cannot be."""
+    wrong: list[UserError] = []
     for name in names:
-        if followed.place(name) == remote.name or not _is_taken(remote, name):
+        if followed.follows(name, remote.name) or not followed.may_begin(name, remote.name):
             continue
-        with contextlib.suppress(UserError):  # the look itself tells
-            there = share.aliases_there(remote, name)[0]
-            if there is not None and there.champion:
-                with aliases.changing(name):  # a change under way comes first, the next one is refused
-                    if _is_taken(remote, name):  # it may have been stopped meanwhile
-                        followed.begin(name, remote.name)
+        try:
+            place.read_champion(remote, name)  # what has none there is no model
+            followed.begin(name, remote.name)
+        except UserError as error:
+            wrong.append(error)
+    return wrong
 
 
 def _end(remote: Remote, names: list[str]) -> None:
     for model in followed.models():
-        if model not in names and followed.place(model) == remote.name:
+        if model not in names and followed.follows(model, remote.name):
             log.warning("follows_no_more", extra={"model": model, "place": remote.name})
-            followed.end(model)
+            followed.end(model, remote.name)
+
+
+def _may_go(remote: Remote, came: set[str]) -> Callable[[str], frozenset[str]]:
+    """Return what names the versions of a model that may go: of those that came over and follow the place still."""
+    return lambda model: (
+        followed.brought(model) if model in came and followed.follows(model, remote.name) else frozenset()
+    )
 
 
 def _collect(rule: collect.Rule) -> None:

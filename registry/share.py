@@ -2,7 +2,7 @@
 
 A release is in the store, checked, before an alias names it (see `carry`). Histories only grow: whoever made changes
 that the other side lacks is told, not overruled. A store that follows made none: it takes what the place has, unless
-that is where its own history came from, or was chosen before it.
+that is an earlier part of its own history, or was chosen before it. Who may write when: `followed`.
 """
 
 import contextlib
@@ -14,18 +14,16 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
-from registry import aliases, carry, durable, followed, signing, store
+from registry import aliases, carry, durable, followed, place, signing, store
 from registry.aliases import Aliases, Pin
 from registry.carry import Copied
 from registry.errors import AliasError, ReleaseError, StackError, UserError
-from registry.release import NAME
 from registry.remote import Remote
 
 log = logging.getLogger(__name__)
 
 SENT = 5  # of the last champions, as many as `vigil gc` keeps
 TAKEN = 2  # the champion, and the one that a rollback makes it
-MOST_ALIAS_BYTES = 64_000_000
 
 
 class DivergedError(AliasError):
@@ -51,12 +49,16 @@ def pull(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     others were done.
     """
     remote = Remote(url)
-    return _whole(*pull_each(remote, names_there(remote, model), overwrite))
+    names = place.names(remote, model)
+    following = [name for name in names if followed.follows(name, remote.name)]
+    return _whole(*pull_each(remote, names, following, overwrite))
 
 
 def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
-    """Send the aliases of this store to `url`, after the releases they name; later changes go there too.
+    """Send the aliases of this store to `url`, after the releases they name.
 
+    Later changes go there too, but those of a model that follows `url` now: it only mends what is there, and is changed
+    elsewhere.
     A push with no new aliases, or with `overwrite`, reads every file there and sends those that were damaged anew;
     for any other one a release is there if its manifest is. Champions of before that cannot be sent are logged.
     overwrite: drop changes made there that are not here; stores that follow, and took them, drop them too.
@@ -65,10 +67,8 @@ def push(url: str, model: str = "", overwrite: bool = False) -> list[Shared]:
     if not names:
         raise AliasError('no model has a champion; promote a release: vigil promote TAG --why "..."')
     remote = Remote(url)
-    done, wrong = _each(names, lambda name: _push_one(remote, name, overwrite))
-    for one in done:  # a password is not written down; what follows the place only mends it
-        if remote.name == url and not followed.same(followed.place(one.model), url):
-            followed.remember(one.model, url)
+    named = remote.name == url  # else there is a password in it, which is not written down
+    done, wrong = _each(names, lambda name: _push_one(remote, name, overwrite, named))
     remote.clear([one.model for one in done])
     return _whole(done, wrong)
 
@@ -82,34 +82,32 @@ def demand_up_to_date(url: str, model: str) -> None:
     mine = aliases.read(model)
     try:
         remote = Remote(url)
-        there = aliases_there(remote, model)[0]
+        there = place.read(remote, model)[0]
     except StackError as error:
         log.warning("place_not_asked", extra={"error": str(error)})
         return
     _demand_ours(remote, mine, there)
 
 
-def names_there(remote: Remote, model: str) -> list[str]:
-    """Return `model`, or all that the place has aliases of; raises StackError if it has none."""
-    if model:
-        return [model]
-    found = [n.removesuffix(".json") for n in remote.names("aliases") if n.endswith(".json")]
-    names = [name for name in found if NAME.fullmatch(name)]  # others lie there by accident, and hinder nobody
-    if not names:
-        raise StackError(f"{remote.name}: holds no releases; send some: vigil models push {remote.name}")
-    return names
-
-
 def pull_each(
-    remote: Remote, names: list[str], overwrite: bool = False, quick: Collection[str] = ()
+    remote: Remote,
+    names: list[str],
+    following: Collection[str],
+    overwrite: bool = False,
+    quick: Collection[str] = (),
 ) -> tuple[list[Shared], list[UserError]]:
-    """Do what `pull` does; return what came of each model and what hindered the others. quick: not compared anew."""
+    """Do what `pull` does; return what came of each model and what hindered the others.
+
+    following: taken because they follow the place, so no more once they do not (StoppedError); the others are taken
+    because a person asked for it. quick: not compared anew.
+    """
     incoming = store.home() / "incoming"
     with durable.locked(store.home() / "sync.lock"):
-        done, wrong = _each(names, lambda name: _pull_one(remote, name, overwrite, name not in quick))
+        done, wrong = _each(
+            names, lambda name: _pull_one(remote, name, name in following, overwrite, name not in quick)
+        )
         for one in done:
-            if followed.place(one.model) == remote.name:
-                followed.saw(one.model)
+            followed.saw(one.model, remote.name)
             shutil.rmtree(incoming / one.model, ignore_errors=True)  # of a release that nobody wants any more
         with contextlib.suppress(OSError):  # another model has something there
             incoming.rmdir()
@@ -134,35 +132,32 @@ def _whole(done: list[Shared], wrong: list[UserError]) -> list[Shared]:
     return done
 
 
-def _pull_one(remote: Remote, model: str, overwrite: bool, thorough: bool) -> Shared:
-    place = followed.place(model)
-    new, content = aliases_there(remote, model)
+def _pull_one(remote: Remote, model: str, follows: bool, overwrite: bool, thorough: bool) -> Shared:
+    if follows:  # it is asked again when all is here, but gigabytes need not come for nothing
+        followed.demand_follows(model, remote.name)
+    new, content = place.read_champion(remote, model)
     old, here = aliases.load(model)
-    if new is None or new.champion is None:
-        raise AliasError(f"{remote.name}: {model} has no champion there; vigil models push {remote.name} sends it")
     if content == here:
         return _shared(new, _keep_up(remote, new, thorough), False)
     if not aliases.is_ahead(new, old):
-        if not (overwrite or _is_newer(remote, new, old)):
+        if not (overwrite or (follows and _is_newer(new, old))):
             raise _diverged(remote, old, new)
         log.warning("changes_dropped", extra={"model": model, "place": remote.name, "last": _last(old)})
     taken = []
     for pin in _pins(new):
         if (copied := _take(remote, new, pin)) is not None:
             taken.append(copied)
-    if followed.place(model) != place:  # it takes minutes until a large release is here
-        raise AliasError(f"{model}: was told meanwhile to follow {place} no more; its champion here stays")
-    aliases.adopt(new, content, here)
+    aliases.adopt(new, content, here, remote.name if follows else "")
     return _shared(new, taken, True)
 
 
-def _is_newer(remote: Remote, new: Aliases, old: Aliases) -> bool:
+def _is_newer(new: Aliases, old: Aliases) -> bool:
     """Return whether a store that follows goes from `old` to `new`, which does not go on where `old` ends.
 
     Since a good look at the place nothing changes here, so all of `old` came from there: nobody's change is lost. Where
     nobody chose, only two who changed the champion in the same moment part, and the place holds one of them.
     """
-    if followed.place(new.model) != remote.name or not followed.looked_s(new.model):
+    if not followed.looked_s(new.model):
         return False
     return new.chosen_s > old.chosen_s or (new.chosen_s == old.chosen_s and not aliases.is_ahead(old, new))
 
@@ -189,14 +184,15 @@ def _take(remote: Remote, new: Aliases, pin: Pin) -> Copied | None:
         return None
 
 
-def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
+def _push_one(remote: Remote, model: str, overwrite: bool, named: bool) -> Shared:
     """Send what the aliases need, then them, then the champions of before; all again if they were changed meanwhile."""
     sent: list[Copied] = []
+    mends = followed.follows(model, remote.name)
     while True:
         mine, content = aliases.load(model)
         if mine.champion is None:
             raise AliasError(f"{model}: has no champion; promote a release, or name another model with --model")
-        there, before = aliases_there(remote, model, overwrite)
+        there, before = place.read(remote, model, overwrite)
         _demand_ours(remote, mine, there)
         same = before == content
         for pin in _pins(mine):
@@ -204,7 +200,9 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
         with durable.locked(store.home() / "sent" / f"{model}.lock"):
             if aliases.load(model)[1] != content:
                 continue
-            _demand_ours(remote, mine, aliases_there(remote, model, overwrite)[0])
+            _demand_ours(remote, mine, place.read(remote, model, overwrite)[0])
+            if named and not mends:
+                followed.remember(model, remote.name)
             if overwrite:
                 _choose(remote, mine, content)
             elif not same:
@@ -218,7 +216,7 @@ def _push_one(remote: Remote, model: str, overwrite: bool) -> Shared:
 
 def _choose(remote: Remote, mine: Aliases, here: bytes) -> None:
     """Write `mine` into the place as chosen over all that it had, and then here: without rights there, nothing is."""
-    there = _there_if_readable(remote, mine.model)
+    there = place.read_if_readable(remote, mine.model)
     chosen = replace(mine, chosen_s=max(time.time(), mine.chosen_s + 1, there.chosen_s + 1))
     content = aliases.to_bytes(chosen)
     remote.write(f"aliases/{mine.model}.json", content)
@@ -242,27 +240,6 @@ def _give(remote: Remote, mine: Aliases, pin: Pin, thorough: bool) -> list[Copie
 def _pins(state: Aliases) -> list[Pin]:
     """Return the champions that a rollback needs, the last one last, and the challenger, each once."""
     return list(dict.fromkeys([*state.line[-TAKEN:], *state.needed]))
-
-
-def aliases_there(remote: Remote, model: str, overwrite: bool = False) -> tuple[Aliases | None, bytes]:
-    """Return the aliases of `model` in the place and their bytes; None and no bytes if there are none to heed."""
-    aliases.path(model)  # raises AliasError for a name that would lead elsewhere
-    content = None if overwrite else remote.read(f"aliases/{model}.json", MOST_ALIAS_BYTES)
-    if content is None:
-        return None, b""
-    try:
-        return aliases.parse(model, content, f"{remote.name}/aliases/{model}.json"), content
-    except AliasError as error:
-        cure = f"vigil models push {shlex.quote(remote.name)} --model {model} --overwrite"
-        text = f"{error}; delete it there if it is none of yours, or where releases are promoted: {cure}"
-        raise AliasError(text) from error
-
-
-def _there_if_readable(remote: Remote, model: str) -> Aliases:
-    try:
-        return aliases_there(remote, model)[0] or Aliases(model)
-    except AliasError:
-        return Aliases(model)
 
 
 def _demand_ours(remote: Remote, mine: Aliases, there: Aliases | None) -> None:

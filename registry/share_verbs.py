@@ -178,8 +178,10 @@ def _stop(options: argparse.Namespace) -> int:
 
 def _of_stop(verb: str, ended: dict[str, str]) -> str:
     if verb == "sync":
-        again = "its champion changes in this store"
-        lines = [f"{name}: follows {place} no more; {again}" for name, place in ended.items()]
+        lines = [
+            f"{name}: follows {place} no more; its champion changes in this store{_sent_nowhere(name, place)}"
+            for name, place in ended.items()
+        ]
         last = "end a `vigil models sync --every` that still runs: it leaves this alone until it is started again"
         return "\n".join([*lines, last])
     lines = [f"{name}: its changes are sent to {place} no more" for name, place in ended.items()]
@@ -188,6 +190,15 @@ def _of_stop(verb: str, ended: dict[str, str]) -> str:
 
         lines.append(f"{PLACE} is set: while it is, they go to {name_of(url)}")
     return "\n".join(lines)
+
+
+def _sent_nowhere(model: str, place: str) -> str:
+    """Return the command that lets changes of `model` go to `place`, "" where they go somewhere."""
+    from registry import followed
+
+    if os.environ.get(PLACE) or followed.destination(model):
+        return ""
+    return f", and is sent nowhere; to send it there: vigil models push {shlex.quote(place)} --model {model}"
 
 
 def _send(url: str, model: str) -> str:

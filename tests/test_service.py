@@ -272,7 +272,7 @@ def test_without_a_champion_it_says_so_and_is_ready_once_there_is_one(
     assert service.metric("vigil_model_rollback_info", version=broken.version) == 1
     assert "vigil_followed_timestamp_seconds{" not in service.scrape()
     followed.begin("tiny", "s3://releases/production")
-    followed.saw("tiny")
+    followed.saw("tiny", "s3://releases/production")
     looked_s = followed.looked_s("tiny")
     eventually("the look", lambda: service.metric("vigil_followed_timestamp_seconds", model="tiny") == looked_s)
 

@@ -201,7 +201,7 @@ def test_the_only_model_is_found_and_several_are_listed(publish):
     aliases.promote(publish("one").tag, "first")
     assert aliases.only_model() == "one"
     aliases.promote(publish("two").tag, "first")
-    with pytest.raises(AliasError, match="2 models have a champion: one, two"):
+    with pytest.raises(AliasError, match="2 models have a champion or follow a place: one, two"):
         aliases.only_model()
 
 

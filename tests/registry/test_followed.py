@@ -367,5 +367,5 @@ def test_a_store_that_follows_two_models_is_not_taken_for_one_of_one_while_the_s
     followed.begin("apples", shared)
     followed.begin("pears", shared)
     share.pull(shared)
-    with pytest.raises(AliasError, match="2 models have a champion"):
+    with pytest.raises(AliasError, match="2 models have a champion or follow a place: apples, pears; name one"):
         aliases.only_model()

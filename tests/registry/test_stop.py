@@ -3,13 +3,12 @@
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 import vigil
 from registry import aliases, followed, following, share, store
-from registry.errors import AliasError
+from registry.errors import AliasError, StackError
 
 
 def typed(command):
@@ -27,6 +26,11 @@ def look(url, model=""):
     return aliases.read("tiny").champion.version
 
 
+def forget(tmp_path, model):
+    """Remove the aliases of `model` from the place `shared`."""
+    (tmp_path / "shared" / "aliases" / f"{model}.json").unlink()
+
+
 def files():
     return {path: path.read_bytes() for path in store.home().rglob("*") if path.is_file()}
 
@@ -36,7 +40,9 @@ def locked(shared, promoted):
     """Return two releases of a store that pushes to a place and that an older program made follow that very place."""
     made = promoted(1), promoted(2)
     share.push(shared)
-    followed.begin("tiny", shared)
+    record = store.home() / "followed" / "tiny"
+    record.parent.mkdir()
+    record.write_text(f"{shared}\n")
     share.pull(shared)
     return made
 
@@ -202,7 +208,9 @@ def test_a_replica_that_mends_the_place_is_not_taken_for_the_store_that_promotes
     followed.demand_follower(shared, "")
 
 
-def test_a_look_that_is_to_take_nothing_has_reached_the_place_and_lets_go_what_is_there_no_more(at, shared, promoted):
+def test_a_look_that_is_to_take_nothing_has_reached_the_place_and_lets_go_what_is_there_no_more(
+    at, shared, promoted, tmp_path
+):
     promoted(1)
     promoted(2, "pears")
     share.push(shared)
@@ -210,37 +218,71 @@ def test_a_look_that_is_to_take_nothing_has_reached_the_place_and_lets_go_what_i
     look(shared)
     followed.stop("tiny")
     (store.home() / "synced").unlink()
-    place = share.Remote(shared)
-    (place_of(shared) / "aliases" / "pears.json").unlink()
+    forget(tmp_path, "pears")
     assert following.look(shared, "", lambda _: None, keep=2, compared=set()) == []
-    assert (store.home() / "synced").read_text() == f"{place.name}\n"
+    assert (store.home() / "synced").read_text() == f"{shared}\n"
     assert followed.models() == []
 
 
-def place_of(url):
-    return Path(url.removeprefix("file://"))
-
-
-@pytest.mark.parametrize("asked", ["aliases_there", "_take"])
-def test_what_is_stopped_in_the_middle_of_a_look_stays_stopped(at, shared, promoted, monkeypatch, asked):
+def test_a_look_at_one_model_that_was_stopped_reaches_the_place_or_says_that_it_did_not(at, shared, promoted, tmp_path):
     promoted(1)
     share.push(shared)
     at("replica")
-    if asked == "_take":
-        look(shared)
-    before = aliases.read("tiny").champion
-    at("bentoml")
-    promoted(2)
+    look(shared, "tiny")
+    followed.stop("tiny")
+    (store.home() / "synced").unlink()
+    look(shared, "tiny")
+    assert (store.home() / "synced").read_text() == f"{shared}\n" and followed.models() == []
+    (tmp_path / "shared").rename(tmp_path / "away")
+    (tmp_path / "shared").touch()
+    with pytest.raises(StackError, match="cannot be used"):
+        look(shared, "tiny")
+
+
+def test_of_a_model_that_was_stopped_nobody_hears_what_is_wrong_with_it_in_the_place(at, shared, promoted, tmp_path):
+    promoted(1)
     share.push(shared)
     at("replica")
-    whole = getattr(share, asked)
+    look(shared)
+    followed.stop("tiny")
+    assert followed.looked_s("tiny") == 0.0
+    (tmp_path / "shared" / "aliases" / "tiny.json").write_bytes(b"damaged")
+    look(shared)
 
-    def stopped_meanwhile(*words):
-        found = whole(*words)
-        followed.stop("tiny")
-        return found
 
-    monkeypatch.setattr(share, asked, stopped_meanwhile)
-    following.look(shared, "", lambda _: None, keep=2, compared=set())
-    assert followed.models() == []
-    assert aliases.read("tiny").champion == before
+def test_who_stops_where_changes_go_nowhere_is_told_what_sends_them(at, shared, promoted, monkeypatch, capsys):
+    monkeypatch.delenv("VIGIL_RELEASES", raising=False)
+    first, _ = promoted(1), promoted(2)
+    share.push(shared)
+    at("replica")
+    look(shared)
+    share.push(shared)  # it mends the place
+    assert vigil.main(["models", "sync", "--stop"]) == 0
+    (command,) = re.findall("sent nowhere; to send it there: (.*)", capsys.readouterr().out)
+    assert command == f"vigil models push {shared} --model tiny" and typed(command) == 0
+    assert vigil.main(["rollback", "--why", "it is bad"]) == 0
+    assert capsys.readouterr().out.endswith(f"sent to {shared}\n")
+    at("bentoml")
+    assert share.pull(shared)[0].champion == first.version
+
+
+@pytest.mark.parametrize("where", ["VIGIL_RELEASES", "sent"])
+def test_who_stops_where_changes_are_sent_is_told_no_more(at, shared, promoted, monkeypatch, capsys, where):
+    monkeypatch.delenv("VIGIL_RELEASES", raising=False)
+    promoted(1)
+    share.push(shared)
+    at("replica")
+    look(shared)
+    if where == "sent":
+        followed.remember("tiny", "memory://elsewhere")
+    else:
+        monkeypatch.setenv("VIGIL_RELEASES", "memory://elsewhere")
+    assert vigil.main(["models", "sync", "--stop"]) == 0
+    assert "nowhere" not in capsys.readouterr().out
+
+
+def test_a_place_with_a_password_is_not_remembered_since_without_it_nothing_can_be_sent_there(promoted):
+    promoted(1)
+    assert share.push("memory://me:secret@host/x")[0].changed
+    assert followed.destination("tiny") == "" and followed.sent() == []
+    assert all(b"secret" not in content for content in files().values())
