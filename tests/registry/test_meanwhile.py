@@ -61,7 +61,7 @@ def replica(at, shared, promoted, tmp_path, made):
     """Go to a store that follows `shared`, and return its champions of two models, which were changed there since."""
     if not [*made.iterdir()]:
         _make(at, shared, promoted)
-        for name in ("shared", "replica"):
+        for name in ("shared", "replica", "bentoml"):
             shutil.copytree(tmp_path / name, made / name)
     else:
         shutil.copytree(made, tmp_path, dirs_exist_ok=True)
@@ -263,3 +263,15 @@ def test_a_push_whose_last_step_fails_has_named_the_place_that_the_next_change_i
             share.push(shared)
     assert vigil.main(["rollback", "--why", "it is bad"]) == 0
     assert capsys.readouterr().out.endswith(f"sent to {shared}\n")
+
+
+def test_releases_go_only_of_models_that_came_over_in_the_very_look(at, shared, replica, promoted):
+    assert following.look(shared, "", lambda _: None, keep=5, compared=set()) == []
+    before = kept()
+    at("bentoml")
+    promoted(4, "pears")
+    share.push(shared, "pears")
+    at("replica")
+    assert following.look(shared, "", lambda _: None, keep=1, compared=set(MODELS)) == []
+    gone = before - kept()
+    assert len(gone) == 2 and all(tag.startswith("pears:") for tag in gone)

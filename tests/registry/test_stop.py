@@ -159,6 +159,10 @@ def test_one_of_two_models_is_stopped_and_the_other_follows_on(at, shared, promo
     assert json.loads(capsys.readouterr().out) == {"verb": "sync", "stopped": {"pears": shared}}
     look(shared)
     assert followed.models() == ["tiny"]
+    looked_s = followed.looked_s("tiny")
+    followed.resume("")
+    assert followed.models() == ["tiny"] and followed.looked_s("tiny") == looked_s > 0.0
+    assert not followed.stopped("pears")
 
 
 def test_a_replica_with_the_place_in_its_shell_is_not_told_to_type_the_same_again(
