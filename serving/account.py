@@ -6,9 +6,10 @@ Requests and rows are counted at once, so that a killed process has lost none of
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import compress, islice
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from serving.host import Served
     from serving.predict import Prediction
 
-BULK_REQUESTS = 128
+BULK_REQUESTS = 256
 BULK_ROWS = 1024
 BULK_BYTES = 2_000_000
 LATEST_S = 0.1
@@ -50,6 +51,10 @@ class Account:
 
     def replied(self, route: str, status: int, seconds: float) -> None:
         """Count a reply that went out `seconds` after its request had come in."""
+        self.replied_all(route, status, [seconds])
+
+    def replied_all(self, route: str, status: int, seconds: list[float]) -> None:
+        """Count replies that went out together."""
         if self.muted:
             return
         try:
@@ -57,22 +62,14 @@ class Account:
         except KeyError:
             counter, waiting = self._metrics.requests.labels(route, str(status)), []
             self._replies[route, status] = counter, waiting
-        counter.inc()
-        waiting.append(seconds)
+        counter.inc(len(seconds))
+        waiting += seconds
         if not self._armed:
             self._armed = True
             asyncio.get_running_loop().call_later(LATEST_S, self._late)
         elif len(waiting) >= BULK_REQUESTS:
             self._metrics.request_seconds.labels(route).observe_all(waiting)
             waiting.clear()
-
-    def replied_all(self, route: str, status: int, seconds: list[float]) -> None:
-        """Count replies that went out together."""
-        self.replied(route, status, seconds[0])
-        if not self.muted:
-            counter, waiting = self._replies[route, status]
-            counter.inc(len(seconds) - 1)
-            waiting += seconds[1:]
 
     def add(self, prediction: "Prediction") -> None:
         """Take a prediction that was answered."""
@@ -143,10 +140,11 @@ class Ledger:
         if not waiting:
             return
         self._waiting, self._rows = [], 0
-        self._decode.observe_all([one.decode_s for one in waiting for _ in one.idents])
-        self._queue.observe_all([one.queue_s for one in waiting for _ in one.idents])
-        self._infer.observe_all([one.infer_s for one in waiting for _ in one.idents])
-        self._encode.observe_all([one.encode_s for one in waiting for _ in one.idents])
+        requests = [len(one.idents) for one in waiting]
+        self._decode.observe_all([one.decode_s for one in waiting], requests)
+        self._queue.observe_all([one.queue_s for one in waiting], requests)
+        self._infer.observe_all([one.infer_s for one in waiting], requests)
+        self._encode.observe_all([one.encode_s for one in waiting], requests)
         outputs = np.concatenate([one.answers[self._main] for one in waiting])
         bulk = Bulk(waiting, outputs, self._count_classes(outputs), time.time())
         if self._served.tally.wants(rows):
@@ -184,8 +182,8 @@ class Ledger:
             predicted = [repr(value) for value in outputs[:, 0].tolist()]
         else:
             predicted = [self._manifest.classes[k] for k in bulk.decided[kept].tolist()]
-        ids = list(compress((ident for one in bulk.predictions for ident in one.row_ids), kept.tolist()))
-        return Records(*self._place, bulk.time_s, ids, predicted, outputs, bulk.part(taken), self._redaction)
+        rows, ids = bulk.part(taken), bulk.ids(taken)
+        return Records(*self._place, bulk.time_s, ids, predicted, outputs, rows, self._redaction)
 
 
 @dataclass(frozen=True)
@@ -215,9 +213,17 @@ class Bulk:
         """Return a copy of the rows of the requests that are taken, of which there is one at least."""
         if all(taken):
             return self.rows
-        parts, wants = [], iter(taken)
-        for one in self.predictions:
-            of_one = list(islice(wants, len(one.sizes)))
-            if any(of_one):
-                parts.append(one.rows if all(of_one) else one.rows[np.repeat(of_one, one.sizes)])
+        parts = [
+            one.rows if all(of_one) else one.rows[np.repeat(of_one, one.sizes)]
+            for one, of_one in self._by_prediction(taken)
+            if any(of_one)
+        ]
         return np.concatenate(parts)
+
+    def ids(self, taken: list[bool]) -> list[str]:
+        """Return the id of each row of the requests that are taken."""
+        return [ident for one, of_one in self._by_prediction(taken) if any(of_one) for ident in one.row_ids(of_one)]
+
+    def _by_prediction(self, taken: list[bool]) -> "Iterator[tuple[Prediction, list[bool]]]":
+        wants = iter(taken)
+        return ((one, list(islice(wants, len(one.sizes)))) for one in self.predictions)

@@ -13,6 +13,10 @@ class Admission:
         self.rows = 0
         self.show: Callable[[float], None] = lambda _: None  # told of the rows at each change
 
+    def fits(self, rows: int) -> bool:
+        """Return whether `rows` would be let in."""
+        return self.rows + rows <= self.limit_rows
+
     def enter(self, rows: int) -> None:
         """Take `rows` in, or raise RequestError: 413 for more than ever fit, 503 for more than fit now."""
         if rows > self.limit_rows:
@@ -21,7 +25,7 @@ class Admission:
                 reason="too_many",
                 status=413,
             )
-        if self.rows + rows > self.limit_rows:
+        if not self.fits(rows):
             raise RequestError(
                 f"{self.rows} rows are in flight, {rows} more would pass the limit of {self.limit_rows}; retry later",
                 reason="queue_full",

@@ -21,6 +21,7 @@ from registry.errors import RequestError
 from serving.engine import Engine, Stopped
 from serving.sessions import INLINE_S
 from serving.watchdog import Due, Inline
+from serving.wire.rows import finite
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Batcher:
         """
         self._engine = engine
         self._main, *also = outputs
-        self._also = tuple(also)
+        self._every = (self._main, *sorted({*also} - {self._main}))
         self._max_batch_rows = max_batch_rows
         self._observe = observe
         self._inline = inline or Inline()
@@ -119,6 +120,21 @@ class Batcher:
             else:
                 self._loop.call_soon(self._next)
 
+    def run_now(self, job: Job) -> bool:
+        """Run `job` on the loop at once if nothing waits and its run is expected to be short; False: submit it.
+
+        It is not settled then: it has its answers, or its error, when this returns. All that comes in this turn of
+        the loop is to be in it.
+        """
+        rows = len(job.rows)
+        if self._busy or not self._keeps_time or self._engine.expected_s(rows) >= INLINE_S:
+            return False
+        self._busy = True
+        self._observe(rows)
+        stopped = self._run_inline([job])
+        self._rest()
+        return not stopped
+
     def close(self) -> None:
         """Release the thread once every job that was submitted has its answer."""
         self._closing = True
@@ -134,7 +150,10 @@ class Batcher:
         expected_s = self._engine.expected_s(rows)
         if expected_s >= INLINE_S or not self._keeps_time:
             self._run_in_thread(batch, expected_s)
-        elif stopped := self._run_inline(batch):
+            return
+        stopped = self._run_inline(batch)
+        _deliver([job for job in batch if job not in stopped] if stopped else batch)
+        if stopped:
             self._run_in_thread(stopped, expected_s)
         elif self._waiting:
             (self._loop or asyncio.get_running_loop()).call_soon(self._next)
@@ -142,15 +161,13 @@ class Batcher:
             self._rest()
 
     def _run_inline(self, batch: list[Job]) -> list[Job]:
-        # Returns those whose run was stopped, since it took far longer than expected; the others have their answers.
+        # Returns those whose run was stopped, since it took far longer than expected: they must be run again.
         inline = self._inline
         self._run(batch, inline)
         if not inline.stopped:
-            _deliver(batch)
             return []
         inline.renew()
         stopped = [job for job in batch if isinstance(job.error, Stopped)]
-        _deliver([job for job in batch if not isinstance(job.error, Stopped)])
         if stopped:
             self._keeps_time = False
             log.warning("runs_leave_the_loop", extra={"since": str(stopped[0].error)})
@@ -210,23 +227,27 @@ class Batcher:
 
     def _run_together(self, batch: list[Job], options: onnxruntime.RunOptions | None) -> None:
         start = time.perf_counter()
-        names = _names(batch, self._main, self._also)
+        names = self._names(batch)
         if len(batch) == 1:
             job = batch[0]
             outputs = self._engine.run(job.rows, names, options)
             job.infer_s, job.queue_s = time.perf_counter() - start, start - job.since
             job.answers = dict(zip(names, outputs, strict=True))
-            job.finite = _finite(outputs[0])
+            job.finite = finite(outputs[0])
             return
         outputs = self._engine.run(self._engine.join([job.rows for job in batch]), names, options)
-        took, finite, at = time.perf_counter() - start, _finite(outputs[0]), 0
+        took, whole, at = time.perf_counter() - start, finite(outputs[0]), 0
         several, main, first = len(names) > 1, names[0], outputs[0]
         for job in batch:
             end = at + len(job.rows)
             job.answers = {main: first[at:end]}
             if several:
                 job.answers |= {name: output[at:end] for name, output in zip(names, outputs, strict=True)}
-            job.queue_s, job.infer_s, job.finite, at = start - job.since, took, finite, end
+            job.queue_s, job.infer_s, job.finite, at = start - job.since, took, whole, end
+
+    def _names(self, batch: list[Job]) -> tuple[str, ...]:
+        asked = {name for job in batch if job.outputs for name in job.outputs}
+        return (self._main, *sorted(asked.union(self._every) - {self._main})) if asked else self._every
 
 
 class _Watch:
@@ -259,17 +280,6 @@ class _Watch:
 def late() -> RequestError:
     """Return the error of a request whose time ran out."""
     return RequestError("the deadline passed before the model answered; retry later", reason="deadline", status=503)
-
-
-def _names(batch: list[Job], main: str, also: tuple[str, ...]) -> tuple[str, ...]:
-    asked = {name for job in batch if job.outputs for name in job.outputs}.union(also)
-    return (main, *sorted(asked - {main})) if asked else (main,)
-
-
-def _finite(outputs: np.ndarray) -> bool:
-    # One sum instead of a test per element: it is not finite if any element is not. A sum that overflows
-    # only costs the exact look at each request.
-    return math.isfinite(float(np.add.reduce(outputs, axis=None)))
 
 
 def _deliver(batch: list[Job]) -> None:

@@ -1,6 +1,5 @@
 """The one path of a prediction, whichever lane it came by: decode, admit, queue and run, encode, account."""
 
-import itertools
 import logging
 import math
 import os
@@ -8,6 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import orjson
@@ -90,16 +90,13 @@ class Prediction(Job):
         """Return the requests as those who write answers see them."""
         return wire.Asked(self.requests, self.idents, self.sizes)
 
-    @property
-    def row_ids(self) -> list[str]:
-        """Return the id of each row."""
+    def row_ids(self, taken: list[bool]) -> list[str]:
+        """Return the id of each row of the requests that are `taken`."""
         if len(self.requests) == len(self.idents):
-            return [
-                one
-                for request, ident in zip(self.requests, self.idents, strict=True)
-                for one in wire.ids_of(request, ident)
-            ]
-        return [f"{ident}-{i}" for ident, size in zip(self.idents, self.sizes, strict=True) for i in range(size)]
+            asked = compress(zip(self.requests, self.idents, strict=True), taken)
+            return [one for request, ident in asked for one in wire.ids_of(request, ident)]
+        asked_as_one = compress(zip(self.idents, self.sizes, strict=True), taken)
+        return [f"{ident}-{i}" for ident, size in asked_as_one for i in range(size)]
 
 
 Done = Callable[[Prediction], None]
@@ -114,9 +111,8 @@ class Predictor:
         self._hidden = settings.hidden
         self._tracer = tracer
         self._account = account
-        # Unique without asking the system each time: a random start, and a number that counts on.
         self._stem = os.urandom(8).hex()
-        self._numbers = itertools.count()
+        self._number = 0
 
     def plan(self, head: Head, route: str, host: Host, version: str = "") -> Plan:
         """Return what `head` decides; raises RequestError for a content type or a time nobody can use."""
@@ -146,16 +142,16 @@ class Predictor:
         prediction.started = started
         prediction.reply = reply
         prediction.sizes = [len(request.rows)]
-        prediction.idents = [request.ident or plan.ident or self._ident()]
+        prediction.idents = [request.ident or plan.ident or self._idents(1)[0]]
         prediction.decode_s = prediction.since - begun
         served.batcher.submit(prediction, start.turn_over)
         return prediction
 
-    def begin_joined(self, plan: Plan, bodies: list[bytes], done: Done, gone: Gone) -> None:
-        """Put requests with one head, and bodies of one size, into the queue as one; `done` is called once.
+    def joined(self, plan: Plan, bodies: list[bytes], done: Done) -> Prediction:
+        """Return requests with one head, and bodies of one size, as one; see `run_now` and `submit`.
 
-        The bodies are such that one after the other they are a body too. gone: see `Job.all_gone`. Raises
-        RequestError, uncounted, if any of them, or all of them together, would be refused.
+        The bodies are such that one after the other they are a body too. done: called once when it was submitted.
+        Raises RequestError, uncounted, if any of them would be refused.
         """
         started = time.perf_counter()
         served = plan.host.serving(plan.version)
@@ -164,37 +160,48 @@ class Predictor:
         if left:
             raise RequestError("these requests do not go together")
         prediction = Prediction(plan, served, [request], (), done)
-        prediction.all_gone = gone
         prediction.sizes = [each] * len(bodies)
-        prediction.idents = [self._ident() for _ in bodies]
-        self._begin(prediction, started)
+        prediction.idents = self._idents(len(bodies))
+        return self._started(prediction, started)
 
-    def begin_several(self, plan: Plan, requests: list[wire.Request], started: float, done: Done, gone: Gone) -> None:
-        """Put requests with one head, decoded for its live release, into the queue as one; `done` is called once.
+    def several(self, plan: Plan, requests: list[wire.Request], started: float, done: Done) -> Prediction:
+        """Return requests with one head, decoded for its live release, as one; see `run_now` and `submit`.
 
-        started: when decoding began. gone: see `Job.all_gone`. Raises RequestError, uncounted, if all of them
-        together would be refused.
+        started: when decoding began. done: called once when it was submitted. Raises RequestError, uncounted.
         """
         served = plan.host.serving(plan.version)
         outputs = wire.wanted(requests[0], served.engine.outputs)
         prediction = Prediction(plan, served, requests, outputs, done)
-        prediction.all_gone = gone
         prediction.sizes = [len(request.rows) for request in requests]
-        prediction.idents = [request.ident or self._ident() for request in requests]
-        self._begin(prediction, started)
+        new = self._idents(len(requests))
+        prediction.idents = [request.ident or ident for request, ident in zip(requests, new, strict=True)]
+        return self._started(prediction, started)
 
-    def _begin(self, prediction: Prediction, started: float) -> None:
+    def run_now(self, prediction: Prediction) -> bool:
+        """Run it at once and not by the queue, see `Batcher.run_now`; False: submit it."""
+        fits = prediction.plan.host.admission.fits(len(prediction.rows))
+        return fits and prediction.served.batcher.run_now(prediction)
+
+    def submit(self, prediction: Prediction, gone: Gone) -> None:
+        """Put it into the queue; raises RequestError, uncounted, if it would be refused. gone: see `Job.all_gone`."""
         plan, batcher = prediction.plan, prediction.served.batcher
         if batcher.expected_wait_s() > plan.timeout_s:
             raise late()
         plan.host.admission.enter(len(prediction.rows))
-        prediction.deadline = started + plan.timeout_s
-        prediction.started = started
-        prediction.decode_s = (prediction.since - started) / len(prediction.sizes)
+        prediction.all_gone = gone
         batcher.submit(prediction, turn_over=True)
 
-    def _ident(self) -> str:
-        return f"{self._stem}{next(self._numbers):x}"
+    def _started(self, prediction: Prediction, started: float) -> Prediction:
+        prediction.started = started
+        prediction.deadline = started + prediction.plan.timeout_s
+        prediction.decode_s = (prediction.since - started) / len(prediction.sizes)
+        return prediction
+
+    def _idents(self, count: int) -> list[str]:
+        # Unique without asking the system each time: a random start, and a number that counts on.
+        first, stem = self._number, self._stem
+        self._number += count
+        return [f"{stem}{number:x}" for number in range(first, first + count)]
 
     def _finish(self, prediction: Prediction) -> None:
         prediction.plan.host.admission.leave(len(prediction.rows))

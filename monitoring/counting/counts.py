@@ -83,11 +83,12 @@ class GaugeChild:
 class HistogramChild:
     """One histogram: a cell for each bucket and one for the sum of the values."""
 
-    __slots__ = ("_bounds", "_cells", "_sum")
+    __slots__ = ("_bounds", "_cells", "_limits", "_sum")
 
     def __init__(self, cells: Doubles, bounds: tuple[float, ...]) -> None:
         self._cells = cells
         self._bounds = bounds
+        self._limits = np.array(bounds)
         self._sum = len(bounds) + 1
 
     def observe(self, value: float, n: int = 1) -> None:
@@ -96,17 +97,17 @@ class HistogramChild:
         cells[bisect_left(self._bounds, value)] += n
         cells[self._sum] += value * n
 
-    def observe_all(self, values: Sequence[float]) -> None:
-        """Count many values at once."""
+    def observe_all(self, values: Sequence[float], times: Sequence[int] | None = None) -> None:
+        """Count many values at once, each `times` times; None: once."""
         if len(values) < FEW:
-            for value in values:
-                self.observe(value)
+            for value, n in zip(values, times or [1] * len(values), strict=True):
+                self.observe(value, n)
             return
-        cells = self._cells
-        counts = np.bincount(np.searchsorted(self._bounds, values))
+        cells, found = self._cells, np.array(values)
+        counts = np.bincount(self._limits.searchsorted(found), times)
         for place in np.flatnonzero(counts).tolist():
             cells[place] += counts[place]
-        cells[self._sum] += sum(values)
+        cells[self._sum] += float(found.sum() if times is None else found.dot(times))
 
 
 class Family(Generic[Child]):

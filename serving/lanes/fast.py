@@ -9,12 +9,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from registry.errors import RequestError
-from serving.http import Head, Reply
+from serving.http import Reply
 from serving.lanes.guard import GuardedProtocol
+from serving.lanes.heads import LENGTH, is_plain, read_head
 from serving.lanes.together import Together
 from serving.predict import NOW, Plan, Prediction, Start, failure
 from serving.server import Server
@@ -26,11 +26,9 @@ REMEMBERED = 1024
 FOREVER = math.inf
 Headers = tuple[tuple[bytes, bytes], ...]
 Group = tuple[str, bytes, frozenset[tuple[bytes, bytes]]]  # a head without its length
-LENGTH = b"content-length"
 LONGEST_REMEMBERED_BYTES = 4096
 MOST_HELD_BYTES = 64 * 1024
 END = b"\r\n\r\n"
-UNUSUAL = (b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"trailer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,7 @@ class FastProtocol(GuardedProtocol):
         self._unwanted = 0  # bytes to come of the body of a request that was refused
         self._now: Remembered | None = None
         self._prediction: Prediction | None = None
+        self._idle = False  # nothing is under way and nothing is left over: what comes is the start of a request
         self._answering = False
         self._full = False  # the client does not read what it is sent
         self._paused = False  # we do not read what the client sends
@@ -75,7 +74,18 @@ class FastProtocol(GuardedProtocol):
         cls.groups.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
+        """Take what the client sent: most is one whole request, with a head that is known."""
+        if self._idle:
+            self._idle = False
+            start = data.find(END) + len(END)
+            now = self.heads.get(data[:start])
+            if now is not None and now.together and not now.guarded and len(data) == start + now.size_bytes:
+                self._answering, self.until = True, FOREVER
+                now.together.add(self, now.plan, data[start:])
+                return
+        self._receive(data)
+
+    def _receive(self, data: bytes) -> None:
         if self._unwanted:
             dropped = min(self._unwanted, len(data))
             self._unwanted, data = self._unwanted - dropped, data[dropped:]
@@ -222,7 +232,7 @@ class FastProtocol(GuardedProtocol):
     def _read(self, content: bytes) -> tuple[Remembered | None, bool]:
         # What a head decides, None if this lane does not take it; and whether that will be so for good.
         service, head = self.service, read_head(content)
-        if service is None or head is None or not _plain(head, service):
+        if service is None or head is None or not is_plain(head, service):
             return None, True
         try:
             match = service.routes.find(head)
@@ -248,11 +258,6 @@ class FastProtocol(GuardedProtocol):
         return self.groups[key]
 
     @property
-    def plain(self) -> bool:
-        """Return whether an answer is all there is to write: the connection stays as it is."""
-        return not (self._last or self.service.lifecycle.closing or self.transport.is_closing())  # type: ignore[union-attr]
-
-    @property
     def waits(self) -> bool:
         """Return whether a request has no answer yet."""
         return self._answering
@@ -274,12 +279,15 @@ class FastProtocol(GuardedProtocol):
         else:
             self._next()
 
-    def write(self, lines: bytes, ident: str, body: bytes) -> None:
-        """Send an answer that only differs from its neighbours by `ident` and `body`, on a `plain` connection."""
+    def write(self, head: bytes, ident: str, body: bytes) -> bool:
+        """Send an answer of which `head` is all up to its id; False, if this connection ends with it: use `send`."""
+        if self._last or self.transport.is_closing():
+            return False
         self._answering = False
-        self.transport.write(b"%bvigil-id: %b\r\n\r\n%b" % (lines, ident.encode(), body))
+        self.transport.write(b"%b%b\r\n\r\n%b" % (head, ident.encode(), body))
         self.server_state.total_requests += 1
         self._next()
+        return True
 
     def lines_of(self, reply: Reply) -> bytes:
         """Return the status line and the headers that do not depend on the request."""
@@ -307,6 +315,8 @@ class FastProtocol(GuardedProtocol):
             self._read_on()
         if self._held:
             self.loop.call_soon(self._go_on)  # not from here: a thousand requests in one piece would nest
+        else:
+            self._idle = not (self._unwanted or self._refused)
 
     def _go_on(self) -> None:
         busy = self._answering or self._full or self._refused or self._now is not None
@@ -317,47 +327,3 @@ class FastProtocol(GuardedProtocol):
         whole = b"".join(self._held)
         self._held, self._held_bytes = [], 0
         self._take(whole)
-
-
-class _Reader:
-    # Takes the callbacks of the parser.
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: dict[bytes, bytes] = {}
-        self.complete = False
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self.headers[name] = self.headers[name] + b", " + value if name in self.headers else value
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
-
-
-def read_head(content: bytes) -> Head | None:
-    """Return the head in `content`, which ends with an empty line; None for anything but plain HTTP/1.1."""
-    reader = _Reader()
-    parser = httptools.HttpRequestParser(reader)
-    try:
-        parser.feed_data(content)
-        url = httptools.parse_url(reader.url)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade, httptools.HttpParserInvalidURLError):
-        return None
-    if not url.path or not reader.complete or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
-        return None
-    return Head(parser.get_method().decode(), url.path.decode("latin-1"), url.query or b"", reader.headers)
-
-
-def _plain(head: Head, server: Server) -> bool:
-    # Whatever is unusual is for uvicorn to judge.
-    length = head.headers.get(LENGTH, b"")
-    return (
-        head.method == "POST"
-        and "%" not in head.path
-        and length.isdigit()
-        and int(length) <= server.settings.max_body_bytes
-        and not any(name in head.headers for name in UNUSUAL)
-    )

@@ -8,14 +8,13 @@ go the way of single requests, where it is found out which one it is.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from registry.errors import RequestError
 from serving import wire
 from serving.http import Call, Reply
-from serving.predict import Done, Gone, Plan, Prediction, Start, failure, refusal
+from serving.predict import Done, Plan, Prediction, Start, failure, refusal
 from serving.server import Server
 from serving.wire.rows import layout_of
 
@@ -24,15 +23,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_HEADS = 1024
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One request; at: when it was here, on the clock of `time.perf_counter`."""
-
-    protocol: "FastProtocol"
-    plan: Plan
-    body: bytes
-    at: float
+# One request: whose it is, what its head decided, its body, and when it was here, on the clock of `time.perf_counter`.
+Entry = tuple["FastProtocol", Plan, bytes, float]
 
 
 class Together:
@@ -40,29 +34,38 @@ class Together:
 
     def __init__(self, service: Server, plan: Plan) -> None:
         self._service = service
+        self._predictor = service.predictor
         self._busy_poll = service.busy_poll
         self._plan = plan
         self._most_rows = service.settings.max_batch_rows
         self._entries: list[Entry] = []
+        self._seen = 0  # how many there were when it last looked
+        self._before = 1  # how many went together before; one fewer for each time since that there were fewer
+        self._heads = Heads()
 
     def add(self, protocol: "FastProtocol", plan: Plan, body: bytes) -> None:
-        """Take a request of `protocol`, which gets its answer by `start` or `send`."""
+        """Take a request of `protocol`, which gets its answer by `start`, `send` or `write`."""
         entries, now = self._entries, time.perf_counter()
-        entries.append(Entry(protocol, plan, body, now))
-        if len(entries) == 1:
+        if not entries:
             self._busy_poll.arrived(now)
             protocol.loop.call_soon(self._go)
+        entries.append((protocol, plan, body, now))
 
     def _go(self) -> None:
-        entries = [entry for entry in self._entries if not entry.protocol.transport.is_closing()]
-        self._entries = []
-        if len(entries) == 1:
-            self._alone(entries, turn_over=True)
-        elif self._plan.codec.joins:
+        # Clients that were answered together ask again one after the other: while each turn of the loop brings
+        # more of them, it is waited for one more turn, a few microseconds.
+        count = len(self._entries)
+        if self._seen < count < self._before:
+            self._seen = count
+            self._entries[0][0].loop.call_soon(self._go)
+            return
+        self._seen, self._before = 0, max(count, self._before - 1)
+        entries, self._entries = self._entries, []
+        if self._plan.codec.joins:
             self._go_joined(entries)
-        elif entries:
+        else:
             self._go_several(entries)
-        if entries and not entries[-1].protocol.waits:
+        if not entries[-1][0].waits:
             self._busy_poll.answered()
 
     def _go_joined(self, entries: list[Entry]) -> None:
@@ -71,19 +74,19 @@ class Together:
             row_bytes = layout_of(self._plan.host.serving(self._plan.version).release).row_bytes
         except RequestError:
             row_bytes = 1
-        most = max(1, self._most_rows // max(1, len(entries[0].body) // row_bytes))
-        begin = self._service.predictor.begin_joined
+        most = max(1, self._most_rows // max(1, len(entries[0][2]) // row_bytes))
         for start in range(0, len(entries), most):
             part = entries[start : start + most]
-            self._begin(part, partial(begin, self._plan, [entry.body for entry in part]))
+            self._begin(part, partial(self._predictor.joined, self._plan, [body for _, _, body, _ in part]))
 
     def _go_several(self, entries: list[Entry]) -> None:
-        decode, begin = self._plan.codec.decode, self._service.predictor.begin_several
+        decode, several = self._plan.codec.decode, self._predictor.several
         parts: list[tuple[list[Entry], list[wire.Request]]] = []
         rows, started = self._most_rows, time.perf_counter()
         for entry in entries:
+            _, plan, body, _ = entry
             try:
-                request = decode(Call(entry.plan.head, entry.body), self._plan.host.serving(self._plan.version).release)
+                request = decode(Call(plan.head, body), self._plan.host.serving(self._plan.version).release)
             except Exception:  # noqa: BLE001 - it is told, or logged, by the way of single requests
                 self._alone([entry])
                 continue
@@ -94,19 +97,28 @@ class Together:
             parts[-1][0].append(entry)
             parts[-1][1].append(request)
         for part, requests in parts:
-            self._begin(part, partial(begin, self._plan, requests, started))
+            self._begin(part, partial(several, self._plan, requests, started))
 
-    def _begin(self, entries: list[Entry], begin: Callable[[Done, Gone], None]) -> None:
+    def _begin(self, entries: list[Entry], make: Callable[[Done], Prediction]) -> None:
+        finish = partial(self._finish, entries)
         try:
-            begin(lambda done: self._finish(entries, done), lambda: _gone(entries))
+            prediction = make(partial(self._leave, finish))
+            if not self._predictor.run_now(prediction):
+                self._predictor.submit(prediction, partial(_gone, entries))
+                return
         except RequestError:  # of one of them, or of all: each is told its own
             self._alone(entries)
         except Exception:  # a bug: it will show in one of them, and the log has the trace
             log.exception("bulk_failed", extra={"route": self._plan.route})
             self._alone(entries)
+        else:
+            finish(prediction)
+
+    def _leave(self, finish: Done, prediction: Prediction) -> None:
+        self._plan.host.admission.leave(len(prediction.rows))
+        finish(prediction)
 
     def _finish(self, entries: list[Entry], prediction: Prediction) -> None:
-        self._plan.host.admission.leave(len(prediction.rows))
         try:
             if isinstance(prediction.error, RequestError):
                 self._refuse(entries, prediction, prediction.error)
@@ -116,43 +128,63 @@ class Together:
                 self._answer(entries, prediction)
         except Exception:  # a bug: these requests fail, their connections live, the log has the trace
             log.exception("bulk_failed", extra={"route": self._plan.route})
-            for entry in entries:
-                if entry.protocol.waits:
-                    self._service.account.replied(self._plan.route, 500, time.perf_counter() - entry.at)
-                    entry.protocol.send(failure())
+            for protocol, _, _, at in entries:
+                if protocol.waits:
+                    self._service.account.replied(self._plan.route, 500, time.perf_counter() - at)
+                    protocol.send(failure())
 
     def _refuse(self, entries: list[Entry], prediction: Prediction, error: RequestError) -> None:
         account, now = self._service.account, time.perf_counter()
         for _ in entries:
             account.refused(prediction.served.release.name, error)
-        account.replied_all(self._plan.route, error.status, [now - entry.at for entry in entries])
-        for entry in entries:
-            entry.protocol.send(refusal(error))
+        account.replied_all(self._plan.route, error.status, [now - at for _, _, _, at in entries])
+        for protocol, _, _, _ in entries:
+            protocol.send(refusal(error))
 
     def _answer(self, entries: list[Entry], prediction: Prediction) -> None:
         begun = time.perf_counter()
-        replies = self._plan.codec.encode_all(prediction.served.release, prediction.asked(), prediction.answers)
+        parts = self._plan.codec.encode_all(prediction.served.release, prediction.asked(), prediction.answers)
         now = time.perf_counter()
         prediction.encode_s = (now - begun) / len(entries)
         # Counted first: no client has an answer that a process killed between the two has not counted.
-        self._service.account.replied_all(self._plan.route, 200, [now - entry.at for entry in entries])
-        said: dict[tuple[wire.Headers, int], bytes] = {}
-        for entry, ident, (headers, body, kind) in zip(entries, prediction.idents, replies, strict=True):
-            protocol = entry.protocol
-            if not protocol.plain:
+        self._service.account.replied_all(self._plan.route, 200, [now - at for _, _, _, at in entries])
+        heads, closing = self._heads, self._service.lifecycle.closing
+        for (protocol, _, _, _), ident, part in zip(entries, prediction.idents, parts, strict=True):
+            if closing or not protocol.write(heads.of(protocol, part), ident, part[1]):
+                headers, body, kind = part
                 protocol.send(Reply(200, body, kind, headers, ident))
-                continue
-            key = headers, len(body)
-            lines = said.get(key)
-            if lines is None:
-                lines = said[key] = protocol.lines_of(Reply(200, body, kind, headers))
-            protocol.write(lines, ident, body)
         self._service.account.add(prediction)
 
-    def _alone(self, entries: list[Entry], turn_over: bool = False) -> None:
-        for entry in entries:
-            entry.protocol.start(entry.plan, entry.body, Start(entry.at, turn_over=turn_over))
+    def _alone(self, entries: list[Entry]) -> None:
+        for protocol, plan, body, at in entries:
+            if not protocol.transport.is_closing():
+                protocol.start(plan, body, Start(at))
+
+
+class Heads:
+    """How good answers begin, up to their ids: written once for as long as the headers of all answers stay the same."""
+
+    def __init__(self) -> None:
+        self._common: object = None
+        self._known: dict[tuple[wire.Headers, int], bytes] = {}
+        self._headers: wire.Headers = ()
+        self._size = -1
+        self._last = b""
+
+    def of(self, protocol: "FastProtocol", part: wire.Part) -> bytes:
+        """Return what comes before the id of an answer, of which most are as the one before."""
+        headers, body, kind = part
+        common, size = protocol.server_state.default_headers, len(body)
+        if headers is self._headers and size == self._size and common is self._common:
+            return self._last
+        if common is not self._common or len(self._known) >= MOST_HEADS:  # there is another date each second
+            self._known.clear()
+        known = self._known.get((headers, size))
+        if known is None:
+            known = self._known[headers, size] = protocol.lines_of(Reply(200, body, kind, headers)) + b"vigil-id: "
+        self._common, self._headers, self._size, self._last = common, headers, size, known
+        return known
 
 
 def _gone(entries: list[Entry]) -> bool:
-    return all(entry.protocol.transport.is_closing() for entry in entries)
+    return all(protocol.transport.is_closing() for protocol, _, _, _ in entries)

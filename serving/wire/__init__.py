@@ -3,10 +3,10 @@
 from serving.wire.codecs import Codec, codec_of
 from serving.wire.describe import describe
 from serving.wire.labels import decode_labels
-from serving.wire.request import Asked, Headers, Request, ids_of, wanted
+from serving.wire.request import Asked, Headers, Part, Request, ids_of, wanted
 from serving.wire.rows import demand_finite
 
 __all__ = [
-    "Asked", "Codec", "Headers", "Request", "codec_of", "decode_labels", "demand_finite", "describe", "ids_of",
+    "Asked", "Codec", "Headers", "Part", "Request", "codec_of", "decode_labels", "demand_finite", "describe", "ids_of",
     "wanted",
 ]  # fmt: skip

@@ -215,3 +215,31 @@ def test_an_output_that_drift_watches_comes_with_every_answer(engine):
     for job in jobs(engine, made, also=("embedding",)):
         assert job.answers["embedding"].tolist() == (job.rows + 100.0).tolist()
         assert job.answers["main"].tolist() == (job.rows * 2.0).tolist()
+
+
+def at_once(engine, job, busy=False):
+    """Return whether `job` was run at once."""
+
+    async def ask():
+        batcher = Batcher(engine, ("main",), 64, observe=lambda rows: None)
+        if busy:
+            batcher.submit(Job(rows(1), lambda _: None))
+        ran = batcher.run_now(job)
+        await asyncio.sleep(0)
+        batcher.close()
+        return ran
+
+    return asyncio.run(ask())
+
+
+def test_one_that_is_run_at_once_has_its_answer_or_its_error_and_nobody_is_told():
+    good, bad = Job(rows(1, 2), None), Job(rows(-1), None)
+    assert at_once(Doubling(0.0), good) and at_once(Doubling(0.0), bad)
+    np.testing.assert_array_equal(good.answers["main"], rows(2, 4))
+    assert str(bad.error) == "negative" and not good.settled and not bad.settled
+
+
+def test_nothing_is_run_at_once_that_takes_long_or_before_those_who_wait():
+    long, second = Job(rows(1), None), Job(rows(1), None)
+    assert not at_once(Doubling(1.0), long) and not at_once(Doubling(0.0), second, busy=True)
+    assert not long.answers and not second.answers

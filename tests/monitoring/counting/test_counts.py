@@ -89,6 +89,22 @@ def test_a_value_can_be_observed_many_times_at_once():
     assert samples(counts, "h_count") == {(): 1000} and samples(counts, "h_sum") == {(): 500}
 
 
+VALUES = st.lists(st.tuples(st.sampled_from([0.0, *BOUNDS, 0.3, 7.5]), st.integers(1, 5)), min_size=1, max_size=40)
+
+
+@given(VALUES)
+def test_many_values_at_once_count_as_one_after_the_other(said):
+    counts = Counts()
+    one_by_one, at_once, single = (counts.histogram(name, "", BOUNDS).labels() for name in "hij")
+    for value, times in said:
+        for _ in range(times):
+            one_by_one.observe(value)
+    at_once.observe_all([value for value, _ in said], [times for _, times in said])
+    np.testing.assert_allclose(list(at_once._cells), list(one_by_one._cells), rtol=1e-12)
+    single.observe_all([value for value, times in said for _ in range(times)])
+    np.testing.assert_allclose(list(single._cells), list(one_by_one._cells), rtol=1e-12)
+
+
 def test_the_wrong_number_of_labels_is_an_error_that_names_them():
     with pytest.raises(ValueError, match=r"c_total: takes 2 labels \(model, reason\), got \('m',\)"):
         Counts().counter("c_total", "", "model", "reason").labels("m")
