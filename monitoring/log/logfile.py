@@ -12,7 +12,9 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from monitoring.log.redaction import Redaction
 from registry.errors import DataError
 
 BUSY_S = 5.0
+INSERTED_ROWS = 100  # by one statement; SQLite takes 999 values at least
 MOST_WAL_BYTES = 16 << 20  # kept once it is written back; a reader that stays may make it grow
 IDS = "ids"
 # The column `probabilities` holds whatever the model answered; logs on disk know it by that name.
@@ -146,13 +149,22 @@ def put(connection: sqlite3.Connection, records: Records | Shadowed, ids: Sequen
     if isinstance(records, Shadowed):
         connection.executemany(SHADOW, _shadow_values(records, ids))
     elif records.redaction is None:
-        connection.executemany(PREDICTION, _values(records, ids))
+        _insert(connection, PREDICTION, _values(records, ids))
     else:
-        connection.executemany(REDACTED, _redacted_values(records, records.redaction, ids))
+        _insert(connection, REDACTED, _redacted_values(records, records.redaction, ids))
         added = connection.total_changes - before
         connection.executemany(BUCKETED, _bucket_notes(records, records.redaction))
         return added
     return connection.total_changes - before
+
+
+def _insert(connection: sqlite3.Connection, one: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    # Many rows by one statement. After each one the writer asks for the lock of the interpreter, for which the event
+    # loop then has to stop.
+    values = one[one.rindex("(") :]
+    for start in range(0, len(rows), INSERTED_ROWS):
+        some = rows[start : start + INSERTED_ROWS]
+        connection.execute(f"{one}{f', {values}' * (len(some) - 1)}", tuple(chain.from_iterable(some)))
 
 
 def size_bytes(records: Records | Shadowed) -> int:

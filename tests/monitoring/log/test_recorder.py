@@ -119,6 +119,14 @@ def test_an_id_that_was_seen_is_counted_and_the_first_answer_stays(open_recorder
     assert value(metrics, "vigil_records_total", model="m") == 3
 
 
+def test_of_many_rows_at_once_each_is_written_and_each_that_was_seen_counted(open_recorder, log, metrics):
+    recording, ids = open_recorder(), [str(i % 230) for i in range(250)]
+    recording.put(records(*ids))
+    assert recording.flush()
+    assert rows(log) == ids[:230]
+    assert dropped(metrics, "duplicate_id") == 20 and value(metrics, "vigil_records_total", model="m") == 230
+
+
 def shadowed(*ids, time_s=5.0):
     return Shadowed("m", "w", time_s, list(ids), ["b"] * len(ids), np.full((len(ids), 2), 0.25, dtype=np.float32))
 
