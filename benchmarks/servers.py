@@ -92,6 +92,14 @@ def _fastapi(threads: int) -> Callable[[Place], Launch]:
     return launch
 
 
+def _bare(pause_us: int) -> Callable[[Place], Launch]:
+    def launch(place: Place) -> Launch:
+        environment = _peer(1) | {"MODEL": str(place.file), "PAUSE_US": str(pause_us)}
+        return Launch([sys.executable, "server.py", str(place.port)], environment, PEERS / "bare")
+
+    return launch
+
+
 def _bentoml(place: Place) -> Launch:
     command = [place.python("bentoml"), "-m", "bentoml", "serve", "service:Plain", "--host", "127.0.0.1"]
     environment = _peer(1) | {"MODEL": str(place.file), "BENTOML_DO_NOT_TRACK": "True"}
@@ -199,6 +207,8 @@ SERVERS: dict[str, Server] = {
     "bentoml": Server(_bentoml, "/readyz", {"json": wires.PREDICT}, "bentoml"),
     "litserve": Server(_litserve, "/health", {"json": wires.PREDICT}, "litserve"),
     "mlserver": Server(_mlserver, "/v2/health/ready", {"v2json": wires.V2_JSON}, "mlserver"),
+    "bare": Server(_bare(0), "/ready", {"raw": wires.RAW}),
+    "bare-40": Server(_bare(40), "/ready", {"raw": wires.RAW}),
     "vigil-fast": Server(_vigil(lane="fast"), "/readyz", _OURS, lane="fast"),
     "vigil-asgi": Server(_vigil(lane="asgi"), "/readyz", _OURS, lane="asgi"),
     "vigil-off": Server(_vigil(lane="fast", **OFF), "/readyz", _OURS, lane="fast"),

@@ -1,6 +1,7 @@
 """The serving benchmark: its models are real releases, its wires say what they mean, its tables what was found."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import orjson
@@ -129,6 +130,18 @@ def test_a_server_with_another_model_is_not_measured(tmp_path):
         assert "differs from ONNX Runtime by" in servers.check(running, wire)
     finally:
         running.stop()
+
+
+def test_the_bare_server_answers_all_who_ask_at_once_rightly(tmp_path):
+    place = servers.Place(tmp_path / "bare", tmp_path, models.make("tiny"), serving.stack.free_ports(1)[0])
+    running = servers.start("bare-40", place)
+    try:
+        running.ready("/ready")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: servers.check(running, servers.SERVERS["bare-40"].wires["raw"]), range(64)))
+    finally:
+        running.stop()
+    assert found == [""] * 64
 
 
 def test_every_process_of_a_paused_server_stands_still_until_it_goes_on(tmp_path, eventually):
