@@ -121,18 +121,20 @@ class Batcher:
                 self._loop.call_soon(self._next)
 
     def run_now(self, job: Job) -> bool:
-        """Run `job` on the loop at once if nothing waits and its run is expected to be short; False: submit it.
+        """Run `job` on the loop at once, if nothing waits, its run is expected to be short and its time is not over.
 
-        It is not settled then: it has its answers, or its error, when this returns. All that comes in this turn of
-        the loop is to be in it.
+        False: submit it. True: it has its answers or its error, and is not settled. All that comes in this turn of the
+        loop is to be in it.
         """
         rows = len(job.rows)
-        if self._busy or not self._keeps_time or self._engine.expected_s(rows) >= INLINE_S:
+        waits = self._busy or job.deadline <= job.since
+        if waits or not self._keeps_time or self._engine.expected_s(rows) >= INLINE_S:
             return False
         self._busy = True
-        self._observe(rows)
         stopped = self._run_inline([job])
         self._rest()
+        if not stopped:
+            self._observe(rows)
         return not stopped
 
     def close(self) -> None:

@@ -43,20 +43,6 @@ class Plan:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
-    """How a request begins. at: when it was here, on the clock of `time.perf_counter`; None is now.
-
-    turn_over: see `Batcher.submit`.
-    """
-
-    at: float | None = None
-    turn_over: bool = False
-
-
-NOW = Start()
-
-
 class Prediction(Job):
     """A request on its way through the queue, or several that are as one: their rows lie one after the other.
 
@@ -118,14 +104,14 @@ class Predictor:
         """Return what `head` decides; raises RequestError for a content type or a time nobody can use."""
         return Plan(head, route, host, wire.codec_of(head), version, ident_of(head), self._timeout_s(head))
 
-    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None], start: Start = NOW) -> Prediction:
+    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None], at: float | None = None) -> Prediction:
         """Put a request into the queue; `reply` is called once with the answer, or why there is none.
 
-        With `start.turn_over` it may be called before this returns. Raises RequestError, counted, when it is
-        refused before the queue. Set `gone` on what is returned when the client went away.
+        at: when the request was here, on the clock of `time.perf_counter`; None is now. Raises RequestError, counted,
+        when it is refused before the queue. Set `gone` on what is returned when the client went away.
         """
         begun = time.perf_counter()
-        started = begun if start.at is None else start.at
+        started = begun if at is None else at
         host = plan.host
         try:
             served = host.serving(plan.version)
@@ -144,16 +130,16 @@ class Predictor:
         prediction.sizes = [len(request.rows)]
         prediction.idents = [request.ident or plan.ident or self._idents(1)[0]]
         prediction.decode_s = prediction.since - begun
-        served.batcher.submit(prediction, start.turn_over)
+        served.batcher.submit(prediction)
         return prediction
 
-    def joined(self, plan: Plan, bodies: list[bytes], done: Done) -> Prediction:
+    def joined(self, plan: Plan, bodies: list[bytes], at: float, done: Done) -> Prediction:
         """Return requests with one head, and bodies of one size, as one; see `run_now` and `submit`.
 
-        The bodies are such that one after the other they are a body too. done: called once when it was submitted.
-        Raises RequestError, uncounted, if any of them would be refused.
+        The bodies are such that one after the other they are a body too. at: when the first of them was here. done:
+        called once when it was submitted. Raises RequestError, uncounted, if any of them would be refused.
         """
-        started = time.perf_counter()
+        begun = time.perf_counter()
         served = plan.host.serving(plan.version)
         request = plan.codec.decode(Call(plan.head, b"".join(bodies)), served.release)
         each, left = divmod(len(request.rows), len(bodies))
@@ -162,12 +148,13 @@ class Predictor:
         prediction = Prediction(plan, served, [request], (), done)
         prediction.sizes = [each] * len(bodies)
         prediction.idents = self._idents(len(bodies))
-        return self._started(prediction, started)
+        return _timed(prediction, at, begun)
 
-    def several(self, plan: Plan, requests: list[wire.Request], started: float, done: Done) -> Prediction:
+    def several(self, plan: Plan, requests: list[wire.Request], at: float, begun: float, done: Done) -> Prediction:
         """Return requests with one head, decoded for its live release, as one; see `run_now` and `submit`.
 
-        started: when decoding began. done: called once when it was submitted. Raises RequestError, uncounted.
+        at: when the first of them was here. begun: when decoding began. done: called once when it was submitted.
+        Raises RequestError, uncounted.
         """
         served = plan.host.serving(plan.version)
         outputs = wire.wanted(requests[0], served.engine.outputs)
@@ -175,7 +162,7 @@ class Predictor:
         prediction.sizes = [len(request.rows) for request in requests]
         new = self._idents(len(requests))
         prediction.idents = [request.ident or ident for request, ident in zip(requests, new, strict=True)]
-        return self._started(prediction, started)
+        return _timed(prediction, at, begun)
 
     def run_now(self, prediction: Prediction) -> bool:
         """Run it at once and not by the queue, see `Batcher.run_now`; False: submit it."""
@@ -191,12 +178,6 @@ class Predictor:
         prediction.all_gone = gone
         batcher.submit(prediction, turn_over=True)
 
-    def _started(self, prediction: Prediction, started: float) -> Prediction:
-        prediction.started = started
-        prediction.deadline = started + prediction.plan.timeout_s
-        prediction.decode_s = (prediction.since - started) / len(prediction.sizes)
-        return prediction
-
     def _idents(self, count: int) -> list[str]:
         # Unique without asking the system each time: a random start, and a number that counts on.
         first, stem = self._number, self._stem
@@ -205,11 +186,15 @@ class Predictor:
 
     def _finish(self, prediction: Prediction) -> None:
         prediction.plan.host.admission.leave(len(prediction.rows))
+        self.tell(prediction, prediction.reply)
+
+    def tell(self, prediction: Prediction, send: Callable[[Reply], None]) -> None:
+        """Count and `send` the answer of a single request that was run, or why there is none."""
         reply, answered = self._answer(prediction)
         # Counted first: no client has an answer that a process killed between the two has not counted.
         self._account.replied(prediction.plan.route, reply.status, time.perf_counter() - prediction.started)
         if not prediction.gone:
-            prediction.reply(reply)
+            send(reply)
         if self._tracer is not None and self._tracer.wants(prediction.plan.head):
             stages = {stage: getattr(prediction, f"{stage}_s") for stage in STAGES}
             plan = prediction.plan
@@ -251,6 +236,13 @@ class Predictor:
                 status=400,
             )
         return min(float(given), self._longest_s)
+
+
+def _timed(prediction: Prediction, at: float, begun: float) -> Prediction:
+    prediction.started = at
+    prediction.deadline = at + prediction.plan.timeout_s
+    prediction.decode_s = (prediction.since - begun) / len(prediction.sizes)
+    return prediction
 
 
 def ident_of(head: Head) -> str | None:

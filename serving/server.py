@@ -24,7 +24,7 @@ from serving.host import Host
 from serving.hosts import Hosts
 from serving.http import JSON, Call, Head, Reply
 from serving.lifecycle import Lifecycle, parent_of
-from serving.predict import NOW, Plan, Prediction, Predictor, Start, refusal
+from serving.predict import Plan, Prediction, Predictor, refusal
 from serving.routes import Match, Parameters, Route, Routes
 from serving.settings import Settings
 from serving.tracing import Tracer
@@ -136,10 +136,12 @@ class Server:
         host = self.hosts.find(name) if name else self.hosts.only()
         return self.predictor.plan(head, match.route.pattern, host, match.parameters.get("version", ""))
 
-    def begin(self, plan: Plan, body: bytes, reply: Callable[[Reply], None], start: Start = NOW) -> Prediction | None:
+    def begin(
+        self, plan: Plan, body: bytes, reply: Callable[[Reply], None], at: float | None = None
+    ) -> Prediction | None:
         """Start a prediction, see `Predictor.begin`. None means that it was refused and answered at once."""
         try:
-            return self.predictor.begin(plan, body, reply, start)
+            return self.predictor.begin(plan, body, reply, at)
         except RequestError as error:
             reply(self.refused(plan.route, error))
             return None

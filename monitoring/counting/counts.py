@@ -98,7 +98,7 @@ class HistogramChild:
         cells[self._sum] += value * n
 
     def observe_all(self, values: Sequence[float], times: Sequence[int] | None = None) -> None:
-        """Count many values at once, each `times` times; None: once."""
+        """Count many values at once; times: how often each of them is counted, None: once."""
         if len(values) < FEW:
             for value, n in zip(values, times or [1] * len(values), strict=True):
                 self.observe(value, n)

@@ -45,14 +45,10 @@ CREATE TABLE IF NOT EXISTS exports(
   target TEXT NOT NULL, kind TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, done INTEGER NOT NULL,
   PRIMARY KEY(target, kind, first));
 """
-PREDICTION = (
-    "INSERT OR IGNORE INTO predictions(id, time_s, model, version, predicted, probabilities, row) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-REDACTED = (
-    "INSERT OR IGNORE INTO predictions(id, time_s, model, version, predicted, probabilities, row, hashed) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
+COLUMNS = "id, time_s, model, version, predicted, probabilities, row"
+ROW, REDACTED_ROW = "(?, ?, ?, ?, ?, ?, ?)", "(?, ?, ?, ?, ?, ?, ?, ?)"
+PREDICTION = f"INSERT OR IGNORE INTO predictions({COLUMNS}) VALUES {ROW}"
+REDACTED = f"INSERT OR IGNORE INTO predictions({COLUMNS}, hashed) VALUES {REDACTED_ROW}"
 SHADOW = (
     "INSERT OR IGNORE INTO shadow(id, time_s, model, version, predicted, outputs) SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
     "WHERE EXISTS (SELECT 1 FROM predictions WHERE id = ?1 AND time_s = ?2 AND model = ?3)"
@@ -149,22 +145,21 @@ def put(connection: sqlite3.Connection, records: Records | Shadowed, ids: Sequen
     if isinstance(records, Shadowed):
         connection.executemany(SHADOW, _shadow_values(records, ids))
     elif records.redaction is None:
-        _insert(connection, PREDICTION, _values(records, ids))
+        _insert(connection, PREDICTION, ROW, _values(records, ids))
     else:
-        _insert(connection, REDACTED, _redacted_values(records, records.redaction, ids))
+        _insert(connection, REDACTED, REDACTED_ROW, _redacted_values(records, records.redaction, ids))
         added = connection.total_changes - before
         connection.executemany(BUCKETED, _bucket_notes(records, records.redaction))
         return added
     return connection.total_changes - before
 
 
-def _insert(connection: sqlite3.Connection, one: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    # Many rows by one statement. After each one the writer asks for the lock of the interpreter, for which the event
-    # loop then has to stop.
-    values = one[one.rindex("(") :]
+def _insert(connection: sqlite3.Connection, one: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    # Many rows by one statement, which is `one` and `row` again for each more of them. After each statement the writer
+    # asks for the lock of the interpreter, for which the event loop then has to stop.
     for start in range(0, len(rows), INSERTED_ROWS):
         some = rows[start : start + INSERTED_ROWS]
-        connection.execute(f"{one}{f', {values}' * (len(some) - 1)}", tuple(chain.from_iterable(some)))
+        connection.execute(f"{one}{f', {row}' * (len(some) - 1)}", tuple(chain.from_iterable(some)))
 
 
 def size_bytes(records: Records | Shadowed) -> int:

@@ -16,7 +16,7 @@ from serving.http import Reply
 from serving.lanes.guard import GuardedProtocol
 from serving.lanes.heads import LENGTH, is_plain, read_head
 from serving.lanes.together import Together
-from serving.predict import NOW, Plan, Prediction, Start, failure
+from serving.predict import Plan, Prediction, failure
 from serving.server import Server
 from serving.wire import v2
 
@@ -187,11 +187,11 @@ class FastProtocol(GuardedProtocol):
         else:
             self.start(now.plan, data[start:stop])
 
-    def start(self, plan: Plan, body: bytes, start: Start = NOW) -> None:
-        """Begin a request by itself; its answer is sent when it is there."""
+    def start(self, plan: Plan, body: bytes, at: float | None = None) -> None:
+        """Begin a request by itself, see `Predictor.begin`; its answer is sent when it is there."""
         service: Server = self.service  # type: ignore[assignment]
         try:
-            prediction = service.begin(plan, body, self.send, start)
+            prediction = service.begin(plan, body, self.send, at)
         except Exception:  # a bug: this request fails, the connection lives, the log has the trace
             said = {"route": plan.route, "request_id": service.predictor.told(plan.ident)}
             log.exception("request_failed", extra=said)

@@ -239,7 +239,9 @@ def test_one_that_is_run_at_once_has_its_answer_or_its_error_and_nobody_is_told(
     assert str(bad.error) == "negative" and not good.settled and not bad.settled
 
 
-def test_nothing_is_run_at_once_that_takes_long_or_before_those_who_wait():
-    long, second = Job(rows(1), None), Job(rows(1), None)
+def test_nothing_is_run_at_once_that_takes_long_or_is_late_or_before_those_who_wait():
+    long, second, late = (Job(rows(1), None) for _ in range(3))
+    late.deadline = late.since
     assert not at_once(Doubling(1.0), long) and not at_once(Doubling(0.0), second, busy=True)
-    assert not long.answers and not second.answers
+    assert not at_once(Doubling(0.0), late)
+    assert not long.answers and not second.answers and not late.answers

@@ -121,23 +121,25 @@ def test_a_stop_that_meets_the_next_run_costs_nobody_an_answer():
 
 
 def test_one_that_is_run_at_once_and_stopped_is_to_be_submitted_and_then_runs_off_the_loop():
-    engine, one, next_one = Held(), job(-1, 1.0), job(2)
+    engine, one, next_one, observed = Held(), job(-1, 1.0), job(2), []
 
     async def ask():
         inline, settled = Inline(), asyncio.get_running_loop().create_future()
         watchdog = Watchdog(inline, 0, 0, 0)
         watchdog.start()
-        batcher = Batcher(engine, ("main",), 64, lambda rows: None, inline)
+        batcher = Batcher(engine, ("main",), 64, observed.append, inline)
         one.done = settled.set_result
         assert not batcher.run_now(one) and one.error is None and batcher.idle
         batcher.submit(one)
         await asyncio.wait_for(settled, 20)
+        while not batcher.idle:
+            await asyncio.sleep(0.001)
         assert not batcher.run_now(next_one)  # what was measured at load does not hold for this model
         batcher.close()
         watchdog.stop()
 
     asyncio.run(ask())
-    assert one.error.reason == "deadline" and engine.loops == [True, False]
+    assert one.error.reason == "deadline" and engine.loops == [True, False] and observed == [1]
 
 
 def test_short_runs_on_a_device_share_no_options():

@@ -11,7 +11,7 @@ import pytest
 from ending import ended
 from prometheus_client import CollectorRegistry
 
-from monitoring.log import recorder
+from monitoring.log import logfile, recorder
 from monitoring.log.pseudonym import Pseudonyms
 from monitoring.log.recorder import Recorder, Records, Shadowed
 from monitoring.metrics import ServingMetrics
@@ -125,6 +125,10 @@ def test_of_many_rows_at_once_each_is_written_and_each_that_was_seen_counted(ope
     assert recording.flush()
     assert rows(log) == ids[:230]
     assert dropped(metrics, "duplicate_id") == 20 and value(metrics, "vigil_records_total", model="m") == 230
+
+
+def test_what_is_inserted_by_one_statement_has_no_more_values_than_every_sqlite_takes():
+    assert logfile.INSERTED_ROWS * logfile.REDACTED_ROW.count("?") <= 999
 
 
 def shadowed(*ids, time_s=5.0):

@@ -1,115 +1,20 @@
-"""Requests of one head in one turn of the loop: in this process, so that what a turn holds is certain."""
+"""Requests of one head in one turn of the loop: one run, and to each its own answer."""
 
 import asyncio
-import contextlib
-import itertools
 import json
 
 import numpy as np
 import pytest
-import uvicorn.config
-import uvicorn.server
-from line import Line
+from in_turns import ROW, ROWS, answers, posted, spoken, status
 from prometheus_client import generate_latest
-from tiny_release import rows_of
 
 from registry import aliases
-from registry.release import InputSpec
 from serving.batcher import late
-from serving.lanes.fast import FastProtocol
-from serving.server import Server
-from serving.settings import Settings
-
-ROW = InputSpec("float32", (6,))
-ROWS = rows_of(ROW, 32, seed=3)
-
-
-def request(row):
-    body = row.tobytes()
-    head = b"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/octet-stream\r\n"
-    return head + b"content-length: %d\r\n\r\n" % len(body) + body
-
-
-def spoken(wire, rows, ident):
-    """Return a request of rows (n, 6) in JSON or in the Open Inference Protocol, with JSON numbers or as bytes."""
-    if wire == "json":
-        said = {"rows": rows.tolist()} | ({"ids": [f"{ident}/{i}" for i in range(len(rows))]} if ident else {})
-        return posted("/v1/predict", json.dumps(said).encode())
-    tensor = {"name": "input", "datatype": "FP32", "shape": list(rows.shape)}
-    if wire == "v2 json":
-        said = {"id": ident, "inputs": [tensor | {"data": rows.ravel().tolist()}]}
-        return posted("/v2/models/tiny/infer", json.dumps(said).encode())
-    tensor["parameters"] = {"binary_data_size": rows.nbytes}
-    asked = [{"name": "probabilities", "parameters": {"binary_data": True}}]
-    said = json.dumps({"id": ident, "inputs": [tensor], "outputs": asked}).encode()
-    length = b"inference-header-content-length: %d\r\n" % len(said)
-    return posted("/v2/models/tiny/infer", said + rows.tobytes(), length)
-
-
-def posted(path, body, more=b""):
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n".encode() + more
-    return head + b"content-length: %d\r\n\r\n" % len(body) + body
-
-
-@contextlib.asynccontextmanager
-async def connected(count, **settings):
-    """Give a service of this process, and as many connections to it as protocols and what they write to."""
-    server = Server(Settings(record=False, threads=1, **settings))
-    await server.start()
-    FastProtocol.service, FastProtocol.enabled = server, True
-    FastProtocol.forget()
-    config = uvicorn.config.Config(lambda: None, log_config=None, lifespan="off", ws="none")
-    config.load()
-    state, lines = uvicorn.server.ServerState(), [Line() for _ in range(count)]
-    protocols = [FastProtocol(config, state, {}) for _ in lines]
-    try:
-        for protocol, line in zip(protocols, lines, strict=True):
-            protocol.connection_made(line)
-        yield server, protocols, lines
-    finally:
-        for protocol in protocols:
-            protocol.connection_lost(None)
-        FastProtocol.service, FastProtocol.enabled = None, False
-        FastProtocol.forget()
-        await server.stop()
-    assert server.hosts.only().admission.rows == 0
-
-
-def runs_of(server):
-    """Return how many runs of the model there were."""
-    served = server.hosts.only().serving()
-    total = server.metrics.batch_rows.labels(served.release.name, served.release.version)
-    return sum(list(total._cells)[:-1])
-
-
-async def answers(rows, prepare=lambda server, lines: None, look=lambda server: None, **settings):
-    """Return what each of as many connections got, and how many runs of the model there were.
-
-    rows: each is sent as it is if it is a request already.
-    """
-    async with connected(len(rows), **settings) as (server, protocols, lines):
-        prepare(server, lines)
-        for protocol, row in zip(protocols, rows, strict=True):
-            protocol.data_received(row if isinstance(row, bytes) else request(row))
-        await written(lines)
-        look(server)
-        return [line.written for line in lines], runs_of(server)
-
-
-async def written(lines):
-    """Wait until every line has an answer or is closed."""
-    async with asyncio.timeout(20):
-        while not all(line.written or line.closed for line in lines):
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture(autouse=True)
 def champion(publish):
     aliases.promote(publish(spec=ROW).tag, "first")
-
-
-def status(answer):
-    return int(answer.split(b" ")[1])
 
 
 def test_they_are_one_run_and_each_gets_its_own_rows_and_id():
@@ -269,66 +174,3 @@ def test_each_of_those_that_are_late_is_counted_with_its_own_time():
     assert float(counted['vigil_requests_rejected_total{model="tiny",reason="deadline"}']) == 32
     assert float(counted['vigil_requests_total{code="503",route="/v1/predict"}']) == 32
     assert float(counted['vigil_request_seconds_sum{route="/v1/predict"}']) > 0
-
-
-@pytest.mark.parametrize("said", ["joined", "several"])
-def test_what_is_short_is_answered_in_the_turn_after_it_came_and_never_queued(said):
-    async def ask():
-        async with connected(2) as (server, protocols, lines):
-            server.hosts.only().serving().batcher.submit = lambda *_: 1 / 0
-            for protocol, row in zip(protocols, ROWS, strict=False):
-                protocol.data_received(request(row) if said == "joined" else spoken("json", row[None], ""))
-            await asyncio.sleep(0)
-            return [line.written for line in lines], runs_of(server)
-
-    got, runs = asyncio.run(ask())
-    assert [status(one) for one in got] == [200, 200] and runs == 1
-
-
-async def in_turns(first, *then):
-    """Return the runs there were after each turn of the loop, of which each brings as many requests as it says.
-
-    first: what came together before them.
-    """
-    async with connected(max(first, sum(then))) as (server, protocols, lines):
-        for protocol, row in zip(protocols[:first], ROWS, strict=False):
-            protocol.data_received(request(row))
-        await written(lines[:first])
-        before, after, left = runs_of(server), [], iter(protocols)
-        for count in then:
-            for protocol, row in zip(itertools.islice(left, count), ROWS, strict=False):
-                protocol.data_received(request(row))
-            await asyncio.sleep(0)
-            after.append(runs_of(server) - before)
-        return after
-
-
-@pytest.mark.parametrize(
-    ("first", "then", "runs"),
-    [
-        (8, (3, 3, 2, 0), [0, 0, 1, 1]),  # as many as before are here
-        (8, (3, 2, 0, 0), [0, 0, 1, 1]),  # a turn brought no more
-        (8, (8, 0), [1, 1]),
-        (8, (1, 0, 0), [0, 1, 1]),  # nobody else: it waited for one turn
-        (1, (1, 0), [1, 1]),  # who was alone before is not waited for
-    ],
-)
-def test_those_who_were_answered_together_are_waited_for_while_each_turn_brings_more(first, then, runs):
-    assert asyncio.run(in_turns(first, *then)) == runs
-
-
-def test_answers_say_the_date_of_their_own_time():
-    async def ask():
-        async with connected(1) as (_, (protocol,), (line,)):
-            said = []
-            for date in (b"Mon", b"Mon", b"Tue"):
-                if not said or date not in said[-1]:
-                    protocol.server_state.default_headers = [(b"date", date)]
-                line.written = b""
-                protocol.data_received(request(ROWS[0]))
-                await written([line])
-                said.append(line.written)
-            return said
-
-    dates = [one.split(b"date: ")[1].split(b"\r\n")[0] for one in asyncio.run(ask())]
-    assert dates == [b"Mon", b"Mon", b"Tue"]
