@@ -12,6 +12,8 @@ from prometheus_client import generate_latest
 
 from registry import aliases
 from serving import wire
+from serving.account import STAGES
+from serving.http import Head
 
 
 @pytest.fixture(autouse=True)
@@ -198,3 +200,38 @@ def test_one_alone_that_is_refused_is_read_once_and_counted_once(why, monkeypatc
     code = status(got)
     assert (code, len(read), runs) == (503 if why == "full" else 422, 1, 0)
     assert float(counted[f'vigil_requests_total{{code="{code}",route="/v1/predict"}}']) == 1
+
+
+@pytest.mark.parametrize("said", ["joined", "several"])
+def test_each_request_of_a_run_is_in_every_stage_and_reading_them_is_shared_among_them(said):
+    async def ask():
+        async with connected(32) as (server, protocols, lines):
+            asked = [request(row) if said == "joined" else spoken("json", row[None], "") for row in ROWS]
+            begun = time.perf_counter()
+            for protocol, one in zip(protocols, asked, strict=True):
+                protocol.data_received(one)
+            await written(lines)
+            took = time.perf_counter() - begun
+            server.account.settle()
+            version = server.hosts.only().serving().release.version
+            place = {"model": "tiny", "version": version}
+            value = server.metrics.registry.get_sample_value
+            counts = [value("vigil_stage_seconds_count", place | {"stage": stage}) for stage in STAGES]
+            return counts, value("vigil_stage_seconds_sum", place | {"stage": "decode"}), took
+
+    counts, decode_s, took = asyncio.run(ask())
+    assert counts == [32] * 4 and 0 < decode_s <= took
+
+
+def test_of_requests_that_are_as_one_only_those_that_are_recorded_give_their_ids():
+    async def ask():
+        async with connected(0) as (server, _, _):
+            head = Head("POST", "/v1/predict", b"", {b"content-type": b"application/octet-stream"})
+            plan = server.predictor.plan(head, head.path, server.hosts.only())
+            one = server.predictor.joined(
+                plan, [ROWS[i : i + 2].tobytes() for i in range(3)], time.perf_counter(), None
+            )
+            return one.idents, one.row_ids([True, False, True])
+
+    (first, _, last), ids = asyncio.run(ask())
+    assert ids == [f"{first}-0", f"{first}-1", f"{last}-0", f"{last}-1"]
