@@ -61,6 +61,7 @@ async def in_turns(first, *then):
         (8, (8, 0), [1, 1]),
         (8, (1, 0, 0), [0, 1, 1]),  # nobody else: it waited for one turn
         (1, (1, 0), [1, 1]),  # who was alone before is not waited for
+        (8, (3, 2, 0, 3, 2, 0), [0, 0, 1, 1, 1, 2]),
     ],
 )
 def test_those_who_were_answered_together_are_waited_for_while_each_turn_brings_more(first, then, runs):

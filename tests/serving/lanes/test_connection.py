@@ -152,3 +152,13 @@ def test_a_connection_is_not_idle_while_its_request_is_under_way_and_is_again_wh
 
     idle_until, under_way, after = asyncio.run(ask())
     assert under_way == float("inf") and after < float("inf") and idle_until < float("inf")
+
+
+def test_a_request_with_a_known_head_goes_the_short_way():
+    async def ask():
+        async with connected(1) as (_, (protocol,), (line,)):
+            await answer(protocol, line, request(ROWS[0]))
+            protocol._receive = lambda data: 1 / 0
+            return [status(await answer(protocol, line, request(row))) for row in ROWS[:3]]
+
+    assert asyncio.run(ask()) == [200] * 3
