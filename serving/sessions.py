@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import onnxruntime
 
-INLINE_S = 5e-4  # a shorter run is made on the event loop, see `serving.batcher`
+INLINE_S = 1e-3  # a shorter run is made on the event loop, see `serving.batcher`
 LEAST_GAIN = 1.2  # 10 % from a second core is a bad bargain: clients and the event loop need it too
 LEAST_GAIN_SHORT = 2.0  # a CNN 1.6 x as fast with two threads: 25k requests/s, with one 33k (docs/decisions/0021)
 SIZES = (1, 32)  # rows: what latency is about, and what throughput is about

@@ -22,7 +22,7 @@ from serving.lifecycle import CLEAN_UP_S
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.05  # between two looks
-LONGEST_S = 0.1  # of processor time for a run on the loop, which was expected to take 0.5 ms at most
+LONGEST_S = 0.1  # of processor time for a run on the loop, which was expected to take 1 ms at most
 FROZEN_S = 2.0  # without a sign of the loop, at least, before a worker whose parent is gone is ended
 
 

@@ -35,13 +35,13 @@ def test_a_way_that_takes_more_of_the_machine_for_little_is_not_chosen():
 
 
 def test_runs_as_short_as_reading_a_request_leave_the_other_cores_to_the_clients():
-    # 14 + 11.7 n us reach 500 at n = 41
+    # 14 + 11.7 n us reach 1000 at n = 83
     assert decided((26e-6, 390e-6), (28e-6, 300e-6), (27e-6, 270e-6), (26e-6, 226e-6)) == (
-        Threads(1), Threads(2, "always"), 42,
+        Threads(1), Threads(2, "always"), 84,
     )  # fmt: skip
     assert decided((26e-6, 390e-6), (26e-6, 190e-6)) == (Threads(2), Threads(2), 1)
     assert decided((200e-6, 450e-6), (90e-6, 300e-6)) == (Threads(2), Threads(2), 1)
-    assert decided((7e-6, 13e-6), (7e-6, 9e-6)) == (Threads(1), Threads(2), 2549)
+    assert decided((7e-6, 13e-6), (7e-6, 9e-6)) == (Threads(1), Threads(2), 5132)
 
 
 def test_of_as_many_threads_those_that_spin_run_what_they_run_faster():
