@@ -13,6 +13,7 @@ from serving.lanes import check
 from serving.lanes.asgi import App
 from serving.lanes.fast import FastProtocol
 from serving.lanes.guard import GuardedProtocol
+from serving.lanes.together import Together
 from serving.server import Server
 from serving.settings import Settings
 
@@ -101,15 +102,16 @@ def test_a_service_with_such_a_uvicorn_takes_the_asgi_lane(lane, monkeypatch, ca
     assert len(why(caplog)) == 1
 
 
-def other_answer(self, plan, body, start=None):
-    self.send(Reply(200, b"{}"))
+def other_answer(self, entries):
+    for protocol, _, _, _ in entries:
+        protocol.send(Reply(200, b"{}"))
 
 
-def bug(self, plan, body, start=None):
+def bug(self, entries):
     raise RuntimeError("a bug")
 
 
-def silence(self, plan, body, start=None):
+def silence(self, entries):
     pass
 
 
@@ -118,7 +120,7 @@ def silence(self, plan, body, start=None):
     [(other_answer, "the lanes answer differently"), (bug, "was not answered"), (silence, "was not answered")],
 )
 def test_a_fast_lane_that_answers_differently_or_not_at_all_is_not_taken(lane, monkeypatch, caplog, broken, reason):
-    monkeypatch.setattr(FastProtocol, "start", broken)
+    monkeypatch.setattr(Together, "_go", broken)
     monkeypatch.setattr(check, "ANSWER_S", 0.5)
     assert lane() == ["asgi", False, None]
     (said,) = why(caplog)
